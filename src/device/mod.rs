@@ -1,0 +1,3 @@
+//! Devices: bytes, threads and matrix products. This level knows no operation.
+
+pub mod cpu;

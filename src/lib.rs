@@ -1,0 +1,34 @@
+//! `gan`: trains generative adversarial networks and U-Nets on medical images.
+//!
+//! The crate is layered; imports go downward only (`tests/architecture.rs` proves it):
+//!
+//! | level | modules | what they know |
+//! |---|---|---|
+//! | 0 | [`error`], [`dtype`], [`shape`], [`rng`], [`fsio`] | nothing of the others |
+//! | 1 | [`device`] | bytes, threads, matrix products; no operation |
+//! | 2 | [`graph`] | nodes, the `Op` trait, the `Var` handle, layer paths |
+//! | 3 | [`ops`] | one file per operation |
+//! | 4 | [`compile`], [`exec`] | gradient, plan, run |
+//! | 5 | [`nn`] | layers, initialisation, optimisers |
+//! | 6 | [`models`], [`objectives`], [`data`], [`metrics`] | networks, losses, images, measures |
+//! | 7 | [`train`] | recipe, session, checkpoint, logging |
+//! | 8 | [`cli`] | one file per subcommand |
+
+pub mod dtype;
+pub mod error;
+pub mod fsio;
+pub mod rng;
+pub mod shape;
+
+pub mod device;
+pub mod graph;
+pub mod ops;
+pub mod compile;
+pub mod exec;
+pub mod nn;
+pub mod models;
+pub mod objectives;
+pub mod data;
+pub mod metrics;
+pub mod train;
+pub mod cli;

@@ -1,0 +1,2 @@
+//! The `gan` command.
+fn main() {}

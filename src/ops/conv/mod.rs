@@ -1,0 +1,3 @@
+//! Convolution.
+
+pub mod geometry;

@@ -1,0 +1,3 @@
+//! One file, one operation.
+
+pub mod conv;
