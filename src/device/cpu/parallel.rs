@@ -16,7 +16,7 @@ pub fn for_chunks<T: Send, F: Fn(usize, &mut [T]) + Sync>(out: &mut [T], chunk: 
 }
 
 /// Calls `f(i)` for `0..n`, in parallel when there is more than one.
-pub fn for_each<F: Fn(usize) + Sync>(n: usize, f: F) {
+pub fn for_each<F: Fn(usize) + Sync + Send>(n: usize, f: F) {
     if n <= 1 {
         (0..n).for_each(f);
     } else {
