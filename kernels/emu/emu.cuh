@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #define __global__ __attribute__((visibility("default")))
@@ -119,6 +120,24 @@ template <class... A, int... I> inline void emu_apply(void (*kernel)(A...), void
 }
 template <class... A> inline void emu_call(void (*kernel)(A...), void** args) {
     emu_apply(kernel, args, typename EmuCount<sizeof...(A)>::type{});
+}
+
+inline void emu_say(char* report, size_t size, const char* message) { snprintf(report, size, "%s", message); }
+
+// Whether the arguments given are as many and as long as the kernel's parameters.
+template <class... A>
+inline bool emu_fits(void (*)(A...), const u32* sizes, int count, char* report, size_t report_size) {
+    const u32 wanted[] = {u32(sizeof(A))...};
+    if (count != int(sizeof...(A))) {
+        snprintf(report, report_size, "%d arguments given, the kernel has %d", count, int(sizeof...(A)));
+        return false;
+    }
+    for (int i = 0; i < count; i++)
+        if (sizes[i] != wanted[i]) {
+            snprintf(report, report_size, "argument %d has %u bytes, the kernel wants %u", i, sizes[i], wanted[i]);
+            return false;
+        }
+    return true;
 }
 
 #endif

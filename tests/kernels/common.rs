@@ -1,0 +1,44 @@
+//! What the kernel tests share.
+
+use gan::rng::Philox;
+use gan_emu::{Build, Module};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// The folder of the CUDA sources.
+pub fn kernels() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("kernels")
+}
+
+/// A built kernel file; each specialisation is built and loaded once.
+pub fn module<S: AsRef<str>>(file: &str, defines: &[S]) -> Arc<Module> {
+    type Slot = Arc<OnceLock<Arc<Module>>>;
+    static LOADED: OnceLock<Mutex<HashMap<String, Slot>>> = OnceLock::new();
+    let key = format!("{file} {}", defines.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "));
+    let slot = LOADED.get_or_init(Mutex::default).lock().unwrap().entry(key).or_default().clone();
+    slot.get_or_init(|| Arc::new(Build::new(kernels(), file).define(defines).load().unwrap_or_else(|e| panic!("{e}"))))
+        .clone()
+}
+
+/// Normally distributed numbers.
+pub fn normal(seed: u64, n: usize) -> Vec<f32> {
+    let mut r = Philox::new(seed, 99);
+    (0..n).map(|_| r.normal() as f32).collect()
+}
+
+/// Fails unless every number is within `relative` of the expected one, measured against the largest expected number.
+#[track_caller]
+pub fn assert_close(what: &str, got: &[f32], want: &[f64], relative: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: number of results");
+    let scale = want.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(g) - w).abs();
+        assert!(error <= relative * scale, "{what}: element {i} is {g}, not {w} (scale {scale})");
+    }
+}
+
+/// The bf16 or fp32 numbers as doubles.
+pub fn f64s(v: &[f32]) -> Vec<f64> {
+    v.iter().map(|&x| f64::from(x)).collect()
+}
