@@ -6,7 +6,7 @@
 //   1. shared memory is declared with SMEM (size known) or SMEM_DYN (size given at launch);
 //   2. anything that needs PTX goes through the named primitives of `ptx.cuh`;
 //   3. blocks are one-dimensional whole warps, and all 32 lanes meet in every warp primitive;
-//   4. constants given by -D are in capitals, and no name in a header's template is;
+//   4. constants given by -D are in capitals and longer than a letter, and nothing in a header is called like one;
 //   5. no spinning, no grid-wide synchronisation, no floating-point atomics.
 #ifndef GAN_CUH
 #define GAN_CUH
@@ -50,6 +50,9 @@ DEVICE float to_float(bf16 v) { return bits_to_float(u32(v.bits) << 16); }
 template <class T> DEVICE T from_float(float v);
 template <> DEVICE float from_float<float>(float v) { return v; }
 template <> DEVICE bf16 from_float<bf16>(float v) { return float_to_bf16(v); }
+
+constexpr u32 INFINITY_BITS = 0x7f800000;
+#define INFINITY_FLOAT bits_to_float(INFINITY_BITS)
 
 // ---- small integer helpers ----------------------------------------------------------------------------------------
 

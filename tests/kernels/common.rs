@@ -1,7 +1,7 @@
 //! What the kernel tests share.
 
 use gan::rng::Philox;
-use gan_emu::{Build, Module};
+use gan_emu::{Arg, Buffer, Build, Mode, Module, Shape, bf16_round};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -38,7 +38,44 @@ pub fn assert_close(what: &str, got: &[f32], want: &[f64], relative: f64) {
     }
 }
 
-/// The bf16 or fp32 numbers as doubles.
-pub fn f64s(v: &[f32]) -> Vec<f64> {
-    v.iter().map(|&x| f64::from(x)).collect()
+/// Runs a kernel under every mode; `fresh` makes its arguments, `check` sees them afterwards.
+#[track_caller]
+pub fn in_every_mode<T>(
+    module: &Module,
+    kernel: &str,
+    shape: Shape,
+    fresh: impl Fn() -> T,
+    args: impl for<'a> Fn(&'a T) -> Vec<Arg<'a>>,
+    check: impl Fn(&T),
+) {
+    for mode in Mode::all() {
+        let state = fresh();
+        module.launch(kernel, shape, &args(&state), mode).unwrap_or_else(|e| panic!("{e}"));
+        check(&state);
+    }
+}
+
+/// A buffer of fp32 or bf16 numbers.
+pub fn buffer(kind: &str, v: &[f32]) -> Buffer {
+    if kind == "bf16" { Buffer::bf16(v) } else { Buffer::f32(v) }
+}
+
+/// An unwritten buffer of `n` fp32 or bf16 numbers.
+pub fn unwritten(kind: &str, n: usize) -> Buffer {
+    Buffer::poisoned(n * if kind == "bf16" { 2 } else { 4 })
+}
+
+/// Its numbers.
+pub fn numbers(kind: &str, b: &Buffer) -> Vec<f32> {
+    if kind == "bf16" { b.to_bf16() } else { b.to_f32() }
+}
+
+/// The numbers as a buffer of that kind holds them.
+pub fn rounded(kind: &str, v: &[f32]) -> Vec<f64> {
+    v.iter().map(|&x| f64::from(if kind == "bf16" { bf16_round(x) } else { x })).collect()
+}
+
+/// What a result stored as that kind may be off by, beside the arithmetic's own error.
+pub fn precision(kind: &str, arithmetic: f64) -> f64 {
+    if kind == "bf16" { arithmetic.max(4.1e-3) } else { arithmetic }
 }

@@ -3,3 +3,7 @@
 
 mod common;
 mod conv;
+mod elementwise;
+mod matmul;
+mod pixels;
+mod reductions;
