@@ -259,7 +259,7 @@ pub fn launch_sanitized(
     std::fs::write(&path, file).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     let output = std::process::Command::new(&program)
         .arg(&path)
-        .env("TSAN_OPTIONS", "exitcode=66 report_signal_unsafe=0 halt_on_error=1")
+        .env("TSAN_OPTIONS", format!("exitcode=66 report_signal_unsafe=0 halt_on_error=1{}", symbolizer()))
         .env("ASAN_OPTIONS", "detect_leaks=0 exitcode=67")
         .env("UBSAN_OPTIONS", "print_stacktrace=1")
         .output()
@@ -270,4 +270,10 @@ pub fn launch_sanitized(
         return Ok(());
     }
     Err(format!("{kernel} ({mode:?}): {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The option that names LLVM's symbolizer where it has a version in its name, so that reports tell lines.
+fn symbolizer() -> String {
+    let found = (17..24).rev().map(|v| format!("/usr/bin/llvm-symbolizer-{v}")).find(|p| std::path::Path::new(p).exists());
+    found.map_or(String::new(), |p| format!(" external_symbolizer_path={p}"))
 }

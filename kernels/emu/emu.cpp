@@ -46,7 +46,7 @@ void __tsan_write_range(void* address, unsigned long size);
 #ifdef EMU_ASAN
 static const size_t CANARY = 0; // red zones of the allocator do it better
 #else
-static const size_t CANARY = 64;
+static const size_t CANARY = 1024;
 #endif
 
 namespace {
@@ -304,8 +304,7 @@ void free_shared() {
 u8* new_shared(const void* identity, size_t bytes, const char* name) {
     if (machine.shared_count == MAX_STATIC) fail(true, "more than %d shared arrays in one kernel", MAX_STATIC);
     void* memory = nullptr;
-    // An array starts on a 1024-byte boundary when it has no canary (sanitizer builds); CANARY bytes further otherwise,
-    // which keeps the 16-byte alignment that kernels may rely on.
+    // Arrays start on 1024-byte boundaries, with a canary or without.
     if (posix_memalign(&memory, 1024, bytes + 2 * CANARY ? bytes + 2 * CANARY : 1)) abort();
     u8* m = static_cast<u8*>(memory);
     memset(m, 0xa5, CANARY);
@@ -459,10 +458,18 @@ void perform_nothing(void**) {}
 
 // ---- what kernels call ----------------------------------------------------------------------------------------------
 
+// The first thread to reach an array's declaration makes it, in the scheduler's name: else ThreadSanitizer would take
+// the making for an access of that thread.
 void* emu_static_shared(const void* identity, size_t bytes, const char* name) {
-    for (int i = 1; i < machine.shared_count; i++)
-        if (machine.shared[i].identity == identity) return machine.shared[i].memory + CANARY;
-    return new_shared(identity, bytes, name);
+    int i = 1;
+    while (i < machine.shared_count && machine.shared[i].identity != identity) i++;
+    if (i == machine.shared_count) {
+        TSAN(__tsan_switch_to_fiber(machine.scheduler_tsan, 1));
+        new_shared(identity, bytes, name);
+        TSAN(__tsan_release(&machine.shared[i]); __tsan_switch_to_fiber(self()->tsan, 1));
+    }
+    TSAN(__tsan_acquire(&machine.shared[i]));
+    return machine.shared[i].memory + CANARY;
 }
 
 u8* emu_dynamic_shared() { return machine.shared[0].memory + CANARY; }

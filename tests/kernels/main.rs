@@ -6,4 +6,5 @@ mod conv;
 mod elementwise;
 mod matmul;
 mod pixels;
+mod planted;
 mod reductions;
