@@ -28,6 +28,7 @@
 
 typedef MathOf<MATH>::Element In;
 constexpr int THREADS = 32 * WARPS_M * WARPS_N;
+static_assert(BK / VEC_A <= THREADS, "a thread keeps to one column of A");
 constexpr Stored B_STORED = GRAD_X ? ACROSS_K : ALONG_K;
 typedef OperandTile<MATH, ALONG_K, BM, BK>::Type ATile;
 typedef OperandTile<MATH, B_STORED, BN, BK>::Type BTile;

@@ -18,6 +18,7 @@
 
 typedef MathOf<MATH>::Element In;
 constexpr int THREADS = 32 * WARPS_M * WARPS_N;
+static_assert(BN / VEC_B <= THREADS, "a thread keeps to one column of B");
 typedef OperandTile<MATH, ACROSS_K, BM, BK>::Type ATile;
 typedef OperandTile<MATH, ACROSS_K, BN, BK>::Type BTile;
 typedef WarpTile<MATH, ACROSS_K, ACROSS_K, BM / WARPS_M, BN / WARPS_N, BK> Sums;

@@ -2,6 +2,7 @@
 
 use crate::common::{assert_close, module, normal};
 use gan::ops::conv::geometry::ConvGeometry;
+use gan::ops::conv::launch::{Math, Pass, Tiles, geometry_argument, plan};
 use gan_emu::{Arg, Buffer, Mode, Shape, bf16_round};
 
 /// Dimensions, batch, channels in, size, channels out, kernel, stride, padding, dilation, groups.
@@ -97,65 +98,21 @@ fn cases() -> Vec<(&'static str, ConvGeometry)> {
     ]
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Math {
-    Fma,
-    Tf32,
-    Bf16,
+/// The operand as the arithmetic sees it.
+fn round(math: Math, v: f32) -> f64 {
+    f64::from(match math {
+        Math::Fma => v,
+        Math::Tf32 => f32::from_bits((v.to_bits() + 0x1000) & 0xffff_e000),
+        Math::Bf16 => bf16_round(v),
+    })
 }
 
-impl Math {
-    fn define(self) -> &'static str {
-        match self {
-            Math::Fma => "MATH=MATH_FMA",
-            Math::Tf32 => "MATH=MATH_TF32",
-            Math::Bf16 => "MATH=MATH_BF16",
-        }
-    }
-
-    /// The operand as the arithmetic sees it.
-    fn round(self, v: f32) -> f64 {
-        f64::from(match self {
-            Math::Fma => v,
-            Math::Tf32 => f32::from_bits((v.to_bits() + 0x1000) & 0xffff_e000),
-            Math::Bf16 => bf16_round(v),
-        })
-    }
-
-    fn buffer(self, v: &[f32]) -> Buffer {
-        if self == Math::Bf16 { Buffer::bf16(v) } else { Buffer::f32(v) }
-    }
-
-    fn bytes(self) -> usize {
-        if self == Math::Bf16 { 2 } else { 4 }
-    }
-
-    /// The most elements that one copy may move when runs are multiples of `extent` long.
-    fn vec(self, extent: usize) -> usize {
-        let choices: &[usize] = if self == Math::Bf16 { &[8, 2, 1] } else { &[4, 1] };
-        *choices.iter().find(|&&v| extent % v == 0).unwrap()
-    }
+fn operand(math: Math, v: &[f32]) -> Buffer {
+    if math == Math::Bf16 { Buffer::bf16(v) } else { Buffer::f32(v) }
 }
 
-/// Tile shape: BM, BN, BK, WARPS_M, WARPS_N, STAGES.
-#[derive(Clone, Copy)]
-struct Tiles([usize; 6]);
-
-impl Tiles {
-    fn defines(self) -> Vec<String> {
-        ["BM", "BN", "BK", "WARPS_M", "WARPS_N", "STAGES"].iter().zip(self.0).map(|(n, v)| format!("{n}={v}")).collect()
-    }
-    fn threads(self) -> u32 {
-        (32 * self.0[3] * self.0[4]) as u32
-    }
-    fn shared(self, math: Math) -> usize {
-        self.0[5] * (self.0[0] + self.0[1]) * self.0[2] * math.bytes()
-    }
-}
-
-fn ints(g: &ConvGeometry) -> Vec<i32> {
-    let axes = [g.input, g.output, g.kernel, g.stride, g.padding, g.dilation];
-    [g.n, g.c, g.k, g.groups].into_iter().chain(axes.into_iter().flatten()).map(|v| v as i32).collect()
+const fn tiles([bm, bn, bk, warps_m, warps_n, stages]: [usize; 6]) -> Tiles {
+    Tiles { bm, bn, bk, warps_m, warps_n, stages }
 }
 
 /// Calls `f(x index, w index, y index)` for every product of the trilinear form.
@@ -184,106 +141,45 @@ struct Setup {
     math: Math,
     tiles: Tiles,
     slices: usize,
-    specialised: bool,
+    fixed: bool,
 }
 
 impl Setup {
-    fn defines(&self, vec: [usize; 2]) -> Vec<String> {
-        let mut d = self.tiles.defines();
-        d.extend([self.math.define().to_string(), "OUT=float".into(), format!("VEC_A={}", vec[0]), format!("VEC_B={}", vec[1])]);
-        if self.specialised {
-            let numbers: Vec<String> = ints(&self.g).iter().map(i32::to_string).collect();
-            d.push(format!("GEOMETRY={}", numbers.join(",")));
-        }
-        d
-    }
-
-    /// Adds the partial results, when there are any.
-    fn finish(&self, partial: &Buffer, out: &Buffer, bias: Option<&Buffer>, channels: usize, mode: Mode) -> Result<(), String> {
-        if self.slices == 1 {
-            return Ok(());
-        }
-        let count = out.bytes().len() / 4;
-        let m = module("sum_slices.cu", &["OUT=float".to_string(), format!("BIAS={}", u8::from(bias.is_some()))]);
-        let args = [
-            partial.into(),
-            bias.map_or(Arg::Null, Arg::from),
-            out.into(),
-            (count as i64).into(),
-            (self.slices as i32).into(),
-            (channels as i32).into(),
-            (channels as i32).into(),
-        ];
-        m.launch("sum_slices", Shape::flat(3, 256), &args, mode)
-    }
-
-    /// Forward (or, with `grad_x`, the gradient by the input) under one mode.
-    fn gather(&self, grad_x: bool, source: &[f32], weight: &[f32], bias: Option<&[f32]>, mode: Mode) -> Vec<f32> {
+    /// Runs one pass on two operands: x (or dy) and w, for `GradW` x and dy.
+    fn run(&self, pass: Pass, operands: [&[f32]; 2], bias: Option<&[f32]>, mode: Mode) -> Vec<f32> {
         let g = &self.g;
-        let (c_in, c_out) = if grad_x { (g.group_k(), g.group_c()) } else { (g.group_c(), g.group_k()) };
-        let vec = [self.math.vec(c_in), self.math.vec(g.group_c())];
-        let mut defines = self.defines(vec);
-        defines.push(format!("GRAD_X={}", u8::from(grad_x)));
-        defines.push(format!("BIAS={}", u8::from(bias.is_some())));
-        let m = module("conv.cu", &defines);
-        let extent = if grad_x { g.input } else { g.output };
-        let channels = c_out * g.groups;
-        let count = g.n * extent.iter().product::<usize>() * channels;
-        let (phases, phase_extent) = if grad_x {
-            (g.stride.iter().product(), std::array::from_fn(|a| extent[a].div_ceil(g.stride[a])))
-        } else {
-            (1, extent)
-        };
-        let rows = g.n * phase_extent.iter().product::<usize>();
-        let [bm, bn, ..] = self.tiles.0;
-        let grid = [rows.div_ceil(bm), c_out.div_ceil(bn) * g.groups, phases * self.slices].map(|v| v as u32);
-        let out = Buffer::poisoned(4 * count);
-        let partial = Buffer::poisoned(if self.slices > 1 { 4 * count * self.slices } else { 0 });
+        let has_bias = format!("BIAS={}", u8::from(bias.is_some()));
+        let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
+        let plan = plan(g, pass, self.math, self.tiles, self.slices, pitches, &["OUT=float", &has_bias], self.fixed);
+        let out = Buffer::poisoned(4 * plan.results);
+        let partial = Buffer::poisoned(plan.partial_bytes());
         let bias = bias.map(Buffer::f32);
-        let (source, weight) = (self.math.buffer(source), self.math.buffer(weight));
-        let args = [
-            ints(g)[..].into(),
-            (&source).into(),
-            (&weight).into(),
-            bias.as_ref().map_or(Arg::Null, Arg::from),
-            (&out).into(),
-            (&partial).into(),
-            (self.slices as i32).into(),
-            ((c_in * g.groups) as i32).into(),
-            (channels as i32).into(),
-        ];
-        let shape = Shape { grid, threads: self.tiles.threads(), shared: self.tiles.shared(self.math) };
-        m.launch("conv", shape, &args, mode)
-            .and_then(|()| self.finish(&partial, &out, bias.as_ref(), channels, mode))
-            .unwrap_or_else(|e| panic!("{e}"));
+        let bias_or_null = || bias.as_ref().map_or(Arg::Null, Arg::from);
+        let operands = operands.map(|v| operand(self.math, v));
+        let mut args: Vec<Arg> = vec![geometry_argument(g)[..].into(), (&operands[0]).into(), (&operands[1]).into()];
+        if pass != Pass::GradW {
+            args.push(bias_or_null());
+        }
+        let [first, second] = pitches.map(|p| Arg::from(p as i32));
+        args.extend([(&out).into(), (&partial).into(), (plan.slices as i32).into(), first, second]);
+        let program = module(plan.specialisation.file, &plan.specialisation.constants);
+        let shape = Shape { grid: plan.grid, threads: plan.threads, shared: plan.shared };
+        program.launch(plan.kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
+        if plan.slices > 1 {
+            let channels = if pass == Pass::GradX { g.c } else { g.k };
+            let args = [
+                (&partial).into(),
+                bias_or_null(),
+                (&out).into(),
+                (plan.results as i64).into(),
+                (plan.slices as i32).into(),
+                (channels as i32).into(),
+                (channels as i32).into(),
+            ];
+            let sum = module("sum_slices.cu", &["OUT=float", &has_bias]);
+            sum.launch("sum_slices", Shape::flat(3, 256), &args, mode).unwrap_or_else(|e| panic!("{e}"));
+        }
         out.to_f32()
-    }
-
-    fn grad_w(&self, x: &[f32], dy: &[f32], mode: Mode) -> Vec<f32> {
-        let g = &self.g;
-        let m = module("conv_grad_w.cu", &self.defines([self.math.vec(g.group_k()), self.math.vec(g.group_c())]));
-        let columns = g.taps() * g.group_c();
-        let count = g.k * columns;
-        let [bm, bn, ..] = self.tiles.0;
-        let grid = [columns.div_ceil(bn), g.group_k().div_ceil(bm) * g.groups, self.slices].map(|v| v as u32);
-        let dw = Buffer::poisoned(4 * count);
-        let partial = Buffer::poisoned(if self.slices > 1 { 4 * count * self.slices } else { 0 });
-        let (x, dy) = (self.math.buffer(x), self.math.buffer(dy));
-        let args = [
-            ints(g)[..].into(),
-            (&x).into(),
-            (&dy).into(),
-            (&dw).into(),
-            (&partial).into(),
-            (self.slices as i32).into(),
-            (g.c as i32).into(),
-            (g.k as i32).into(),
-        ];
-        let shape = Shape { grid, threads: self.tiles.threads(), shared: self.tiles.shared(self.math) };
-        m.launch("conv_grad_w", shape, &args, mode)
-            .and_then(|()| self.finish(&partial, &dw, None, columns, mode))
-            .unwrap_or_else(|e| panic!("{e}"));
-        dw.to_f32()
     }
 }
 
@@ -294,7 +190,7 @@ fn check(name: &str, setup: &Setup, modes: &[Mode]) {
     let w = normal(2, g.k * g.taps() * g.group_c());
     let y = normal(3, g.n * g.out_pixels() * g.k);
     let bias = normal(4, g.k);
-    let rounded = |v: &[f32]| v.iter().map(|&v| math.round(v)).collect::<Vec<f64>>();
+    let rounded = |v: &[f32]| v.iter().map(|&v| round(math, v)).collect::<Vec<f64>>();
     let (rx, rw, ry) = (rounded(&x), rounded(&w), rounded(&y));
     let mut want_y: Vec<f64> = (0..y.len()).map(|i| f64::from(bias[i % g.k])).collect();
     let (mut want_x, mut want_w) = (vec![0.0; x.len()], vec![0.0; w.len()]);
@@ -305,19 +201,19 @@ fn check(name: &str, setup: &Setup, modes: &[Mode]) {
     });
     for &mode in modes {
         let what = format!("{name} {math:?} x{} {mode:?}", setup.slices);
-        assert_close(&format!("forward {what}"), &setup.gather(false, &x, &w, Some(&bias), mode), &want_y, 4e-6);
-        assert_close(&format!("grad_x {what}"), &setup.gather(true, &y, &w, None, mode), &want_x, 4e-6);
-        assert_close(&format!("grad_w {what}"), &setup.grad_w(&x, &y, mode), &want_w, 4e-6);
+        assert_close(&format!("forward {what}"), &setup.run(Pass::Forward, [&x, &w], Some(&bias), mode), &want_y, 4e-6);
+        assert_close(&format!("grad_x {what}"), &setup.run(Pass::GradX, [&y, &w], None, mode), &want_x, 4e-6);
+        assert_close(&format!("grad_w {what}"), &setup.run(Pass::GradW, [&x, &y], None, mode), &want_w, 4e-6);
     }
 }
 
-const SMALL: Tiles = Tiles([32, 32, 32, 2, 1, 3]);
-const LARGE: Tiles = Tiles([64, 64, 32, 2, 2, 2]);
+const SMALL: Tiles = tiles([32, 32, 32, 2, 1, 3]);
+const LARGE: Tiles = tiles([64, 64, 32, 2, 2, 2]);
 
 fn check_all(math: Math) {
     for (i, (name, g)) in cases().into_iter().enumerate() {
         let tiles = if name.starts_with("full") && i % 2 == 0 { LARGE } else { SMALL };
-        check(name, &Setup { g, math, tiles, slices: 1 + i % 3, specialised: false }, &Mode::all());
+        check(name, &Setup { g, math, tiles, slices: 1 + i % 3, fixed: false }, &Mode::all());
     }
 }
 
@@ -342,9 +238,9 @@ fn constants_and_tile_shapes_change_nothing() {
     let modes = Mode::all();
     let g = square(1, 16, 10, 24, 4, 2, 1, 1, 1);
     for math in [Math::Fma, Math::Tf32, Math::Bf16] {
-        check("constants", &Setup { g: g.clone(), math, tiles: SMALL, slices: 2, specialised: true }, &modes[..2]);
-        for tiles in [[128, 128, 32, 4, 2, 3], [16, 128, 64, 1, 4, 2], [128, 16, 32, 4, 1, 4]] {
-            check("tiles", &Setup { g: g.clone(), math, tiles: Tiles(tiles), slices: 1, specialised: false }, &modes[7..9]);
+        check("constants", &Setup { g: g.clone(), math, tiles: SMALL, slices: 2, fixed: true }, &modes[..2]);
+        for shape in [[128, 128, 32, 4, 2, 3], [16, 128, 64, 1, 4, 2], [128, 16, 32, 4, 1, 4]] {
+            check("tiles", &Setup { g: g.clone(), math, tiles: tiles(shape), slices: 1, fixed: false }, &modes[7..9]);
         }
     }
 }

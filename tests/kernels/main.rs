@@ -2,6 +2,7 @@
 //! orders and all timings of asynchronous copies; and compiled for real devices where the run-time compiler is at hand.
 
 mod common;
+mod compile;
 mod conv;
 mod elementwise;
 mod matmul;

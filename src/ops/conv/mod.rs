@@ -1,3 +1,4 @@
 //! Convolution.
 
 pub mod geometry;
+pub mod launch;
