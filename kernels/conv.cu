@@ -16,9 +16,9 @@
 //   block       32 WARPS_M WARPS_N threads;  shared memory: STAGES (BM + BN) BK elements
 //
 // Constants: GRAD_X (0, 1); MATH (MATH_FMA, MATH_TF32, MATH_BF16); OUT (float, bf16); BM, BN, BK; WARPS_M, WARPS_N;
-// STAGES; VEC_A, VEC_B: elements copied at once (16 bytes' worth, 4 bytes' worth or 1), which must divide the group's
-// source channels, its contiguous weight extent (c / groups) and both pitches; BIAS, ACTIVATION: see epilogue.cuh;
-// GEOMETRY: see conv.cuh.
+// STAGES; MIN_BLOCKS: see warp_tile.cuh; VEC_A, VEC_B: elements copied at once (16 bytes' worth, 4 bytes' worth or 1):
+// VEC_A divides the group's source channels and their pitch, VEC_B divides c / groups; BIAS, ACTIVATION: see
+// epilogue.cuh; GEOMETRY: see conv.cuh.
 //
 // With one slice the result goes to `out` through the epilogue. With more, slice s writes its raw fp32 sums to
 // partial + s * (result elements), and `sum_slices` adds them in order: the result never depends on timing.
@@ -39,7 +39,7 @@ struct alignas(16) RowOrigin {
     int image, d, h, w;
 };
 
-KERNEL __launch_bounds__(THREADS)
+KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
 conv(const Geometry argument, const In* __restrict__ source, const In* __restrict__ weight,
      const float* __restrict__ bias, OUT* __restrict__ out, float* __restrict__ partial, int slices, int source_pitch,
      int out_pitch) {

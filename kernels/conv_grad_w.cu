@@ -23,7 +23,7 @@ typedef OperandTile<MATH, ACROSS_K, BM, BK>::Type ATile;
 typedef OperandTile<MATH, ACROSS_K, BN, BK>::Type BTile;
 typedef WarpTile<MATH, ACROSS_K, ACROSS_K, BM / WARPS_M, BN / WARPS_N, BK> Sums;
 
-KERNEL __launch_bounds__(THREADS)
+KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
 conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restrict__ dy, OUT* __restrict__ dw,
             float* __restrict__ partial, int slices, int x_pitch, int dy_pitch) {
     USE_GEOMETRY(argument);
@@ -60,7 +60,8 @@ conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restr
             const int w = o.w * geometry.stride[2] + shift_w;
             const bool valid = pixel < pixels && column < columns && inside(d, geometry.input[0]) &&
                                inside(h, geometry.input[1]) && inside(w, geometry.input[2]);
-            const i64 at = (i64(pixel / image_pixels * geometry.input[0] + d) * geometry.input[1] + h) * geometry.input[2] + w;
+            const i64 plane = pixel / image_pixels * geometry.input[0] + d;
+            const i64 at = (plane * geometry.input[1] + h) * geometry.input[2] + w;
             copy_to_tile<VEC_B>(slot, x + (valid ? at * x_pitch + channel : 0), valid);
         });
     };

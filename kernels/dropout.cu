@@ -10,7 +10,7 @@
 // Constants: TYPE (float, bf16). `step` lies in device memory, so that a captured step can be replayed.
 #include "philox.cuh"
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 dropout(i64 count, float p, float scale, u32 seed_low, u32 seed_high, u32 stream, const u32* __restrict__ step,
         const TYPE* __restrict__ x, TYPE* __restrict__ y) {
     const u32 now = *step;

@@ -23,7 +23,8 @@ typedef WarpTile<MATH, A_STORED, B_STORED, BM / WARPS_M, BN / WARPS_N, BK> Sums;
 
 // Copies a BK-deep slab of one operand, whose summed index begins at k0 and whose outer index begins at outer0.
 template <Stored How, int Vec, class TileType>
-DEVICE void load_operand(const TileType& tile, const In* from, int pitch, int outer0, int outer_end, int k0, int k_end) {
+DEVICE void load_operand(const TileType& tile, const In* from, int pitch, int outer0, int outer_end, int k0,
+                         int k_end) {
     fill_tile<THREADS, Vec>(tile, [&](int row, int column, In* slot) {
         const int outer = outer0 + (How == ALONG_K ? row : column), k = k0 + (How == ALONG_K ? column : row);
         const bool valid = outer < outer_end && k < k_end;
@@ -32,7 +33,7 @@ DEVICE void load_operand(const TileType& tile, const In* from, int pitch, int ou
     });
 }
 
-KERNEL __launch_bounds__(THREADS)
+KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
 matmul(int m, int n, int k, const In* __restrict__ a, const In* __restrict__ b, const float* __restrict__ bias,
        OUT* __restrict__ out, float* __restrict__ partial, int slices, int a_pitch, int b_pitch, int out_pitch,
        i64 a_batch, i64 b_batch, i64 out_batch) {

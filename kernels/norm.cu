@@ -20,8 +20,8 @@
 //   norm_grad_affine              grid: a thread for each channel; block 256
 //   norm_apply, norm_grad_apply   any grid (grid-stride loops); block 256
 //
-// Constants: IN, OUT: types of x (and dx) and y (and dy); LANES, a power of two up to 32, about the channels; AFFINE (0, 1);
-// RUNNING (0, 1): whether `norm_finish` also updates the running statistics; ACTIVATION.
+// Constants: IN, OUT: types of x (and dx) and y (and dy); LANES, a power of two up to 32, about the channels;
+// AFFINE (0, 1); RUNNING (0, 1): whether `norm_finish` also updates the running statistics; ACTIVATION.
 // Partial results are [slices, outer, channels] pairs; slices share the inner index evenly.
 #include "epilogue.cuh"
 #include "reduce.cuh"
@@ -52,7 +52,7 @@ DEVICE Pair add(Pair a, Pair b) { return {a.first + b.first, a.second + b.second
 
 DEVICE int slice_length(int inner, int slices) { return ceil_div(inner, slices); }
 
-KERNEL __launch_bounds__(256) norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Pair* partial) {
+KERNEL __launch_bounds__(256, 4) norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Pair* partial) {
     SMEM(Moments, scratch, 256);
     const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
     const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
@@ -77,7 +77,7 @@ DEVICE Moments shuffle_xor(Moments m, int mask) {
 }
 
 // stats[set] = {mean, rstd}. With RUNNING: running = (1 - momentum) running + momentum * {mean, unbiased variance}.
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 norm_finish(const Shape shape, int slices, float eps, const Pair* __restrict__ partial, Pair* stats, float momentum,
             float* running_mean, float* running_variance) {
     const int blocks = shape.channels / shape.group, sets = shape.outer * blocks;
@@ -113,7 +113,7 @@ DEVICE Place place_of(const Shape& s, i64 i) {
     return {outer * (s.channels / s.group) + c / s.group, c};
 }
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 norm_apply(const Shape shape, const IN* __restrict__ x, const Pair* __restrict__ stats, const float* __restrict__ gamma,
            const float* __restrict__ beta, OUT* __restrict__ y) {
     const i64 count = i64(shape.outer) * shape.inner * shape.channels;
@@ -127,7 +127,7 @@ norm_apply(const Shape shape, const IN* __restrict__ x, const Pair* __restrict__
 }
 
 // partial = {sum of dy, sum of dy hat} over a slice of the inner index.
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 norm_grad_sums(const Shape shape, int slices, const IN* __restrict__ x, const OUT* __restrict__ dy,
                const Pair* __restrict__ stats, Pair* partial) {
     SMEM(Pair, scratch, 256);
@@ -149,7 +149,7 @@ norm_grad_sums(const Shape shape, int slices, const IN* __restrict__ x, const OU
 }
 
 // averages[set] = {average of gamma dy, average of gamma dy hat}.
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 norm_grad_finish(const Shape shape, int slices, const Pair* __restrict__ partial, const float* __restrict__ gamma,
                  Pair* averages) {
     const int blocks = shape.channels / shape.group, set = int(global_thread() / 32);
@@ -167,7 +167,7 @@ norm_grad_finish(const Shape shape, int slices, const Pair* __restrict__ partial
     if (lane_id() == 0) averages[set] = {sum.first / count, sum.second / count};
 }
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 norm_grad_affine(const Shape shape, int slices, const Pair* __restrict__ partial, float* dgamma, float* dbeta) {
     const int c = int(global_thread());
     if (c >= shape.channels) return;
@@ -177,7 +177,7 @@ norm_grad_affine(const Shape shape, int slices, const Pair* __restrict__ partial
     dgamma[c] = sum.second;
 }
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 norm_grad_apply(const Shape shape, const IN* __restrict__ x, const OUT* __restrict__ dy, const Pair* __restrict__ stats,
                 const Pair* __restrict__ averages, const float* __restrict__ gamma, IN* __restrict__ dx) {
     const i64 count = i64(shape.outer) * shape.inner * shape.channels;

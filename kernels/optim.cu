@@ -26,7 +26,7 @@ struct Settings {
     int unused;
 };
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 optimise(const Settings settings, i64 count, const float* __restrict__ lr_at, const int* __restrict__ step,
          const float* __restrict__ gradient_scale, float* __restrict__ weight, float* __restrict__ gradient,
          float* __restrict__ first, float* __restrict__ second, bf16* __restrict__ shadow) {

@@ -12,9 +12,9 @@
 // Operand 0 of the layout is `out`, the inputs follow. Unused pointers are null.
 #include "operands.cuh"
 
-KERNEL __launch_bounds__(256)
-pointwise(const Layout<RANK, INPUTS + 1> layout, i64 count, OUT* out, const IN_A* a, const IN_B* b, const IN_C* c, const IN_D* d,
-          const float* s) {
+KERNEL __launch_bounds__(256, 4)
+pointwise(const Layout<RANK, INPUTS + 1> layout, i64 count, OUT* out, const IN_A* a, const IN_B* b, const IN_C* c,
+          const IN_D* d, const float* s) {
     for (i64 i = global_thread(); i < count; i += global_threads()) {
         i64 at[INPUTS + 1];
         layout.locate(i, at);
@@ -22,7 +22,7 @@ pointwise(const Layout<RANK, INPUTS + 1> layout, i64 count, OUT* out, const IN_A
     }
 }
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 pointwise_dense(i64 count, OUT* out, const IN_A* a, const IN_B* b, const IN_C* c, const IN_D* d, const float* s) {
     const i64 quads = count / 4;
     for (i64 q = global_thread(); q < quads; q += global_threads()) {

@@ -13,7 +13,7 @@
 // Constants: TYPE (float, bf16); GEOMETRY: see conv.cuh (channels c = k, groups are ignored).
 #include "conv.cuh"
 
-KERNEL __launch_bounds__(256) max_pool(const Geometry argument, const TYPE* __restrict__ x, TYPE* y, int* place) {
+KERNEL __launch_bounds__(256, 4) max_pool(const Geometry argument, const TYPE* __restrict__ x, TYPE* y, int* place) {
     USE_GEOMETRY(argument);
     const Geometry& g = geometry;
     const i64 count = i64(g.n) * volume(g.output) * g.c;
@@ -40,13 +40,14 @@ KERNEL __launch_bounds__(256) max_pool(const Geometry argument, const TYPE* __re
     }
 }
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 max_pool_scatter(const Geometry argument, const TYPE* __restrict__ dy, const int* __restrict__ place, TYPE* dx) {
     USE_GEOMETRY(argument);
     const Geometry& g = geometry;
     const i64 count = i64(g.n) * volume(g.input) * g.c;
     for (i64 e = global_thread(); e < count; e += global_threads()) {
-        const int c = int(e % g.c), pixel = int(e / g.c), image = pixel / volume(g.input), here = pixel % volume(g.input);
+        const int c = int(e % g.c), pixel = int(e / g.c);
+        const int image = pixel / volume(g.input), here = pixel % volume(g.input);
         const Triple i = split3(here, g.input[1], g.input[2]);
         float sum = 0;
         for (int kd = 0; kd < g.kernel[0]; kd++) {
@@ -68,7 +69,7 @@ max_pool_scatter(const Geometry argument, const TYPE* __restrict__ dy, const int
     }
 }
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 max_pool_gather(const Geometry argument, const TYPE* __restrict__ v, const int* __restrict__ place, TYPE* z) {
     USE_GEOMETRY(argument);
     const Geometry& g = geometry;

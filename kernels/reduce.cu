@@ -19,7 +19,7 @@
 
 DEVICE float combine(float x, float y) { return MAXIMUM ? fmaxf(x, y) : x + y; }
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 reduce(const Layout<KEPT_RANK, INPUTS> kept, const Layout<REDUCED_RANK, INPUTS> reduced, int results, i64 count,
        int slices, float scale, OUT* out, float* partial, const IN_A* a, const IN_B* b, const IN_C* c, const IN_D* d,
        const float* s) {

@@ -21,7 +21,7 @@ struct Extents {
 };
 
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 resample(const Extents e, const IN* __restrict__ x, OUT* __restrict__ y, const int* start_d, const int* index_d,
          const float* weight_d, const int* start_h, const int* index_h, const float* weight_h, const int* start_w,
          const int* index_w, const float* weight_w) {

@@ -10,7 +10,7 @@
 // Constants: TYPE (float, bf16); LOG (0, 1); LANES, a power of two up to 32, about the columns.
 #include "reduce.cuh"
 
-KERNEL __launch_bounds__(256) softmax(int rows, int columns, const TYPE* __restrict__ x, TYPE* __restrict__ y) {
+KERNEL __launch_bounds__(256, 4) softmax(int rows, int columns, const TYPE* __restrict__ x, TYPE* __restrict__ y) {
     const int row = int(global_thread() / LANES), lane = lane_id() % LANES;
     const i64 base = i64(row) * columns;
     const int end = row < rows ? columns : 0; // lanes without a row still meet the others in the shuffles
@@ -27,7 +27,7 @@ KERNEL __launch_bounds__(256) softmax(int rows, int columns, const TYPE* __restr
     }
 }
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 softmax_grad(int rows, int columns, const TYPE* __restrict__ y, const TYPE* __restrict__ dy, TYPE* __restrict__ dx) {
     const int row = int(global_thread() / LANES), lane = lane_id() % LANES;
     const i64 base = i64(row) * columns;

@@ -6,7 +6,7 @@
 // Constants: OUT (float, bf16); BIAS, ACTIVATION: see epilogue.cuh.
 #include "epilogue.cuh"
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, 4)
 sum_slices(const float* __restrict__ partial, const float* __restrict__ bias, OUT* __restrict__ out, i64 count,
            int slices, int channels, int out_pitch) {
     for (i64 i = global_thread(); i < count; i += global_threads()) {

@@ -8,7 +8,7 @@
 // Constants: IN, OUT.
 #include "gan.cuh"
 
-KERNEL __launch_bounds__(256) transpose(int rows, int columns, const IN* __restrict__ x, OUT* __restrict__ y) {
+KERNEL __launch_bounds__(256, 4) transpose(int rows, int columns, const IN* __restrict__ x, OUT* __restrict__ y) {
     SMEM(float, tile, 32 * 33);
     const int across = int(threadIdx.x) & 31, down = int(threadIdx.x) >> 5;
     const int row0 = int(blockIdx.y) * 32, column0 = int(blockIdx.x) * 32;

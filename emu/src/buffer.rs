@@ -33,7 +33,10 @@ impl Buffer {
     /// fp32 numbers, rounded to bf16.
     pub fn bf16(data: &[f32]) -> Self {
         Self::from_bytes(
-            &data.iter().flat_map(|&v| ((bf16_round(v).to_bits() >> 16) as u16).to_ne_bytes()).collect::<Vec<_>>(),
+            &data
+                .iter()
+                .flat_map(|&v| ((bf16_round(v).to_bits() >> 16) as u16).to_ne_bytes())
+                .collect::<Vec<_>>(),
         )
     }
 

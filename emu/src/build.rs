@@ -95,17 +95,35 @@ impl Build {
         }
 
         // Build in a folder of our own and move it into place, so that two test programs may build the same thing.
-        let work = cache().join(format!("{stem}-{:016x}-{}-{:?}", h.finish(), std::process::id(), std::thread::current().id()));
+        let work = cache().join(format!(
+            "{stem}-{:016x}-{}-{:?}",
+            h.finish(),
+            std::process::id(),
+            std::thread::current().id()
+        ));
         for (name, text) in &sources {
             let path = work.join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).map_err(|e| format!("{}: {e}", path.display()))?;
+            std::fs::create_dir_all(path.parent().unwrap())
+                .map_err(|e| format!("{}: {e}", path.display()))?;
             std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
         }
         // The machine is never instrumented for threads: it is what orders them.
         let plain: Vec<&str> = flags.iter().copied().filter(|f| *f != "-fsanitize=thread").collect();
-        run(Command::new(compiler).args(&plain).args(machine_flags).args(["-O2", "-c", "emu/emu.cpp", "-o", "emu.o"]), &work)?;
+        run(
+            Command::new(compiler).args(&plain).args(machine_flags).args([
+                "-O2",
+                "-c",
+                "emu/emu.cpp",
+                "-o",
+                "emu.o",
+            ]),
+            &work,
+        )?;
         let defines: Vec<String> = self.defines.iter().map(|d| format!("-D{d}")).collect();
-        run(Command::new(compiler).args(&flags).args(&defines).args(["-c", "entry.cpp", "-o", "entry.o"]), &work)?;
+        run(
+            Command::new(compiler).args(&flags).args(&defines).args(["-c", "entry.cpp", "-o", "entry.o"]),
+            &work,
+        )?;
         let mut link = Command::new(compiler);
         match sanitizer {
             None => link.args(["-shared", "entry.o", "emu.o", "-o", "library.so"]),
@@ -128,14 +146,16 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {
 
 /// The names of the kernels in a source: the first name followed by `(` after KERNEL and its launch bounds.
 fn kernel_names(text: &str) -> Vec<String> {
-    let code: String = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String =
+        text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut names = Vec::new();
     for piece in code.split("KERNEL ").skip(1) {
         let piece = match piece.strip_prefix("__launch_bounds__(") {
             Some(rest) => rest.split_once(')').map_or(rest, |p| p.1),
             None => piece,
         };
-        let name: String = piece.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let name: String =
+            piece.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         if !name.is_empty() {
             names.push(name);
         }
@@ -167,7 +187,10 @@ fn compiler(sanitizer: Option<Sanitizer>) -> Result<&'static str, String> {
     static PLAIN: OnceLock<Option<&str>> = OnceLock::new();
     static CLANG: OnceLock<Option<&str>> = OnceLock::new();
     fn first(names: &'static [&'static str]) -> Option<&'static str> {
-        names.iter().copied().find(|n| Command::new(n).arg("--version").output().is_ok_and(|o| o.status.success()))
+        names
+            .iter()
+            .copied()
+            .find(|n| Command::new(n).arg("--version").output().is_ok_and(|o| o.status.success()))
     }
     if sanitizer == Some(Sanitizer::Thread) {
         return CLANG

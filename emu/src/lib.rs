@@ -53,7 +53,8 @@ impl Mode {
     pub fn all() -> Vec<Mode> {
         let orders = [Order::Forward, Order::Reverse, Order::Random];
         let copies = [Async::Late, Async::Early, Async::Random];
-        let pairs = orders.into_iter().flat_map(|order| copies.into_iter().map(move |copies| (order, copies)));
+        let pairs =
+            orders.into_iter().flat_map(|order| copies.into_iter().map(move |copies| (order, copies)));
         pairs.enumerate().map(|(i, (order, copies))| Mode { order, copies, seed: 17 + i as u64 }).collect()
     }
 }
@@ -151,7 +152,8 @@ pub struct Module {
 impl Module {
     fn open(path: PathBuf) -> Result<Self, String> {
         // SAFETY: the library was built by `Build` from our own sources and runs no initialisers of consequence.
-        let library = unsafe { libloading::Library::new(&path) }.map_err(|e| format!("{}: {e}", path.display()))?;
+        let library =
+            unsafe { libloading::Library::new(&path) }.map_err(|e| format!("{}: {e}", path.display()))?;
         // SAFETY: the generated entry point has exactly this signature.
         let run = *unsafe { library.get::<Run>(b"gan_emu_run\0") }.map_err(|e| e.to_string())?;
         Ok(Module { _library: library, run, busy: Mutex::new(()), path })
@@ -187,7 +189,8 @@ impl Module {
             unsafe { std::ptr::copy_nonoverlapping(slot.as_ptr(), base.add(256 * i), 256) };
         }
         // SAFETY: within `aligned`, as above.
-        let mut pointers: Vec<*mut c_void> = (0..args.len()).map(|i| unsafe { base.add(256 * i) }.cast()).collect();
+        let mut pointers: Vec<*mut c_void> =
+            (0..args.len()).map(|i| unsafe { base.add(256 * i) }.cast()).collect();
         let block = [shape.threads, 1, 1];
         let mut report = vec![0u8; 1024];
         let code = {
@@ -254,7 +257,8 @@ pub fn launch_sanitized(
         put(&bytes);
     }
     let mut path = String::new();
-    write!(path, "{}-{kernel}-{:?}-{}", program.display(), std::thread::current().id(), std::process::id()).unwrap();
+    write!(path, "{}-{kernel}-{:?}-{}", program.display(), std::thread::current().id(), std::process::id())
+        .unwrap();
     let path = PathBuf::from(path);
     std::fs::write(&path, file).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     let output = std::process::Command::new(&program)
@@ -274,6 +278,9 @@ pub fn launch_sanitized(
 
 /// The option that names LLVM's symbolizer where it has a version in its name, so that reports tell lines.
 fn symbolizer() -> String {
-    let found = (17..24).rev().map(|v| format!("/usr/bin/llvm-symbolizer-{v}")).find(|p| std::path::Path::new(p).exists());
+    let found = (17..24)
+        .rev()
+        .map(|v| format!("/usr/bin/llvm-symbolizer-{v}"))
+        .find(|p| std::path::Path::new(p).exists());
     found.map_or(String::new(), |p| format!(" external_symbolizer_path={p}"))
 }

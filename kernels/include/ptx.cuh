@@ -39,7 +39,9 @@ __device__ __forceinline__ u32 shared_address(const void* p) { return u32(__cvta
 
 __device__ __forceinline__ void cp_async16(void* to, const void* from, bool valid) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"(shared_address(to)), "l"(from), "r"(valid ? 16 : 0)
                  : "memory");
 #else
     *static_cast<Chunk*>(to) = valid ? *static_cast<const Chunk*>(from) : Chunk{};
@@ -48,7 +50,9 @@ __device__ __forceinline__ void cp_async16(void* to, const void* from, bool vali
 
 __device__ __forceinline__ void cp_async4(void* to, const void* from, bool valid) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 4 : 0)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                 :
+                 : "r"(shared_address(to)), "l"(from), "r"(valid ? 4 : 0)
                  : "memory");
 #else
     *static_cast<u32*>(to) = valid ? *static_cast<const u32*>(from) : 0u;

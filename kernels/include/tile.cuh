@@ -18,7 +18,7 @@ template <class T, int Rows, int Columns, Swizzle Swizzled = BY_ROW> struct Tile
     u8* base;
 
     DEVICE static int swizzled(int row, int chunk) {
-        // Rows narrower than 128 bytes share a line of banks, so only every (8 / CHUNKS)-th row changes the permutation.
+        // Rows narrower than 128 bytes share a line of banks, so every (8 / CHUNKS) rows have one permutation.
         int line = CHUNKS < 8 ? row / (8 / min_of(CHUNKS, 8)) : row;
         int mask = Swizzled == BY_ROW ? line & 7 : (line & 3) << 1;
         return chunk ^ (mask & (min_of(CHUNKS, 8) - 1));

@@ -11,6 +11,12 @@
 
 #include "tile.cuh"
 
+// How many blocks of a matrix kernel are to share a multiprocessor: caps the registers of a thread. Never left to the
+// compiler, which spills registers to fit one more block.
+#ifndef MIN_BLOCKS
+#define MIN_BLOCKS 1
+#endif
+
 enum Math { MATH_FMA, MATH_TF32, MATH_BF16 };
 enum Stored { ALONG_K, ACROSS_K };
 
@@ -115,7 +121,7 @@ template <Math By, Stored HowA, Stored HowB, int WM, int WN, int Depth> struct W
     }
 };
 
-// ---- plain multiply-adds: lane = 8 lm + ln holds rows lm + 4 i, columns ln + 8 j --------------------------------------
+// ---- plain multiply-adds: lane = 8 lm + ln holds rows lm + 4 i, columns ln + 8 j ----------------------------------
 
 template <Stored HowA, Stored HowB, int WM, int WN, int Depth>
 struct WarpTile<MATH_FMA, HowA, HowB, WM, WN, Depth> {

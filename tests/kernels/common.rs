@@ -17,8 +17,10 @@ pub fn module<S: AsRef<str>>(file: &str, defines: &[S]) -> Arc<Module> {
     static LOADED: OnceLock<Mutex<HashMap<String, Slot>>> = OnceLock::new();
     let key = format!("{file} {}", defines.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" "));
     let slot = LOADED.get_or_init(Mutex::default).lock().unwrap().entry(key).or_default().clone();
-    slot.get_or_init(|| Arc::new(Build::new(kernels(), file).define(defines).load().unwrap_or_else(|e| panic!("{e}"))))
-        .clone()
+    slot.get_or_init(|| {
+        Arc::new(Build::new(kernels(), file).define(defines).load().unwrap_or_else(|e| panic!("{e}")))
+    })
+    .clone()
 }
 
 /// Normally distributed numbers.

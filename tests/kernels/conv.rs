@@ -9,28 +9,82 @@ use gan_emu::{Arg, Buffer, Mode, Shape, bf16_round};
 type Case = (usize, usize, usize, [usize; 3], usize, [usize; 3], [usize; 3], [usize; 3], [usize; 3], usize);
 
 /// A geometry from 2D numbers that are the same along both axes.
-fn square(n: usize, c: usize, size: usize, k: usize, kernel: usize, s: usize, p: usize, d: usize, g: usize) -> ConvGeometry {
+fn square(
+    n: usize,
+    c: usize,
+    size: usize,
+    k: usize,
+    kernel: usize,
+    s: usize,
+    p: usize,
+    d: usize,
+    g: usize,
+) -> ConvGeometry {
     geometry((2, n, c, [1, size, size], k, [1, kernel, kernel], [1, s, s], [0, p, p], [1, d, d], g))
 }
 
 /// A geometry from 3D numbers that are the same along all axes.
-fn cube(n: usize, c: usize, size: usize, k: usize, kernel: usize, s: usize, p: usize, d: usize, g: usize) -> ConvGeometry {
+fn cube(
+    n: usize,
+    c: usize,
+    size: usize,
+    k: usize,
+    kernel: usize,
+    s: usize,
+    p: usize,
+    d: usize,
+    g: usize,
+) -> ConvGeometry {
     geometry((3, n, c, [size; 3], k, [kernel; 3], [s; 3], [p; 3], [d; 3], g))
 }
 
-fn line(n: usize, c: usize, size: usize, k: usize, kernel: usize, s: usize, p: usize, d: usize, g: usize) -> ConvGeometry {
+fn line(
+    n: usize,
+    c: usize,
+    size: usize,
+    k: usize,
+    kernel: usize,
+    s: usize,
+    p: usize,
+    d: usize,
+    g: usize,
+) -> ConvGeometry {
     geometry((1, n, c, [1, 1, size], k, [1, 1, kernel], [1, 1, s], [0, 0, p], [1, 1, d], g))
 }
 
 fn geometry((_, n, c, input, k, kernel, stride, padding, dilation, groups): Case) -> ConvGeometry {
-    let output = std::array::from_fn(|a| (input[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) / stride[a] + 1);
+    let output = std::array::from_fn(|a| {
+        (input[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) / stride[a] + 1
+    });
     ConvGeometry { n, c, k, groups, input, output, kernel, stride, padding, dilation }
 }
 
 /// The geometry whose `grad_x` is the transposed convolution with these numbers.
-fn transposed(n: usize, c: usize, size: [usize; 3], k: usize, kernel: [usize; 3], s: [usize; 3], p: [usize; 3], extra: [usize; 3], d: usize, g: usize) -> ConvGeometry {
+fn transposed(
+    n: usize,
+    c: usize,
+    size: [usize; 3],
+    k: usize,
+    kernel: [usize; 3],
+    s: [usize; 3],
+    p: [usize; 3],
+    extra: [usize; 3],
+    d: usize,
+    g: usize,
+) -> ConvGeometry {
     let input = std::array::from_fn(|a| (size[a] - 1) * s[a] + d * (kernel[a] - 1) + 1 + extra[a] - 2 * p[a]);
-    ConvGeometry { n, c: k, k: c, groups: g, input, output: size, kernel, stride: s, padding: p, dilation: [1, d, d] }
+    ConvGeometry {
+        n,
+        c: k,
+        k: c,
+        groups: g,
+        input,
+        output: size,
+        kernel,
+        stride: s,
+        padding: p,
+        dilation: [1, d, d],
+    }
 }
 
 /// Every shape of the reference goldens (small and odd), then some that fill whole tiles and vector copies.
@@ -128,7 +182,11 @@ fn products(g: &ConvGeometry, mut f: impl FnMut(usize, usize, usize)) {
                 let pixel = ((image * g.input[0] + i[0]) * g.input[1] + i[1]) * g.input[2] + i[2];
                 for k in 0..g.k {
                     for c in 0..gc {
-                        f(pixel * g.c + k / gk * gc + c, (k * g.taps() + t) * gc + c, (image * g.out_pixels() + o) * g.k + k);
+                        f(
+                            pixel * g.c + k / gk * gc + c,
+                            (k * g.taps() + t) * gc + c,
+                            (image * g.out_pixels() + o) * g.k + k,
+                        );
                     }
                 }
             }
@@ -150,13 +208,15 @@ impl Setup {
         let g = &self.g;
         let has_bias = format!("BIAS={}", u8::from(bias.is_some()));
         let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
-        let plan = plan(g, pass, self.math, self.tiles, self.slices, pitches, &["OUT=float", &has_bias], self.fixed);
+        let plan =
+            plan(g, pass, self.math, self.tiles, self.slices, pitches, &["OUT=float", &has_bias], self.fixed);
         let out = Buffer::poisoned(4 * plan.results);
         let partial = Buffer::poisoned(plan.partial_bytes());
         let bias = bias.map(Buffer::f32);
         let bias_or_null = || bias.as_ref().map_or(Arg::Null, Arg::from);
         let operands = operands.map(|v| operand(self.math, v));
-        let mut args: Vec<Arg> = vec![geometry_argument(g)[..].into(), (&operands[0]).into(), (&operands[1]).into()];
+        let mut args: Vec<Arg> =
+            vec![geometry_argument(g)[..].into(), (&operands[0]).into(), (&operands[1]).into()];
         if pass != Pass::GradW {
             args.push(bias_or_null());
         }
@@ -201,7 +261,12 @@ fn check(name: &str, setup: &Setup, modes: &[Mode]) {
     });
     for &mode in modes {
         let what = format!("{name} {math:?} x{} {mode:?}", setup.slices);
-        assert_close(&format!("forward {what}"), &setup.run(Pass::Forward, [&x, &w], Some(&bias), mode), &want_y, 4e-6);
+        assert_close(
+            &format!("forward {what}"),
+            &setup.run(Pass::Forward, [&x, &w], Some(&bias), mode),
+            &want_y,
+            4e-6,
+        );
         assert_close(&format!("grad_x {what}"), &setup.run(Pass::GradX, [&y, &w], None, mode), &want_x, 4e-6);
         assert_close(&format!("grad_w {what}"), &setup.run(Pass::GradW, [&x, &y], None, mode), &want_w, 4e-6);
     }
@@ -240,7 +305,11 @@ fn constants_and_tile_shapes_change_nothing() {
     for math in [Math::Fma, Math::Tf32, Math::Bf16] {
         check("constants", &Setup { g: g.clone(), math, tiles: SMALL, slices: 2, fixed: true }, &modes[..2]);
         for shape in [[128, 128, 32, 4, 2, 3], [16, 128, 64, 1, 4, 2], [128, 16, 32, 4, 1, 4]] {
-            check("tiles", &Setup { g: g.clone(), math, tiles: tiles(shape), slices: 1, fixed: false }, &modes[7..9]);
+            check(
+                "tiles",
+                &Setup { g: g.clone(), math, tiles: tiles(shape), slices: 1, fixed: false },
+                &modes[7..9],
+            );
         }
     }
 }

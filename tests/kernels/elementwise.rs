@@ -1,6 +1,8 @@
 //! Pointwise expressions, dropout, the optimisers and the transpose.
 
-use crate::common::{assert_close, buffer, in_every_mode, module, normal, numbers, precision, rounded, unwritten};
+use crate::common::{
+    assert_close, buffer, in_every_mode, module, normal, numbers, precision, rounded, unwritten,
+};
 use gan::rng::{philox4x32, unit_f32};
 use gan_emu::{Arg, Buffer, Shape};
 
@@ -28,9 +30,26 @@ fn strided_expressions() {
             &program,
             "pointwise",
             Shape::flat(2, 256),
-            || (unwritten(kind, n * m * (l + 2) - 2), buffer(kind, &a), buffer(kind, &b), Buffer::f32(&c), Buffer::f32(&s)),
+            || {
+                (
+                    unwritten(kind, n * m * (l + 2) - 2),
+                    buffer(kind, &a),
+                    buffer(kind, &b),
+                    Buffer::f32(&c),
+                    Buffer::f32(&s),
+                )
+            },
             |(out, a, b, c, s)| {
-                vec![layout[..].into(), ((n * m * l) as i64).into(), out.into(), a.into(), b.into(), c.into(), Arg::Null, s.into()]
+                vec![
+                    layout[..].into(),
+                    ((n * m * l) as i64).into(),
+                    out.into(),
+                    a.into(),
+                    b.into(),
+                    c.into(),
+                    Arg::Null,
+                    s.into(),
+                ]
             },
             |(out, ..)| {
                 let got = numbers(kind, out);
@@ -45,7 +64,10 @@ fn strided_expressions() {
                             .collect();
                         assert_close("strided", &got[at..at + l], &want, precision(kind, 1e-6));
                         if at + l < got.len() {
-                            assert!(got[at + l].is_nan() && got[at + l + 1].is_nan(), "wrote between the rows");
+                            assert!(
+                                got[at + l].is_nan() && got[at + l + 1].is_nan(),
+                                "wrote between the rows"
+                            );
                         }
                     }
                 }
@@ -73,14 +95,30 @@ fn dense_expressions_and_the_functions_they_use() {
             let want: Vec<f64> = rounded(kind, &a).into_iter().map(f).collect();
             let program = module(
                 "pointwise.cu",
-                &[format!("OUT={kind}"), "RANK=1".into(), "INPUTS=1".into(), format!("IN_A={kind}"), format!("EXPRESSION={expression}")],
+                &[
+                    format!("OUT={kind}"),
+                    "RANK=1".into(),
+                    "INPUTS=1".into(),
+                    format!("IN_A={kind}"),
+                    format!("EXPRESSION={expression}"),
+                ],
             );
             in_every_mode(
                 &program,
                 "pointwise_dense",
                 Shape::flat(2, 64),
                 || (unwritten(kind, count), buffer(kind, &a)),
-                |(out, a)| vec![(count as i64).into(), out.into(), a.into(), Arg::Null, Arg::Null, Arg::Null, Arg::Null],
+                |(out, a)| {
+                    vec![
+                        (count as i64).into(),
+                        out.into(),
+                        a.into(),
+                        Arg::Null,
+                        Arg::Null,
+                        Arg::Null,
+                        Arg::Null,
+                    ]
+                },
                 |(out, _)| assert_close(expression, &numbers(kind, out), &want, precision(kind, 1e-6)),
             );
         }
@@ -109,7 +147,17 @@ fn dropout_draws_the_numbers_of_the_cpu() {
             || (Buffer::i32(&[step as i32]), buffer(kind, &x), unwritten(kind, count)),
             |(step, x, y)| {
                 let (low, high) = (seed as u32, (seed >> 32) as u32);
-                vec![(count as i64).into(), p.into(), scale.into(), low.into(), high.into(), stream.into(), step.into(), x.into(), y.into()]
+                vec![
+                    (count as i64).into(),
+                    p.into(),
+                    scale.into(),
+                    low.into(),
+                    high.into(),
+                    stream.into(),
+                    step.into(),
+                    x.into(),
+                    y.into(),
+                ]
             },
             |(_, _, y)| assert_close("dropout", &numbers(kind, y), &want, precision(kind, 1e-6)),
         );
@@ -117,11 +165,23 @@ fn dropout_draws_the_numbers_of_the_cpu() {
 }
 
 /// One step of a rule for one parameter, in double precision: weight, first and second moment.
-fn step_of(rule: &str, nesterov: bool, momentum: f64, decay: f64, t: i32, state: [f64; 3], gradient: f64) -> [f64; 3] {
+fn step_of(
+    rule: &str,
+    nesterov: bool,
+    momentum: f64,
+    decay: f64,
+    t: i32,
+    state: [f64; 3],
+    gradient: f64,
+) -> [f64; 3] {
     let (lr, beta1, beta2, eps) = (f64::from(0.01f32), 0.9, 0.999, f64::from(1e-8f32));
     let [mut p, mut first, mut second] = state;
     let mut g = gradient;
-    if rule == "ADAMW" { p -= lr * decay * p } else { g += decay * p }
+    if rule == "ADAMW" {
+        p -= lr * decay * p
+    } else {
+        g += decay * p
+    }
     match rule {
         "SGD" => {
             first = momentum * first + g;
@@ -145,13 +205,26 @@ fn step_of(rule: &str, nesterov: bool, momentum: f64, decay: f64, t: i32, state:
 #[test]
 fn optimisers_over_flat_buffers() {
     let count = 300;
-    let rules = [("SGD", 0, 0.0), ("SGD", 0, 0.9), ("SGD", 1, 0.9), ("RMSPROP", 0, 0.0), ("RMSPROP", 0, 0.5), ("ADAM", 0, 0.0), ("ADAMW", 0, 0.0)];
+    let rules = [
+        ("SGD", 0, 0.0),
+        ("SGD", 0, 0.9),
+        ("SGD", 1, 0.9),
+        ("RMSPROP", 0, 0.0),
+        ("RMSPROP", 0, 0.5),
+        ("ADAM", 0, 0.0),
+        ("ADAMW", 0, 0.0),
+    ];
     for (rule, nesterov, momentum) in rules {
         for decay in [0.0f32, 0.01] {
             let shadowed = decay > 0.0;
             let program = module(
                 "optim.cu",
-                &[format!("RULE={rule}"), format!("NESTEROV={nesterov}"), format!("SHADOW={}", u8::from(shadowed)), format!("ZERO_GRADIENT={}", u8::from(shadowed))],
+                &[
+                    format!("RULE={rule}"),
+                    format!("NESTEROV={nesterov}"),
+                    format!("SHADOW={}", u8::from(shadowed)),
+                    format!("ZERO_GRADIENT={}", u8::from(shadowed)),
+                ],
             );
             let mut settings = Vec::new();
             [0.9f64, 0.999].iter().for_each(|v| settings.extend(v.to_ne_bytes()));
@@ -161,7 +234,8 @@ fn optimisers_over_flat_buffers() {
                 let weight = normal(1, count);
                 let mut want: Vec<[f64; 3]> = weight.iter().map(|&w| [f64::from(w), 0.0, 0.0]).collect();
                 let used_first = rule.starts_with("ADAM") || momentum != 0.0;
-                let (w, first, second) = (Buffer::f32(&weight), Buffer::f32(&vec![0.0; count]), Buffer::f32(&vec![0.0; count]));
+                let (w, first, second) =
+                    (Buffer::f32(&weight), Buffer::f32(&vec![0.0; count]), Buffer::f32(&vec![0.0; count]));
                 let shadow = Buffer::poisoned(2 * count);
                 let (lr, scale) = (Buffer::f32(&[0.01]), Buffer::f32(&[0.5]));
                 for t in 1..=3 {
@@ -179,17 +253,34 @@ fn optimisers_over_flat_buffers() {
                         if rule == "SGD" { Arg::Null } else { (&second).into() },
                         if shadowed { (&shadow).into() } else { Arg::Null },
                     ];
-                    program.launch("optimise", Shape::flat(1, 256), &args, mode).unwrap_or_else(|e| panic!("{e}"));
+                    program
+                        .launch("optimise", Shape::flat(1, 256), &args, mode)
+                        .unwrap_or_else(|e| panic!("{e}"));
                     for (state, &g) in want.iter_mut().zip(&gradient) {
-                        *state = step_of(rule, nesterov == 1, f64::from(momentum), f64::from(decay), t, *state, 0.5 * f64::from(g));
+                        *state = step_of(
+                            rule,
+                            nesterov == 1,
+                            f64::from(momentum),
+                            f64::from(decay),
+                            t,
+                            *state,
+                            0.5 * f64::from(g),
+                        );
                     }
-                    let expected = if shadowed { vec![0.0; count] } else { gradient.iter().map(|&g| f64::from(g)).collect() };
+                    let expected = if shadowed {
+                        vec![0.0; count]
+                    } else {
+                        gradient.iter().map(|&g| f64::from(g)).collect()
+                    };
                     assert_close("gradient", &grad.to_f32(), &expected, 0.0);
                 }
                 let p: Vec<f64> = want.iter().map(|s| s[0]).collect();
                 assert_close(&format!("{rule} {decay}"), &w.to_f32(), &p, 2e-6);
                 if shadowed {
-                    assert_eq!(shadow.to_bf16(), w.to_f32().iter().map(|&v| gan_emu::bf16_round(v)).collect::<Vec<_>>());
+                    assert_eq!(
+                        shadow.to_bf16(),
+                        w.to_f32().iter().map(|&v| gan_emu::bf16_round(v)).collect::<Vec<_>>()
+                    );
                 }
             }
         }
@@ -198,7 +289,9 @@ fn optimisers_over_flat_buffers() {
 
 #[test]
 fn transposes() {
-    for (batch, rows, columns, to) in [(2usize, 3usize, 50usize, "bf16"), (1, 64, 32, "float"), (3, 33, 1, "float")] {
+    for (batch, rows, columns, to) in
+        [(2usize, 3usize, 50usize, "bf16"), (1, 64, 32, "float"), (3, 33, 1, "float")]
+    {
         let x = normal(1, batch * rows * columns);
         let rx = rounded(to, &x);
         let mut want = vec![0.0; x.len()];
@@ -212,7 +305,11 @@ fn transposes() {
         in_every_mode(
             &module("transpose.cu", &["IN=float".to_string(), format!("OUT={to}")]),
             "transpose",
-            Shape { grid: [columns.div_ceil(32) as u32, rows.div_ceil(32) as u32, batch as u32], threads: 256, shared: 0 },
+            Shape {
+                grid: [columns.div_ceil(32) as u32, rows.div_ceil(32) as u32, batch as u32],
+                threads: 256,
+                shared: 0,
+            },
             || (Buffer::f32(&x), unwritten(to, x.len())),
             |(x, y)| vec![(rows as i32).into(), (columns as i32).into(), x.into(), y.into()],
             |(_, y)| assert_close("transpose", &numbers(to, y), &want, 0.0),

@@ -33,7 +33,7 @@ fn every_arrangement_of_operands() {
                     }
                 }
                 let widest: &[usize] = if bytes == 2 { &[8, 2, 1] } else { &[4, 1] };
-                let vec = |extent: usize| *widest.iter().find(|&&v| extent % v == 0).unwrap();
+                let vec = |extent: usize| *widest.iter().find(|&&v| extent.is_multiple_of(v)).unwrap();
                 let (a_pitch, b_pitch) = (if a_across { m } else { k }, if b_across { n } else { k });
                 let stored = |across| if across { "ACROSS_K" } else { "ALONG_K" };
                 let program = module(
@@ -94,7 +94,8 @@ fn every_arrangement_of_operands() {
                             (n as i32).into(),
                             (n as i32).into(),
                         ];
-                        sum.launch("sum_slices", Shape::flat(2, 256), &args, mode).unwrap_or_else(|e| panic!("{e}"));
+                        sum.launch("sum_slices", Shape::flat(2, 256), &args, mode)
+                            .unwrap_or_else(|e| panic!("{e}"));
                     }
                     let what = format!("{math} {a_across} {b_across} x{slices} {mode:?}");
                     assert_close(&what, &out.to_f32(), &want, 4e-6);

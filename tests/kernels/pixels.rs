@@ -1,6 +1,8 @@
 //! Max pooling and the separable linear maps.
 
-use crate::common::{assert_close, buffer, in_every_mode, module, normal, numbers, precision, rounded, unwritten};
+use crate::common::{
+    assert_close, buffer, in_every_mode, module, normal, numbers, precision, rounded, unwritten,
+};
 use gan_emu::{Arg, Buffer, Shape};
 
 #[test]
@@ -16,8 +18,9 @@ fn max_pooling_its_gradient_and_the_gradients_derivative() {
     ];
     for (i, (n, c, input, kernel, stride, padding, dilation)) in cases.into_iter().enumerate() {
         let kind = if i % 2 == 0 { "float" } else { "bf16" };
-        let output: [usize; 3] =
-            std::array::from_fn(|a| (input[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) / stride[a] + 1);
+        let output: [usize; 3] = std::array::from_fn(|a| {
+            (input[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) / stride[a] + 1
+        });
         let (pixels_in, pixels_out): (usize, usize) = (input.iter().product(), output.iter().product());
         let x = normal(1, n * pixels_in * c);
         let dy = normal(2, n * pixels_out * c);
@@ -31,7 +34,9 @@ fn max_pooling_its_gradient_and_the_gradients_derivative() {
             let o = [pixel / (output[1] * output[2]), pixel / output[2] % output[1], pixel % output[2]];
             for t in 0..kernel.iter().product() {
                 let tap = [t / (kernel[1] * kernel[2]), t / kernel[2] % kernel[1], t % kernel[2]];
-                let at: [usize; 3] = std::array::from_fn(|a| (o[a] * stride[a] + tap[a] * dilation[a]).wrapping_sub(padding[a]));
+                let at: [usize; 3] = std::array::from_fn(|a| {
+                    (o[a] * stride[a] + tap[a] * dilation[a]).wrapping_sub(padding[a])
+                });
                 if (0..3).any(|a| at[a] >= input[a]) {
                     continue;
                 }
@@ -47,7 +52,8 @@ fn max_pooling_its_gradient_and_the_gradients_derivative() {
             z[e] = rv[source];
         }
         let axes = [input, output, kernel, stride, padding, dilation];
-        let geometry: Vec<i32> = [n, c, c, 1].into_iter().chain(axes.into_iter().flatten()).map(|v| v as i32).collect();
+        let geometry: Vec<i32> =
+            [n, c, c, 1].into_iter().chain(axes.into_iter().flatten()).map(|v| v as i32).collect();
         let program = module("pool.cu", &[format!("TYPE={kind}")]);
         let shape = Shape::flat(2, 64);
         in_every_mode(
@@ -82,7 +88,9 @@ fn identity(n: usize) -> Rows {
 }
 
 fn average(n: usize, kernel: usize, stride: usize) -> Rows {
-    (0..(n - kernel) / stride + 1).map(|o| (0..kernel).map(|t| (o * stride + t, 1.0 / kernel as f32)).collect()).collect()
+    (0..(n - kernel) / stride + 1)
+        .map(|o| (0..kernel).map(|t| (o * stride + t, 1.0 / kernel as f32)).collect())
+        .collect()
 }
 
 /// Linear interpolation to `m` points, pixel centres aligned.
@@ -108,7 +116,9 @@ fn reflect(n: usize, pad: usize) -> Rows {
 }
 
 fn zeros_around(n: usize, before: usize, behind: usize) -> Rows {
-    (0..before + n + behind).map(|o| if o < before || o >= before + n { vec![] } else { vec![(o - before, 1.0)] }).collect()
+    (0..before + n + behind)
+        .map(|o| if o < before || o >= before + n { vec![] } else { vec![(o - before, 1.0)] })
+        .collect()
 }
 
 fn transposed(rows: &Rows, n: usize) -> Rows {
@@ -145,8 +155,12 @@ fn separable_maps_and_their_adjoints() {
                                 for &(i, wi) in d {
                                     for &(j, wj) in h {
                                         for &(k, wk) in w {
-                                            let pixel = ((image * input[0] + i) * input[1] + j) * input[2] + k;
-                                            sum += f64::from(wi) * f64::from(wj) * f64::from(wk) * rx[pixel * c + channel];
+                                            let pixel =
+                                                ((image * input[0] + i) * input[1] + j) * input[2] + k;
+                                            sum += f64::from(wi)
+                                                * f64::from(wj)
+                                                * f64::from(wk)
+                                                * rx[pixel * c + channel];
                                         }
                                     }
                                 }
@@ -157,19 +171,18 @@ fn separable_maps_and_their_adjoints() {
                 }
             }
             let tables = || -> Vec<Buffer> {
-                rows
-                .iter()
-                .flat_map(|rows| {
-                    let mut start = vec![0i32];
-                    rows.iter().for_each(|r| start.push(start.last().unwrap() + r.len() as i32));
-                    let entries: Vec<(usize, f32)> = rows.concat();
-                    [
-                        Buffer::i32(&start),
-                        Buffer::i32(&entries.iter().map(|e| e.0 as i32).collect::<Vec<_>>()),
-                        Buffer::f32(&entries.iter().map(|e| e.1).collect::<Vec<_>>()),
-                    ]
-                })
-                .collect()
+                rows.iter()
+                    .flat_map(|rows| {
+                        let mut start = vec![0i32];
+                        rows.iter().for_each(|r| start.push(start.last().unwrap() + r.len() as i32));
+                        let entries: Vec<(usize, f32)> = rows.concat();
+                        [
+                            Buffer::i32(&start),
+                            Buffer::i32(&entries.iter().map(|e| e.0 as i32).collect::<Vec<_>>()),
+                            Buffer::f32(&entries.iter().map(|e| e.1).collect::<Vec<_>>()),
+                        ]
+                    })
+                    .collect()
             };
             let shape: Vec<i32> = [n, c].into_iter().chain(input).chain(output).map(|v| v as i32).collect();
             in_every_mode(

@@ -2,11 +2,21 @@
 //! under the sanitizers.
 
 use crate::common::{kernels, normal};
-use gan_emu::{Arg, Async, Build, Buffer, Mode, Order, Sanitizer, Shape, launch_sanitized};
+use gan_emu::{Arg, Async, Buffer, Build, Mode, Order, Sanitizer, Shape, launch_sanitized};
 
 const TILES: [&str; 12] = [
-    "MATH=MATH_BF16", "OUT=float", "BM=32", "BN=32", "BK=32", "WARPS_M=2", "WARPS_N=1", "STAGES=3", "VEC_A=8", "VEC_B=8",
-    "A_STORED=ALONG_K", "B_STORED=ACROSS_K",
+    "MATH=MATH_BF16",
+    "OUT=float",
+    "BM=32",
+    "BN=32",
+    "BK=32",
+    "WARPS_M=2",
+    "WARPS_N=1",
+    "STAGES=3",
+    "VEC_A=8",
+    "VEC_B=8",
+    "A_STORED=ALONG_K",
+    "B_STORED=ACROSS_K",
 ];
 const SIZE: usize = 96; // m = n = k: three tiles each way, three steps through three buffers
 
@@ -23,14 +33,31 @@ struct Product {
 impl Product {
     fn new() -> Self {
         let n = SIZE * SIZE;
-        Product { a: Buffer::bf16(&normal(1, n)), b: Buffer::bf16(&normal(2, n)), out: Buffer::poisoned(4 * n) }
+        Product {
+            a: Buffer::bf16(&normal(1, n)),
+            b: Buffer::bf16(&normal(2, n)),
+            out: Buffer::poisoned(4 * n),
+        }
     }
 
     fn args(&self) -> Vec<Arg<'_>> {
         let n = SIZE as i32;
         vec![
-            n.into(), n.into(), n.into(), (&self.a).into(), (&self.b).into(), Arg::Null, (&self.out).into(), Arg::Null,
-            1i32.into(), n.into(), n.into(), n.into(), 0i64.into(), 0i64.into(), 0i64.into(),
+            n.into(),
+            n.into(),
+            n.into(),
+            (&self.a).into(),
+            (&self.b).into(),
+            Arg::Null,
+            (&self.out).into(),
+            Arg::Null,
+            1i32.into(),
+            n.into(),
+            n.into(),
+            n.into(),
+            0i64.into(),
+            0i64.into(),
+            0i64.into(),
         ]
     }
 
@@ -45,7 +72,8 @@ impl Product {
         let mut worst = 0.0;
         for i in 0..SIZE {
             for j in 0..SIZE {
-                let want: f64 = (0..SIZE).map(|k| f64::from(a[i * SIZE + k]) * f64::from(b[k * SIZE + j])).sum();
+                let want: f64 =
+                    (0..SIZE).map(|k| f64::from(a[i * SIZE + k]) * f64::from(b[k * SIZE + j])).sum();
                 let error = (f64::from(out[i * SIZE + j]) - want).abs();
                 worst = if error.is_nan() { f64::INFINITY } else { error.max(worst) };
             }
@@ -56,7 +84,10 @@ impl Product {
 
 /// How many of the nine modes notice that something is wrong.
 fn noticed(build: &Build) -> usize {
-    Mode::all().into_iter().filter(|&mode| Product::new().run(build, mode).map_or(true, |error| error > 1e-3)).count()
+    Mode::all()
+        .into_iter()
+        .filter(|&mode| Product::new().run(build, mode).map_or(true, |error| error > 1e-3))
+        .count()
 }
 
 #[test]
@@ -85,10 +116,15 @@ fn a_buffer_released_too_early_is_noticed() {
 #[test]
 fn a_write_outside_global_or_shared_memory_is_noticed() {
     let build = matmul().patch("matmul.cu", "if (row >= m || column >= n) return;", "if (row > m) return;");
-    let build = build.patch("matmul.cu", "i64(row) * out_pitch + column", "i64(row) * out_pitch + column + 1");
+    let build =
+        build.patch("matmul.cu", "i64(row) * out_pitch + column", "i64(row) * out_pitch + column + 1");
     assert_eq!(noticed(&build), 9);
 
-    let tile = Build::new(kernels(), "transpose.cu").define(["IN=float", "OUT=float"]).patch("transpose.cu", "32 * 33", "32 * 32");
+    let tile = Build::new(kernels(), "transpose.cu").define(["IN=float", "OUT=float"]).patch(
+        "transpose.cu",
+        "32 * 33",
+        "32 * 32",
+    );
     let (x, y) = (Buffer::f32(&normal(1, 1024)), Buffer::poisoned(4096));
     let args: [Arg; 4] = [32i32.into(), 32i32.into(), (&x).into(), (&y).into()];
     let shape = Shape::flat(1, 256);
@@ -98,12 +134,15 @@ fn a_write_outside_global_or_shared_memory_is_noticed() {
 
 #[test]
 fn a_barrier_that_some_threads_skip_is_reported() {
-    let build = Build::new(kernels(), "transpose.cu")
-        .define(["IN=float", "OUT=float"])
-        .patch("transpose.cu", "    __syncthreads();", "    if (down != 3) __syncthreads();");
+    let build = Build::new(kernels(), "transpose.cu").define(["IN=float", "OUT=float"]).patch(
+        "transpose.cu",
+        "    __syncthreads();",
+        "    if (down != 3) __syncthreads();",
+    );
     let (x, y) = (Buffer::f32(&normal(1, 1024)), Buffer::poisoned(4096));
     let args: [Arg; 4] = [32i32.into(), 32i32.into(), (&x).into(), (&y).into()];
-    let error = build.load().unwrap().launch("transpose", Shape::flat(1, 256), &args, Mode::all()[0]).unwrap_err();
+    let error =
+        build.load().unwrap().launch("transpose", Shape::flat(1, 256), &args, Mode::all()[0]).unwrap_err();
     assert!(error.contains("deadlock") && error.contains("transpose.cu"), "{error}");
 }
 
@@ -116,7 +155,8 @@ fn lanes_that_part_are_reported() {
     );
     let (x, y) = (Buffer::f32(&normal(1, 320)), Buffer::poisoned(1280));
     let args: [Arg; 4] = [8i32.into(), 40i32.into(), (&x).into(), (&y).into()];
-    let error = build.load().unwrap().launch("softmax", Shape::flat(1, 256), &args, Mode::all()[0]).unwrap_err();
+    let error =
+        build.load().unwrap().launch("softmax", Shape::flat(1, 256), &args, Mode::all()[0]).unwrap_err();
     assert!(error.contains("diverged") || error.contains("deadlock"), "{error}");
 }
 
@@ -149,7 +189,9 @@ const MODES: [Mode; 2] = [
 
 fn sanitized(build: &Build, sanitizer: Sanitizer) -> Result<(), String> {
     let p = Product::new();
-    MODES.into_iter().try_for_each(|mode| launch_sanitized(build, sanitizer, "matmul", Product::shape(), &p.args(), mode))
+    MODES
+        .into_iter()
+        .try_for_each(|mode| launch_sanitized(build, sanitizer, "matmul", Product::shape(), &p.args(), mode))
 }
 
 #[test]
@@ -174,9 +216,15 @@ fn address_sanitizer_finds_planted_overruns_only() {
         return;
     }
     sanitized(&matmul(), Sanitizer::Address).unwrap_or_else(|e| panic!("{e}"));
-    let late = matmul().patch("matmul.cu", "i64(row) * out_pitch + column", "i64(row) * out_pitch + column + 1");
-    let short = matmul().patch("include/tile.cuh", "(row * CHUNKS + swizzled(row, chunk)) * 16", "(row * CHUNKS + swizzled(row, chunk)) * 16 + 8");
-    for (name, build, word) in [("write", late, "heap-buffer-overflow"), ("misaligned", short, "misaligned")] {
+    let late =
+        matmul().patch("matmul.cu", "i64(row) * out_pitch + column", "i64(row) * out_pitch + column + 1");
+    let short = matmul().patch(
+        "include/tile.cuh",
+        "(row * CHUNKS + swizzled(row, chunk)) * 16",
+        "(row * CHUNKS + swizzled(row, chunk)) * 16 + 8",
+    );
+    for (name, build, word) in [("write", late, "heap-buffer-overflow"), ("misaligned", short, "misaligned")]
+    {
         let error = sanitized(&build, Sanitizer::Address).unwrap_err();
         assert!(error.contains(word), "{name}: {error}");
     }
@@ -192,28 +240,77 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
         let run = |file: &str, defines: &[&str], kernel: &str, shape: Shape, args: &[Arg]| {
             let build = Build::new(kernels(), file).define(defines);
             for mode in MODES {
-                launch_sanitized(&build, sanitizer, kernel, shape, args, mode).unwrap_or_else(|e| panic!("{e}"));
+                launch_sanitized(&build, sanitizer, kernel, shape, args, mode)
+                    .unwrap_or_else(|e| panic!("{e}"));
             }
         };
-        let (x, y, z) = (Buffer::f32(&normal(1, 3840)), Buffer::poisoned(4 * 3840), Buffer::f32(&normal(2, 3840)));
+        let (x, y, z) =
+            (Buffer::f32(&normal(1, 3840)), Buffer::poisoned(4 * 3840), Buffer::f32(&normal(2, 3840)));
         let grid = |grid: [u32; 3], shared: usize| Shape { grid, threads: 256, shared };
-        run("transpose.cu", &["IN=float", "OUT=bf16"], "transpose", grid([2, 2, 1], 0), &[60i32.into(), 64i32.into(), (&x).into(), (&y).into()]);
+        run(
+            "transpose.cu",
+            &["IN=float", "OUT=bf16"],
+            "transpose",
+            grid([2, 2, 1], 0),
+            &[60i32.into(), 64i32.into(), (&x).into(), (&y).into()],
+        );
         let softmax = ["TYPE=float", "LOG=1", "LANES=8"];
-        run("softmax.cu", &softmax, "softmax", grid([12, 1, 1], 0), &[384i32.into(), 10i32.into(), (&x).into(), (&y).into()]);
+        run(
+            "softmax.cu",
+            &softmax,
+            "softmax",
+            grid([12, 1, 1], 0),
+            &[384i32.into(), 10i32.into(), (&x).into(), (&y).into()],
+        );
         let norm = ["IN=float", "OUT=float", "LANES=8", "AFFINE=0", "RUNNING=0"];
         let shape: &[i32] = &[2, 192, 10, 5];
         let n = || Arg::from(3i32);
-        run("norm.cu", &norm, "norm_stats", grid([2, 2, 3], 0), &[shape.into(), n(), (&x).into(), (&y).into()]);
+        run(
+            "norm.cu",
+            &norm,
+            "norm_stats",
+            grid([2, 2, 3], 0),
+            &[shape.into(), n(), (&x).into(), (&y).into()],
+        );
         run(
             "norm.cu",
             &norm,
             "norm_finish",
             grid([1, 1, 1], 0),
-            &[shape.into(), n(), 1e-5f32.into(), (&x).into(), (&y).into(), 0.1f32.into(), Arg::Null, Arg::Null],
+            &[
+                shape.into(),
+                n(),
+                1e-5f32.into(),
+                (&x).into(),
+                (&y).into(),
+                0.1f32.into(),
+                Arg::Null,
+                Arg::Null,
+            ],
         );
-        run("norm.cu", &norm, "norm_grad_sums", grid([2, 2, 3], 0), &[shape.into(), n(), (&x).into(), (&z).into(), (&z).into(), (&y).into()]);
-        run("norm.cu", &norm, "norm_grad_finish", grid([1, 1, 1], 0), &[shape.into(), n(), (&x).into(), Arg::Null, (&y).into()]);
-        let reduce = ["OUT=float", "KEPT_RANK=1", "REDUCED_RANK=1", "MAXIMUM=0", "LANES=8", "INPUTS=1", "EXPRESSION=a"];
+        run(
+            "norm.cu",
+            &norm,
+            "norm_grad_sums",
+            grid([2, 2, 3], 0),
+            &[shape.into(), n(), (&x).into(), (&z).into(), (&z).into(), (&y).into()],
+        );
+        run(
+            "norm.cu",
+            &norm,
+            "norm_grad_finish",
+            grid([1, 1, 1], 0),
+            &[shape.into(), n(), (&x).into(), Arg::Null, (&y).into()],
+        );
+        let reduce = [
+            "OUT=float",
+            "KEPT_RANK=1",
+            "REDUCED_RANK=1",
+            "MAXIMUM=0",
+            "LANES=8",
+            "INPUTS=1",
+            "EXPRESSION=a",
+        ];
         let (kept, reduced): (&[i32], &[i32]) = (&[10, 1], &[384, 10]);
         run(
             "reduce.cu",
@@ -221,8 +318,19 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             "reduce",
             grid([2, 1, 1], 0),
             &[
-                kept.into(), reduced.into(), 10i32.into(), 384i64.into(), 1i32.into(), 1f32.into(), (&y).into(), Arg::Null,
-                (&x).into(), Arg::Null, Arg::Null, Arg::Null, Arg::Null,
+                kept.into(),
+                reduced.into(),
+                10i32.into(),
+                384i64.into(),
+                1i32.into(),
+                1f32.into(),
+                (&y).into(),
+                Arg::Null,
+                (&x).into(),
+                Arg::Null,
+                Arg::Null,
+                Arg::Null,
+                Arg::Null,
             ],
         );
         // Convolutions: 1 x 6 x 6 x 8 by 16 kernels of 3 x 3.
@@ -230,7 +338,18 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
         for math in ["FMA", "TF32", "BF16"] {
             let (math_define, vec) = (format!("MATH=MATH_{math}"), if math == "BF16" { 8 } else { 4 });
             let (a, b) = (format!("VEC_A={vec}"), format!("VEC_B={vec}"));
-            let common = [&math_define, &a, &b, "OUT=float", "BM=32", "BN=32", "BK=32", "WARPS_M=2", "WARPS_N=1", "STAGES=3"];
+            let common = [
+                &math_define,
+                &a,
+                &b,
+                "OUT=float",
+                "BM=32",
+                "BN=32",
+                "BK=32",
+                "WARPS_M=2",
+                "WARPS_N=1",
+                "STAGES=3",
+            ];
             let shared = 3 * 64 * 32 * if math == "BF16" { 2 } else { 4 };
             let shape = |x: u32, y: u32| Shape { grid: [x, y, 1], threads: 64, shared };
             let one = || Arg::from(1i32);
@@ -238,11 +357,29 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
                 let pass = format!("GRAD_X={grad_x}");
                 let defines: Vec<&str> = common.iter().copied().chain([pass.as_str()]).collect();
                 let pitches = if grad_x == 1 { [16i32, 8] } else { [8, 16] };
-                let args =
-                    [geometry.into(), (&x).into(), (&z).into(), Arg::Null, (&y).into(), Arg::Null, one(), pitches[0].into(), pitches[1].into()];
+                let args = [
+                    geometry.into(),
+                    (&x).into(),
+                    (&z).into(),
+                    Arg::Null,
+                    (&y).into(),
+                    Arg::Null,
+                    one(),
+                    pitches[0].into(),
+                    pitches[1].into(),
+                ];
                 run("conv.cu", &defines, "conv", shape(2, 1), &args);
             }
-            let args = [geometry.into(), (&x).into(), (&z).into(), (&y).into(), Arg::Null, one(), 8i32.into(), 16i32.into()];
+            let args = [
+                geometry.into(),
+                (&x).into(),
+                (&z).into(),
+                (&y).into(),
+                Arg::Null,
+                one(),
+                8i32.into(),
+                16i32.into(),
+            ];
             run("conv_grad_w.cu", &common, "conv_grad_w", shape(3, 1), &args);
         }
     }

@@ -1,6 +1,8 @@
 //! Reductions, normalisation and softmax.
 
-use crate::common::{assert_close, buffer, in_every_mode, module, normal, numbers, precision, rounded, unwritten};
+use crate::common::{
+    assert_close, buffer, in_every_mode, module, normal, numbers, precision, rounded, unwritten,
+};
 use gan_emu::{Arg, Buffer, Mode, Shape};
 
 #[test]
@@ -19,7 +21,11 @@ fn sums_and_maxima_over_any_axes() {
             for slices in [1usize, 4] {
                 let reduce: Vec<usize> = (0..3).filter(|x| !keep.contains(x)).collect();
                 let layout = |axes: &[usize]| -> Vec<i32> {
-                    let axes = if axes.is_empty() { vec![(1, 0)] } else { axes.iter().map(|&x| (extents[x], strides[x])).collect() };
+                    let axes = if axes.is_empty() {
+                        vec![(1, 0)]
+                    } else {
+                        axes.iter().map(|&x| (extents[x], strides[x])).collect()
+                    };
                     let strides = || axes.iter().map(|x| x.1 as i32);
                     axes.iter().map(|x| x.0 as i32).chain(strides()).chain(strides()).collect()
                 };
@@ -52,28 +58,55 @@ fn sums_and_maxima_over_any_axes() {
                         ],
                     )
                 };
-                let (first, second) = (program(kept.len() / 3, reduced.len() / 3, 2, "fabsf(a - b)"), program(1, 1, 1, "a"));
+                let (first, second) =
+                    (program(kept.len() / 3, reduced.len() / 3, 2, "fabsf(a - b)"), program(1, 1, 1, "a"));
                 let tiles = results.div_ceil(lanes) as u32;
                 for mode in Mode::all() {
                     let (va, vb, out) = (Buffer::f32(&a), Buffer::f32(&b), Buffer::poisoned(4 * results));
                     let partial = Buffer::poisoned(4 * results * slices);
                     let args: Vec<Arg> = vec![
-                        kept[..].into(), reduced[..].into(), (results as i32).into(), (count as i64).into(),
-                        (slices as i32).into(), scale.into(), (&out).into(), (&partial).into(), (&va).into(), (&vb).into(),
-                        Arg::Null, Arg::Null, Arg::Null,
+                        kept[..].into(),
+                        reduced[..].into(),
+                        (results as i32).into(),
+                        (count as i64).into(),
+                        (slices as i32).into(),
+                        scale.into(),
+                        (&out).into(),
+                        (&partial).into(),
+                        (&va).into(),
+                        (&vb).into(),
+                        Arg::Null,
+                        Arg::Null,
+                        Arg::Null,
                     ];
                     let shape = Shape { grid: [tiles, slices as u32, 1], threads: 256, shared: 0 };
                     first.launch("reduce", shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
                     if slices > 1 {
                         let (kept, reduced) = ([results as i32, 1], [slices as i32, results as i32]);
                         let args: Vec<Arg> = vec![
-                            kept[..].into(), reduced[..].into(), (results as i32).into(), (slices as i64).into(), 1i32.into(),
-                            scale.into(), (&out).into(), Arg::Null, (&partial).into(), Arg::Null, Arg::Null, Arg::Null, Arg::Null,
+                            kept[..].into(),
+                            reduced[..].into(),
+                            (results as i32).into(),
+                            (slices as i64).into(),
+                            1i32.into(),
+                            scale.into(),
+                            (&out).into(),
+                            Arg::Null,
+                            (&partial).into(),
+                            Arg::Null,
+                            Arg::Null,
+                            Arg::Null,
+                            Arg::Null,
                         ];
                         let shape = Shape { grid: [tiles, 1, 1], threads: 256, shared: 0 };
                         second.launch("reduce", shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
                     }
-                    assert_close(&format!("{keep:?} {maximum} x{slices} {mode:?}"), &out.to_f32(), &want, 1e-6);
+                    assert_close(
+                        &format!("{keep:?} {maximum} x{slices} {mode:?}"),
+                        &out.to_f32(),
+                        &want,
+                        1e-6,
+                    );
                 }
             }
         }
@@ -136,9 +169,20 @@ fn every_kind_of_norm() {
             let (sets, count) = (outer * channels / group, outer * inner * channels);
             let x: Vec<f32> = normal(1, count).iter().map(|v| 3.0 + 2.0 * v).collect();
             let dy = normal(2, count);
-            let (gamma, beta) = if affine { (normal(3, channels), normal(4, channels)) } else { (vec![1.0; channels], vec![0.0; channels]) };
+            let (gamma, beta) = if affine {
+                (normal(3, channels), normal(4, channels))
+            } else {
+                (vec![1.0; channels], vec![0.0; channels])
+            };
             let double = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
-            let want = norm_oracle(shape, f64::from(eps), &rounded(kind, &x), &rounded(kind, &dy), &double(&gamma), &double(&beta));
+            let want = norm_oracle(
+                shape,
+                f64::from(eps),
+                &rounded(kind, &x),
+                &rounded(kind, &dy),
+                &double(&gamma),
+                &double(&beta),
+            );
             let running = name == "batch";
             let m = module(
                 "norm.cu",
@@ -159,7 +203,8 @@ fn every_kind_of_norm() {
                 let (stats, averages) = (Buffer::poisoned(8 * sets), Buffer::poisoned(8 * sets));
                 let (vgamma, vbeta) = (Buffer::f32(&gamma), Buffer::f32(&beta));
                 let (dgamma, dbeta) = (Buffer::poisoned(4 * channels), Buffer::poisoned(4 * channels));
-                let (running_mean, running_variance) = (Buffer::f32(&vec![0.5; sets]), Buffer::f32(&vec![2.0; sets]));
+                let (running_mean, running_variance) =
+                    (Buffer::f32(&vec![0.5; sets]), Buffer::f32(&vec![2.0; sets]));
                 let n = || Arg::from(slices as i32);
                 let launch = |kernel: &str, grid: [usize; 3], args: Vec<Arg>| {
                     let shape = Shape { grid: grid.map(|v| v as u32), threads: 256, shared: 0 };
@@ -171,16 +216,49 @@ fn every_kind_of_norm() {
                 launch(
                     "norm_finish",
                     warps,
-                    vec![s(), n(), eps.into(), (&partial).into(), (&stats).into(), 0.1f32.into(), (&running_mean).into(), (&running_variance).into()],
+                    vec![
+                        s(),
+                        n(),
+                        eps.into(),
+                        (&partial).into(),
+                        (&stats).into(),
+                        0.1f32.into(),
+                        (&running_mean).into(),
+                        (&running_variance).into(),
+                    ],
                 );
-                launch("norm_apply", [2, 1, 1], vec![s(), (&vx).into(), (&stats).into(), (&vgamma).into(), (&vbeta).into(), (&y).into()]);
-                launch("norm_grad_sums", tiles, vec![s(), n(), (&vx).into(), (&vdy).into(), (&stats).into(), (&partial).into()]);
-                launch("norm_grad_finish", warps, vec![s(), n(), (&partial).into(), (&vgamma).into(), (&averages).into()]);
-                launch("norm_grad_affine", [channels.div_ceil(256), 1, 1], vec![s(), n(), (&partial).into(), (&dgamma).into(), (&dbeta).into()]);
+                launch(
+                    "norm_apply",
+                    [2, 1, 1],
+                    vec![s(), (&vx).into(), (&stats).into(), (&vgamma).into(), (&vbeta).into(), (&y).into()],
+                );
+                launch(
+                    "norm_grad_sums",
+                    tiles,
+                    vec![s(), n(), (&vx).into(), (&vdy).into(), (&stats).into(), (&partial).into()],
+                );
+                launch(
+                    "norm_grad_finish",
+                    warps,
+                    vec![s(), n(), (&partial).into(), (&vgamma).into(), (&averages).into()],
+                );
+                launch(
+                    "norm_grad_affine",
+                    [channels.div_ceil(256), 1, 1],
+                    vec![s(), n(), (&partial).into(), (&dgamma).into(), (&dbeta).into()],
+                );
                 launch(
                     "norm_grad_apply",
                     [2, 1, 1],
-                    vec![s(), (&vx).into(), (&vdy).into(), (&stats).into(), (&averages).into(), (&vgamma).into(), (&dx).into()],
+                    vec![
+                        s(),
+                        (&vx).into(),
+                        (&vdy).into(),
+                        (&stats).into(),
+                        (&averages).into(),
+                        (&vgamma).into(),
+                        (&dx).into(),
+                    ],
                 );
                 let what = format!("{name} {shape:?} affine {affine} {mode:?}");
                 // A set of one element has variance 0: its hat is 0 up to rounding, times 1 / sqrt(eps).
@@ -194,7 +272,8 @@ fn every_kind_of_norm() {
                 if running {
                     let size = (inner * group) as f64;
                     let mean: Vec<f64> = want.mean.iter().map(|m| 0.9 * 0.5 + 0.1 * m).collect();
-                    let var: Vec<f64> = want.variance.iter().map(|v| 0.9 * 2.0 + 0.1 * v * size / (size - 1.0)).collect();
+                    let var: Vec<f64> =
+                        want.variance.iter().map(|v| 0.9 * 2.0 + 0.1 * v * size / (size - 1.0)).collect();
                     assert_close("running mean", &running_mean.to_f32(), &mean, 2e-6);
                     assert_close("running variance", &running_variance.to_f32(), &var, 2e-6);
                 }
@@ -205,7 +284,9 @@ fn every_kind_of_norm() {
 
 #[test]
 fn softmax_and_its_logarithm() {
-    for (rows, columns, lanes, kind) in [(37usize, 3usize, 4usize, "float"), (5, 100, 32, "float"), (9, 1, 1, "float"), (20, 10, 16, "bf16")] {
+    for (rows, columns, lanes, kind) in
+        [(37usize, 3usize, 4usize, "float"), (5, 100, 32, "float"), (9, 1, 1, "float"), (20, 10, 16, "bf16")]
+    {
         for log in [false, true] {
             let x: Vec<f32> = normal(1, rows * columns).iter().map(|v| v * 3.0).collect();
             let dy = normal(2, rows * columns);
@@ -220,7 +301,10 @@ fn softmax_and_its_logarithm() {
                     want[r * columns + c] = if log { v } else { v.exp() };
                 }
             }
-            let program = module("softmax.cu", &[format!("TYPE={kind}"), format!("LOG={}", u8::from(log)), format!("LANES={lanes}")]);
+            let program = module(
+                "softmax.cu",
+                &[format!("TYPE={kind}"), format!("LOG={}", u8::from(log)), format!("LANES={lanes}")],
+            );
             let shape = Shape::flat((rows * lanes).div_ceil(256), 256);
             in_every_mode(
                 &program,
@@ -245,8 +329,12 @@ fn softmax_and_its_logarithm() {
                 "softmax_grad",
                 shape,
                 || (buffer(kind, &y32), buffer(kind, &dy), unwritten(kind, x.len())),
-                |(y, dy, dx)| vec![(rows as i32).into(), (columns as i32).into(), y.into(), dy.into(), dx.into()],
-                |(_, _, dx)| assert_close("softmax_grad", &numbers(kind, dx), &want_dx, precision(kind, 2e-6)),
+                |(y, dy, dx)| {
+                    vec![(rows as i32).into(), (columns as i32).into(), y.into(), dy.into(), dx.into()]
+                },
+                |(_, _, dx)| {
+                    assert_close("softmax_grad", &numbers(kind, dx), &want_dx, precision(kind, 2e-6))
+                },
             );
         }
     }

@@ -6,6 +6,7 @@ use crate::fsio;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 /// All entries together are kept below this many bytes.
@@ -15,8 +16,6 @@ const LIMIT: u64 = 256 << 20;
 pub struct Cache {
     folder: PathBuf,
     limit: u64,
-    // Threads of one process would share a temporary name.
-    writing: Mutex<()>,
 }
 
 /// One entry of the cache.
@@ -48,10 +47,12 @@ impl Cache {
     /// The cache in a folder, which is created; fails where it cannot be written.
     pub fn at(folder: &Path) -> Result<Self> {
         fsio::create_dir(folder)?;
-        let probe = folder.join(format!(".probe-{}", std::process::id()));
+        static PROBES: AtomicUsize = AtomicUsize::new(0);
+        let number = PROBES.fetch_add(1, Ordering::Relaxed);
+        let probe = folder.join(format!(".probe-{}-{number}", std::process::id()));
         fsio::write_bytes(&probe, b"")?;
         let _ = std::fs::remove_file(&probe);
-        Ok(Cache { folder: folder.to_path_buf(), limit: LIMIT, writing: Mutex::new(()) })
+        Ok(Cache { folder: folder.to_path_buf(), limit: LIMIT })
     }
 
     /// Where it lies.
@@ -82,7 +83,9 @@ impl Cache {
 
     /// Adds an entry, then drops the longest unused ones if there is too much.
     pub fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        let _one = self.writing.lock().unwrap_or_else(|e| e.into_inner());
+        // Threads of one process share a temporary name, whichever cache they write to.
+        static WRITING: Mutex<()> = Mutex::new(());
+        let _one = WRITING.lock().unwrap_or_else(|e| e.into_inner());
         fsio::write_bytes(&self.folder.join(key), bytes)?;
         let mut entries = self.list();
         let mut total: u64 = entries.iter().map(|e| e.bytes).sum();

@@ -81,16 +81,27 @@ impl Nvrtc {
 
     /// The library in a given folder.
     pub fn in_folder(folder: &Path) -> Result<Self> {
-        let path = library_in(folder, "libnvrtc.so.")
-            .ok_or_else(|| Error::input(format!("no libnvrtc.so in {}; install nvidia-cuda-nvrtc with pip", folder.display())))?;
-        Self::load(&path).map_err(|e| Error::input(format!("{} cannot be loaded: {e}; install it again", path.display())))
+        let path = library_in(folder, "libnvrtc.so.").ok_or_else(|| {
+            Error::input(format!(
+                "no libnvrtc.so in {}; install nvidia-cuda-nvrtc with pip",
+                folder.display()
+            ))
+        })?;
+        Self::load(&path)
+            .map_err(|e| Error::input(format!("{} cannot be loaded: {e}; install it again", path.display())))
     }
 
     /// Loads the library at `path` and the builtins beside it.
     fn load(path: &Path) -> std::result::Result<Self, String> {
         let mut libraries = Vec::new();
         // The compiler opens its builtins by bare name, which succeeds once they are in memory.
-        for file in path.parent().and_then(|f| library_in(f, "libnvrtc-builtins.so.")).iter().map(PathBuf::as_path).chain([path]) {
+        for file in path
+            .parent()
+            .and_then(|f| library_in(f, "libnvrtc-builtins.so."))
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([path])
+        {
             // SAFETY: loading NVIDIA's libraries runs their initialisers, which have no precondition.
             libraries.push(unsafe { Library::new(file) }.map_err(|e| e.to_string())?);
         }
@@ -128,7 +139,10 @@ impl Nvrtc {
 
     /// Compiles a source that includes our headers. `options` must name the architecture.
     pub fn compile(&self, name: &str, source: &str, options: &[String]) -> Result<Image> {
-        let text = |s: &str| CString::new(s).map_err(|_| Error::input(format!("{name}: a NUL byte in its source or constants")));
+        let text = |s: &str| {
+            CString::new(s)
+                .map_err(|_| Error::input(format!("{name}: a NUL byte in its source or constants")))
+        };
         let (source_text, name_text) = (text(source)?, text(name)?);
         let bodies = HEADERS.iter().map(|h| text(h.1)).collect::<Result<Vec<_>>>()?;
         let names = HEADERS.iter().map(|h| text(h.0)).collect::<Result<Vec<_>>>()?;
@@ -149,8 +163,12 @@ impl Nvrtc {
         };
         self.check(code, name, "")?;
         // SAFETY: the program was created above; the options are NUL-terminated and outlive the call.
-        let code = unsafe { (f.compile)(program.program, arguments.len() as c_int, pointers(&arguments).as_ptr()) };
-        let log = String::from_utf8_lossy(&program.read(f.log_size, f.log)).trim_end_matches('\0').trim().to_string();
+        let code =
+            unsafe { (f.compile)(program.program, arguments.len() as c_int, pointers(&arguments).as_ptr()) };
+        let log = String::from_utf8_lossy(&program.read(f.log_size, f.log))
+            .trim_end_matches('\0')
+            .trim()
+            .to_string();
         self.check(code, name, &log)?;
         let real = options.iter().any(|o| o.starts_with("--gpu-architecture=sm_"));
         let bytes = if real { program.read(f.cubin_size, f.cubin) } else { program.read(f.ptx_size, f.ptx) };
@@ -165,8 +183,12 @@ impl Nvrtc {
             return Ok(());
         }
         // SAFETY: returns a static string for every code.
-        let why = unsafe { CStr::from_ptr((self.functions.error_string)(code)) }.to_string_lossy().into_owned();
-        Err(Error::input(format!("kernel {name} does not compile with NVRTC {}.{} ({why}):\n{log}", self.version.0, self.version.1)))
+        let why =
+            unsafe { CStr::from_ptr((self.functions.error_string)(code)) }.to_string_lossy().into_owned();
+        Err(Error::input(format!(
+            "kernel {name} does not compile with NVRTC {}.{} ({why}):\n{log}",
+            self.version.0, self.version.1
+        )))
     }
 }
 
@@ -216,7 +238,9 @@ fn folders() -> Vec<PathBuf> {
     }
     for v in ["CUDA_HOME", "CUDA_PATH"] {
         if let Some(home) = variable(v) {
-            found.extend(["lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"].map(|f| home.join(f)));
+            found.extend(
+                ["lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"].map(|f| home.join(f)),
+            );
         }
     }
     let beside = std::env::current_exe().ok().and_then(|e| Some(e.parent()?.parent()?.to_path_buf()));

@@ -30,7 +30,8 @@ pub fn parse(log: &str) -> Vec<Usage> {
         let Some(last) = found.last_mut() else { continue };
         if line.contains("bytes stack frame") {
             last.stack = number_before(line, " bytes stack frame");
-            last.spills = number_before(line, " bytes spill stores") + number_before(line, " bytes spill loads");
+            last.spills =
+                number_before(line, " bytes spill stores") + number_before(line, " bytes spill loads");
         }
         if line.contains(" registers") {
             last.registers = number_before(line, " registers");

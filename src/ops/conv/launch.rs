@@ -106,7 +106,8 @@ pub fn product(g: &ConvGeometry, pass: Pass) -> Product {
     match pass {
         Pass::Forward => Product { m: g.n * g.out_pixels(), n: g.group_k(), k: g.taps() * g.group_c() },
         Pass::GradX => {
-            let per_axis = |extents: [usize; 3]| -> usize { (0..3).map(|a| extents[a].div_ceil(g.stride[a])).product() };
+            let per_axis =
+                |extents: [usize; 3]| -> usize { (0..3).map(|a| extents[a].div_ceil(g.stride[a])).product() };
             Product { m: g.n * per_axis(g.input), n: g.group_c(), k: per_axis(g.kernel) * g.group_k() }
         }
         Pass::GradW => Product { m: g.group_k(), n: g.taps() * g.group_c(), k: g.n * g.out_pixels() },
@@ -125,7 +126,11 @@ pub fn choose(g: &ConvGeometry, pass: Pass, math: Math, multiprocessors: usize) 
     let phases: usize = if pass == Pass::GradX { g.stride.iter().product() } else { 1 };
     let blocks = p.m.div_ceil(bm) * p.n.div_ceil(bn) * g.groups * phases;
     let steps = p.k.div_ceil(tiles.bk);
-    let slices = if blocks >= multiprocessors { 1 } else { (2 * multiprocessors / blocks).min(steps / 4).clamp(1, 64) };
+    let slices = if blocks >= multiprocessors {
+        1
+    } else {
+        (2 * multiprocessors / blocks).min(steps / 4).clamp(1, 64)
+    };
     (tiles, slices)
 }
 
@@ -157,9 +162,20 @@ pub fn plan(
     };
     let Tiles { bm, bn, bk, warps_m, warps_n, stages } = tiles;
     let mut all: Vec<String> = vec![math.constant().into()];
-    let sizes =
-        [("BM", bm), ("BN", bn), ("BK", bk), ("WARPS_M", warps_m), ("WARPS_N", warps_n), ("STAGES", stages), ("VEC_A", vec_a), ("VEC_B", vec_b)];
+    let sizes = [
+        ("BM", bm),
+        ("BN", bn),
+        ("BK", bk),
+        ("WARPS_M", warps_m),
+        ("WARPS_N", warps_n),
+        ("STAGES", stages),
+        ("VEC_A", vec_a),
+        ("VEC_B", vec_b),
+    ];
     all.extend(sizes.iter().map(|(name, v)| format!("{name}={v}")));
+    if math == Math::Bf16 && vec_a == 8 {
+        all.push("MIN_BLOCKS=2".into()); // fits into 128 registers; the others do not, or would spill
+    }
     if pass != Pass::GradW {
         all.push(format!("GRAD_X={}", u8::from(pass == Pass::GradX)));
     }
@@ -171,8 +187,15 @@ pub fn plan(
     let (rows, columns) = (p.m.div_ceil(bm), p.n.div_ceil(bn));
     let (file, kernel, grid, results) = match pass {
         Pass::Forward => ("conv.cu", "conv", [rows, columns * g.groups, slices], g.n * g.out_pixels() * g.k),
-        Pass::GradX => ("conv.cu", "conv", [rows, columns * g.groups, slices * phases], g.n * g.in_pixels() * g.c),
-        Pass::GradW => ("conv_grad_w.cu", "conv_grad_w", [columns, rows * g.groups, slices], g.k * g.taps() * g.group_c()),
+        Pass::GradX => {
+            ("conv.cu", "conv", [rows, columns * g.groups, slices * phases], g.n * g.in_pixels() * g.c)
+        }
+        Pass::GradW => (
+            "conv_grad_w.cu",
+            "conv_grad_w",
+            [columns, rows * g.groups, slices],
+            g.k * g.taps() * g.group_c(),
+        ),
     };
     Plan {
         specialisation: Specialisation::new(file, all),
