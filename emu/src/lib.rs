@@ -142,7 +142,7 @@ type Run = unsafe extern "C" fn(
 /// A built `.cu` file.
 pub struct Module {
     /// The library itself, which `run` points into.
-    _library: libloading::Library,
+    library: libloading::Library,
     run: Run,
     /// The machine behind a library runs one launch at a time.
     busy: Mutex<()>,
@@ -156,7 +156,17 @@ impl Module {
             unsafe { libloading::Library::new(&path) }.map_err(|e| format!("{}: {e}", path.display()))?;
         // SAFETY: the generated entry point has exactly this signature.
         let run = *unsafe { library.get::<Run>(b"gan_emu_run\0") }.map_err(|e| e.to_string())?;
-        Ok(Module { _library: library, run, busy: Mutex::new(()), path })
+        Ok(Module { library, run, busy: Mutex::new(()), path })
+    }
+
+    /// How many times `ldmatrix` has had to read again so far, because rows of a matrix lay on the same banks: zero for
+    /// a well swizzled tile.
+    pub fn bank_conflicts(&self) -> u64 {
+        // SAFETY: the function takes nothing and reads one number; `busy` keeps launches away.
+        let _one = self.busy.lock().unwrap_or_else(|e| e.into_inner());
+        unsafe {
+            self.library.get::<unsafe extern "C" fn() -> u64>(b"gan_emu_bank_conflicts\0").map_or(0, |f| f())
+        }
     }
 
     /// The library's file.

@@ -105,7 +105,7 @@ struct Machine {
     void** arguments;
     Order order;
     Async async;
-    u64 random;
+    u64 random, bank_conflicts;
     bool failed;
     char* report;
     size_t report_size;
@@ -384,10 +384,25 @@ void perform_shuffle(void** operands) {
 struct LdmatrixOperands {
     u32* r;
     const u32* row;
+    u64 address;
     bool transpose;
 };
+
+// The eight rows of a matrix are read at once, unless they lie on the same banks.
+void count_conflicts(LdmatrixOperands** o) {
+    for (int matrix = 0; matrix < 4; matrix++) {
+        int rows_on[8] = {}, most = 0;
+        for (int i = 0; i < 8; i++) {
+            int n = ++rows_on[o[8 * matrix + i]->address / 16 % 8];
+            if (n > most) most = n;
+        }
+        machine.bank_conflicts += most - 1;
+    }
+}
+
 void perform_ldmatrix(void** operands) {
     LdmatrixOperands** o = reinterpret_cast<LdmatrixOperands**>(operands);
+    count_conflicts(o);
     for (int matrix = 0; matrix < 4; matrix++)
         for (int l = 0; l < 32; l++) {
             int g = l >> 2, t = l & 3;
@@ -511,8 +526,8 @@ u32 emu_shuffle(u32 value, int lane, EmuSite site) {
     return o.result;
 }
 
-void emu_ldmatrix(u32* r, const u32* row, bool transpose, EmuSite site) {
-    LdmatrixOperands o{r, row, transpose};
+void emu_ldmatrix(u32* r, const u32* row, const void* address, bool transpose, EmuSite site) {
+    LdmatrixOperands o{r, row, reinterpret_cast<u64>(address), transpose};
     rendezvous(perform_ldmatrix, &o, site);
 }
 
@@ -548,6 +563,9 @@ void emu_cp_async_wait(int pending) {
     Fiber* f = self();
     land_copies(f, f->groups - pending, machine.async == ANY_TIME ? 64 : 0);
 }
+
+// How many times ldmatrix had to read again since the library was loaded, because rows lay on the same banks.
+extern "C" __attribute__((visibility("default"))) u64 gan_emu_bank_conflicts() { return machine.bank_conflicts; }
 
 // ---- what the host calls --------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ u8* emu_dynamic_shared();
 void emu_barrier(EmuSite);
 void emu_sync_warp(EmuSite);
 u32 emu_shuffle(u32 value, int lane, EmuSite);
-void emu_ldmatrix(u32* r, const u32* row, bool transpose, EmuSite);
+void emu_ldmatrix(u32* r, const u32* row, const void* address, bool transpose, EmuSite);
 void emu_mma_bf16(float* c, const u32* a, const u32* b, int mi, int ni, EmuSite);
 void emu_mma_tf32(float* c, const u32* a, const u32* b, int mi, int ni, EmuSite);
 void emu_cp_async(void* to, const void* from, int bytes, bool valid, EmuSite);
@@ -88,11 +88,11 @@ template <int Pending> inline void cp_async_wait() { emu_cp_async_wait(Pending);
 // Each lane reads its own row, so that a race on it is blamed on the right thread.
 inline void ldmatrix_x4(u32 (&r)[4], const void* row, EMU_HERE) {
     Chunk mine = *static_cast<const Chunk*>(row);
-    emu_ldmatrix(r, mine.word, false, {file, line});
+    emu_ldmatrix(r, mine.word, row, false, {file, line});
 }
 inline void ldmatrix_x4_trans(u32 (&r)[4], const void* row, EMU_HERE) {
     Chunk mine = *static_cast<const Chunk*>(row);
-    emu_ldmatrix(r, mine.word, true, {file, line});
+    emu_ldmatrix(r, mine.word, row, true, {file, line});
 }
 inline u32 round_tf32(u32 v) { return (v & 0x7f800000) == 0x7f800000 ? v : (v + 0x1000) & 0xffffe000; }
 

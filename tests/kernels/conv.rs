@@ -225,6 +225,7 @@ impl Setup {
         let program = module(plan.specialisation.file, &plan.specialisation.constants);
         let shape = Shape { grid: plan.grid, threads: plan.threads, shared: plan.shared };
         program.launch(plan.kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(program.bank_conflicts(), 0, "{:?}", plan.specialisation);
         if plan.slices > 1 {
             let channels = if pass == Pass::GradX { g.c } else { g.k };
             let args = [
@@ -310,6 +311,63 @@ fn constants_and_tile_shapes_change_nothing() {
                 &Setup { g: g.clone(), math, tiles: tiles(shape), slices: 1, fixed: false },
                 &modes[7..9],
             );
+        }
+    }
+}
+
+/// Reading from and writing into a slice of a wider tensor's channels (how a concatenation is stored), an activation in
+/// the epilogue, and a bf16 result.
+#[test]
+fn pitches_activations_and_bf16_results() {
+    let g = square(2, 8, 6, 12, 3, 1, 1, 1, 1);
+    let (x_pitch, y_pitch) = (24usize, 20usize);
+    let x = normal(1, g.n * g.in_pixels() * x_pitch);
+    let (w, bias) = (normal(2, g.k * g.taps() * g.c), normal(3, g.k));
+    let mut want: Vec<f64> = (0..g.n * g.out_pixels() * g.k).map(|i| f64::from(bias[i % g.k])).collect();
+    products(&g, |xi, wi, yi| {
+        want[yi] += f64::from(bf16_round(x[xi / g.c * x_pitch + xi % g.c])) * f64::from(bf16_round(w[wi]));
+    });
+    want.iter_mut().for_each(|v| *v = if *v > 0.0 { *v } else { f64::from(0.2f32) * *v });
+    for slices in [1, 2] {
+        let epilogue = ["OUT=bf16", "BIAS=1", "ACTIVATION(v)=leaky_relu(v, 0.2f)"];
+        let plan = plan(&g, Pass::Forward, Math::Bf16, SMALL, slices, [x_pitch, y_pitch], &epilogue, false);
+        let program = module(plan.specialisation.file, &plan.specialisation.constants);
+        for mode in Mode::all() {
+            let out = Buffer::poisoned(2 * (g.n * g.out_pixels() * y_pitch - (y_pitch - g.k)));
+            let partial = Buffer::poisoned(plan.partial_bytes());
+            let (vx, vw, vbias) = (Buffer::bf16(&x), Buffer::bf16(&w), Buffer::f32(&bias));
+            let args = [
+                geometry_argument(&g)[..].into(),
+                (&vx).into(),
+                (&vw).into(),
+                (&vbias).into(),
+                (&out).into(),
+                (&partial).into(),
+                (slices as i32).into(),
+                (x_pitch as i32).into(),
+                (y_pitch as i32).into(),
+            ];
+            let shape = Shape { grid: plan.grid, threads: plan.threads, shared: plan.shared };
+            program.launch(plan.kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
+            if slices > 1 {
+                let (count, channels) = (plan.results as i64, g.k as i32);
+                let args = [
+                    (&partial).into(),
+                    (&vbias).into(),
+                    (&out).into(),
+                    count.into(),
+                    (slices as i32).into(),
+                    channels.into(),
+                    (y_pitch as i32).into(),
+                ];
+                let sum = module("sum_slices.cu", &epilogue);
+                sum.launch("sum_slices", Shape::flat(3, 256), &args, mode).unwrap_or_else(|e| panic!("{e}"));
+            }
+            let got = out.to_bf16();
+            for (pixel, row) in got.chunks(y_pitch).enumerate() {
+                assert_close("pixel", &row[..g.k], &want[pixel * g.k..][..g.k], 4.1e-3);
+                assert!(row[g.k..].iter().all(|v| v.is_nan()), "wrote beside the slice");
+            }
         }
     }
 }

@@ -114,6 +114,17 @@ fn a_buffer_released_too_early_is_noticed() {
 }
 
 #[test]
+fn tiles_without_their_swizzle_are_noticed() {
+    let conflicts = |build: Build| {
+        let program = build.load().unwrap();
+        program.launch("matmul", Product::shape(), &Product::new().args(), Mode::all()[0]).unwrap();
+        program.bank_conflicts()
+    };
+    assert_eq!(conflicts(matmul()), 0);
+    assert!(conflicts(matmul().patch("include/tile.cuh", "return chunk ^ (", "return chunk ^ 0 * (")) > 0);
+}
+
+#[test]
 fn a_write_outside_global_or_shared_memory_is_noticed() {
     let build = matmul().patch("matmul.cu", "if (row >= m || column >= n) return;", "if (row > m) return;");
     let build =
