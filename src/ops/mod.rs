@@ -1,3 +1,45 @@
-//! One file, one operation.
+//! The operations. One file is one operation: documentation and mathematics, shapes, derivative, cost, how each device
+//! runs it, and samples that drive the tests. Adding one: `docs/adding-an-operation.md`.
 
+pub mod binary;
+pub mod broadcast;
+pub mod concat;
+pub mod constant;
 pub mod conv;
+pub mod dropout;
+pub mod gradient;
+pub mod matmul;
+pub mod max_pool;
+pub mod norm;
+pub mod pad;
+pub mod permute;
+pub mod resample;
+pub mod reshape;
+pub mod sample;
+pub mod softmax;
+pub mod sum;
+pub mod unary;
+
+use sample::Sample;
+
+/// The samples of every operation: what the tests, the benchmarks and the comparison of devices run through.
+pub fn registry() -> Vec<Sample> {
+    [
+        unary::samples(),
+        binary::samples(),
+        sum::samples(),
+        broadcast::samples(),
+        reshape::samples(),
+        permute::samples(),
+        pad::samples(),
+        concat::samples(),
+        matmul::samples(),
+        conv::samples(),
+        max_pool::samples(),
+        resample::samples(),
+        norm::samples(),
+        softmax::samples(),
+        dropout::samples(),
+    ]
+    .concat()
+}
