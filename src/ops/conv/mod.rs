@@ -1,3 +1,4 @@
 //! Convolution.
 
+pub mod cpu;
 pub mod geometry;
