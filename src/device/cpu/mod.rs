@@ -1,9 +1,13 @@
 //! The CPU device.
 
+pub mod blocks;
 pub mod gemm;
 mod io;
 mod memory;
 pub mod parallel;
+pub mod scratch;
+pub mod simd;
+pub mod tile;
 
 pub use io::{Io, View};
 pub use memory::{Buffer, Memory, Place, Slot};

@@ -1,0 +1,147 @@
+//! The weight gradient: output gradients, transposed, times gathered inputs, summed over the pixels.
+
+use super::Gather;
+use crate::device::cpu::blocks::{self, BlockMut, Cut};
+use crate::device::cpu::tile::{self, Left};
+use crate::device::cpu::{parallel, scratch};
+use crate::dtype::Real;
+use crate::ops::conv::geometry::ConvGeometry;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Pixels summed at once.
+const PIXELS: usize = 256;
+
+/// Columns of a block: taps times channels.
+const COLUMNS: usize = 256;
+
+/// Rows of a block: output channels.
+const ROWS: usize = 126;
+
+/// `dw` of the convolution.
+pub(super) fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
+    let pixels = g.n * g.out_pixels();
+    let slices = slices(g, pixels);
+    if slices == 1 {
+        return slice(g, x, dy, 0..pixels, dw);
+    }
+    // Small weights and many pixels: sums over slices of the pixels, added up in order.
+    let len = dw.len();
+    scratch::numbers(slices * len, |partial: &mut [T]| {
+        partial.par_chunks_mut(len).enumerate().for_each(|(i, partial)| {
+            slice(g, x, dy, i * pixels / slices..(i + 1) * pixels / slices, partial);
+        });
+        let partial = &*partial;
+        parallel::for_chunks(dw, 4096, |start, dw| {
+            let range = start..start + dw.len();
+            dw.copy_from_slice(&partial[range]);
+            for partial in partial.chunks_exact(len).skip(1) {
+                for (dw, &v) in dw.iter_mut().zip(&partial[start..]) {
+                    *dw += v;
+                }
+            }
+        });
+    });
+}
+
+/// Slices of the pixels that are summed separately.
+fn slices(g: &ConvGeometry, pixels: usize) -> usize {
+    let (rows, cols) = cuts(g);
+    if rows.count() * cols.count() >= 8 { 1 } else { (pixels / (4 * PIXELS)).clamp(1, 16) }
+}
+
+fn cuts(g: &ConvGeometry) -> (Cut, Cut) {
+    let (c, k) = (g.group_c(), g.group_k());
+    let rows = Cut { parts: g.groups, part: k, chunk: k.div_ceil(k.div_ceil(ROWS)) };
+    // Whole taps, or parts of one: a block is then a range of each.
+    let cols = if c > COLUMNS {
+        Cut { parts: g.taps(), part: c, chunk: c.div_ceil(c.div_ceil(COLUMNS)) }
+    } else {
+        Cut::whole(g.taps() * c, COLUMNS / c * c)
+    };
+    (rows, cols)
+}
+
+/// The part of `dw` that a range of output pixels gives.
+fn slice<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], pixels: Range<usize>, dw: &mut [T]) {
+    let gather = Gather::every_tap(g);
+    let (rows, cols) = cuts(g);
+    blocks::for_grid(dw, rows, cols, |row, col, mut out| {
+        block(g, &gather, x, dy, pixels.clone(), (row, col), &mut out)
+    });
+}
+
+fn block<T: Real>(
+    g: &ConvGeometry,
+    gather: &Gather,
+    x: &[T],
+    dy: &[T],
+    pixels: Range<usize>,
+    (row, col): (usize, usize),
+    out: &mut BlockMut<T>,
+) {
+    let c = g.group_c();
+    let (m, n) = (out.rows(), out.cols());
+    let taps = col / c..(col + n).div_ceil(c);
+    let channels = (g.c, row / g.group_k() * c + col % c, n.min(c));
+    if pixels.is_empty() || !taps.clone().any(|j| gather.sees(j)) {
+        (0..m).for_each(|r| out.row(r).fill(T::zero()));
+        return;
+    }
+    let width = tile::panel_width::<T>();
+    let most = PIXELS.min(pixels.len());
+    scratch::points(most, |windows| {
+        scratch::indices(most, |places| {
+            scratch::numbers(tile::left_panels_len::<T>(m, most), |left: &mut [T]| {
+                scratch::numbers(tile::right_len::<T>(n, most), |right: &mut [T]| {
+                    for first in pixels.clone().step_by(PIXELS) {
+                        let depth = PIXELS.min(pixels.end - first);
+                        gather.windows(g.output, first, depth, windows, places);
+                        tile::pack_left(left, depth, 0, depth, m, &dy[first * g.k + row..], g.k);
+                        clear_last_columns(right, depth, n, width);
+                        gather.runs(&windows[..depth], taps.clone(), channels, |pixel, col, len, from| {
+                            let run = from.map(|from| &x[from..from + len]);
+                            put_in_panels(right, depth, width, pixel, col, len, run);
+                        });
+                        let accumulate = first > pixels.start;
+                        tile::multiply((m, n, depth), Left::Panels(left), right, out, None, accumulate);
+                    }
+                });
+            });
+        });
+    });
+}
+
+/// Zeros behind the last column of the last panel.
+fn clear_last_columns<T: Real>(right: &mut [T], depth: usize, n: usize, width: usize) {
+    if n % width != 0 {
+        let last = &mut right[n / width * width * depth..][..width * depth];
+        last.chunks_exact_mut(width).for_each(|row| row[n % width..].fill(T::zero()));
+    }
+}
+
+/// Puts columns `col..col + len` of row `row` in the panels they belong to.
+#[inline]
+fn put_in_panels<T: Real>(
+    right: &mut [T],
+    depth: usize,
+    width: usize,
+    row: usize,
+    mut col: usize,
+    len: usize,
+    mut run: Option<&[T]>,
+) {
+    let end = col + len;
+    while col < end {
+        let here = (width - col % width).min(end - col);
+        let dst = &mut right[(col / width * depth + row) * width + col % width..][..here];
+        match &mut run {
+            Some(run) => {
+                tile::copy_short(dst, &run[..here]);
+                *run = &run[here..];
+            }
+            None => dst.fill(T::zero()),
+        }
+        col += here;
+    }
+}
