@@ -1,1 +1,5 @@
-//! (see the module list in lib.rs)
+//! Training: what a run writes for the person who watches it.
+
+pub mod csvlog;
+pub mod panels;
+pub mod tensorboard;
