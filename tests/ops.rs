@@ -74,18 +74,17 @@ fn project(y: &Var, name: &str) -> Var {
 
 /// Checks the gradient of a scalar function of several tensors against central differences along random directions,
 /// one tensor at a time.
-fn check_gradient(
-    what: &str,
-    x: &[Tensor],
-    wrt: &[usize],
-    f: &dyn Fn(&[Var]) -> Var,
-) -> Result<(), String> {
+fn check_gradient(what: &str, x: &[Tensor], wrt: &[usize], f: &dyn Fn(&[Var]) -> Var) -> Result<(), String> {
     let gradients = run(DType::F64, x, |v| {
         let targets: Vec<Var> = wrt.iter().map(|&i| v[i].clone()).collect();
         let loss = f(v);
         let seed = loss.graph().full(&Shape::scalar(), 1.0);
         let zero = |i: usize| loss.graph().full(&targets[i].shape(), 0.0);
-        vjp(&[(loss.clone(), seed)], &targets).into_iter().enumerate().map(|(i, g)| g.unwrap_or_else(|| zero(i))).collect()
+        vjp(&[(loss.clone(), seed)], &targets)
+            .into_iter()
+            .enumerate()
+            .map(|(i, g)| g.unwrap_or_else(|| zero(i)))
+            .collect()
     });
     let value = |x: &[Tensor]| run(DType::F64, x, |v| vec![f(v)])[0].1[0];
     let h = 1e-5;
@@ -104,7 +103,9 @@ fn check_gradient(
             let analytic: f64 = gradient.1.iter().zip(&d).map(|(g, d)| g * d).sum();
             let scale = gradient.1.iter().zip(&d).map(|(g, d)| (g * d).abs()).sum::<f64>().max(1e-2);
             if (numeric - analytic).abs() > 2e-6 * scale {
-                return Err(format!("{what} by input {i}: {analytic}, by differences {numeric} (scale {scale:.2e})"));
+                return Err(format!(
+                    "{what} by input {i}: {analytic}, by differences {numeric} (scale {scale:.2e})"
+                ));
             }
         }
     }
@@ -138,7 +139,10 @@ fn second_derivative_agrees_with_finite_differences() {
                 .enumerate()
                 .filter_map(|(i, g)| g.map(|g| project(&g, &format!("second {i}"))))
                 .collect();
-            parts.iter().skip(1).fold(parts.first().cloned().unwrap_or_else(|| y.mul_scalar(0.0)), |a, b| a.add(b))
+            parts
+                .iter()
+                .skip(1)
+                .fold(parts.first().cloned().unwrap_or_else(|| y.mul_scalar(0.0)), |a, b| a.add(b))
         };
         check_gradient("second derivative", &tensors(&s.draw()), &wrt, &twice)
     });
@@ -157,7 +161,8 @@ fn result_does_not_depend_on_the_number_of_threads() {
                         let targets: Vec<Var> = differentiable(s).iter().map(|&i| v[i].clone()).collect();
                         let loss = project(&y, "cotangent");
                         let seed = loss.graph().full(&Shape::scalar(), 1.0);
-                        let mut all: Vec<Var> = vjp(&[(loss, seed)], &targets).into_iter().flatten().collect();
+                        let mut all: Vec<Var> =
+                            vjp(&[(loss, seed)], &targets).into_iter().flatten().collect();
                         all.push(y);
                         all
                     });
@@ -169,7 +174,8 @@ fn result_does_not_depend_on_the_number_of_threads() {
     let one = results(1);
     for threads in [2, 3] {
         for ((name, a), (_, b)) in one.iter().zip(&results(threads)) {
-            let bits = |t: &[Tensor]| t.iter().flat_map(|(_, v)| v.iter().map(|x| x.to_bits())).collect::<Vec<_>>();
+            let bits =
+                |t: &[Tensor]| t.iter().flat_map(|(_, v)| v.iter().map(|x| x.to_bits())).collect::<Vec<_>>();
             assert!(bits(a) == bits(b), "{name} differs between 1 and {threads} threads");
         }
     }

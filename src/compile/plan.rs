@@ -259,8 +259,13 @@ impl Planner {
                 let region = self.pack_region(id, id);
                 let mut at = 0;
                 for &input in inputs {
-                    if self.packed.get(&self.root[input]).is_none_or(|&(pack, offset)| pack != id || offset != at) {
-                        let part = self.storage_slot(Storage::Region(region, 0), at, &self.nodes[input].shape);
+                    if self
+                        .packed
+                        .get(&self.root[input])
+                        .is_none_or(|&(pack, offset)| pack != id || offset != at)
+                    {
+                        let part =
+                            self.storage_slot(Storage::Region(region, 0), at, &self.nodes[input].shape);
                         let source = self.slot(input);
                         steps.push(self.copy(id, source, part));
                     }
@@ -400,7 +405,11 @@ impl Planner {
         Plan {
             inputs: named(&inputs),
             outputs: named(&self.outputs),
-            states: self.states.iter().map(|s| StateSlot { name: s.name.clone(), shape: s.shape.clone() }).collect(),
+            states: self
+                .states
+                .iter()
+                .map(|s| StateSlot { name: s.name.clone(), shape: s.shape.clone() })
+                .collect(),
             arena_bytes,
             unshared_bytes: self.regions.iter().map(|r| r.bytes).sum(),
             dtype: self.dtype,

@@ -66,11 +66,15 @@ impl Normalisation {
     /// Checks the method's numbers; `key` is named in the message.
     pub fn check(&self, key: &str) -> Result<()> {
         match self.method {
-            Method::Percentile { low, high } if !(0.0 <= low && low < high && high <= 100.0) => Err(Error::input(
-                format!("{key}: percentiles {low} and {high} must satisfy 0 <= low < high <= 100; use for example 0.5 and 99.5"),
-            )),
+            Method::Percentile { low, high } if !(0.0 <= low && low < high && high <= 100.0) => {
+                Err(Error::input(format!(
+                    "{key}: percentiles {low} and {high} must satisfy 0 <= low < high <= 100; use for example 0.5 and 99.5"
+                )))
+            }
             Method::Fixed { low, high } if !(low < high && low.is_finite() && high.is_finite()) => {
-                Err(Error::input(format!("{key}: fixed low {low} must be below high {high}; swap or correct them")))
+                Err(Error::input(format!(
+                    "{key}: fixed low {low} must be below high {high}; swap or correct them"
+                )))
             }
             _ => Ok(()),
         }
@@ -105,7 +109,8 @@ impl Fitted {
             Method::Fixed { low, high } => Self::interval(low, high),
             Method::Minmax => {
                 let all = volumes.iter().flat_map(|v| v.iter());
-                let (low, high) = all.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
+                let (low, high) =
+                    all.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
                 if low > high { Self::IDENTITY } else { Self::interval(f64::from(low), f64::from(high)) }
             }
             Method::Percentile { low, high } => {
@@ -116,7 +121,8 @@ impl Fitted {
                 Self::interval(percentile(&mut all, low), percentile(&mut all, high))
             }
             Method::Zscore => {
-                let used = || volumes.iter().flat_map(|v| v.iter()).filter(|v| **v != 0.0).map(|&v| f64::from(v));
+                let used =
+                    || volumes.iter().flat_map(|v| v.iter()).filter(|v| **v != 0.0).map(|&v| f64::from(v));
                 let n = used().count().max(1) as f64;
                 let mean = used().sum::<f64>() / n;
                 let deviation = (used().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();

@@ -80,14 +80,17 @@ impl Program {
         mut observe: impl FnMut(&Step, &mut dyn FnMut()),
     ) {
         assert_eq!(T::DTYPE, self.plan.dtype, "the program's element type");
-        let wanted: BTreeMap<&str, usize> = self.plan.states.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
+        let wanted: BTreeMap<&str, usize> =
+            self.plan.states.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
         let mut buffers: Vec<(usize, &mut Buffer)> =
             states.buffers.iter_mut().filter_map(|(n, b)| wanted.get(n.as_str()).map(|&i| (i, b))).collect();
         buffers.sort_by_key(|&(i, _)| i);
         assert_eq!(buffers.len(), self.plan.states.len(), "a state is missing");
-        let mut memory = Memory { arena: &mut self.arena, states: buffers.into_iter().map(|(_, b)| b).collect() };
+        let mut memory =
+            Memory { arena: &mut self.arena, states: buffers.into_iter().map(|(_, b)| b).collect() };
         for (name, slot) in &self.plan.inputs {
-            let (_, values) = inputs.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("input {name} is missing"));
+            let (_, values) =
+                inputs.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("input {name} is missing"));
             memory.elements::<T>(slot).copy_from_slice(values);
         }
         for step in &self.plan.steps {
@@ -100,10 +103,13 @@ impl Program {
 
     /// An output of the last run.
     pub fn output<T: Real>(&mut self, states: &mut States, name: &str) -> Vec<T> {
-        let (_, slot) = self.plan.outputs.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no output {name}"));
+        let (_, slot) =
+            self.plan.outputs.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no output {name}"));
         let buffers = self.plan.states.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
-        let mut by_name: BTreeMap<&str, &mut Buffer> = states.buffers.iter_mut().map(|(n, b)| (n.as_str(), b)).collect();
-        let states = buffers.iter().map(|n| by_name.remove(n.as_str()).expect("a state is missing")).collect();
+        let mut by_name: BTreeMap<&str, &mut Buffer> =
+            states.buffers.iter_mut().map(|(n, b)| (n.as_str(), b)).collect();
+        let states =
+            buffers.iter().map(|n| by_name.remove(n.as_str()).expect("a state is missing")).collect();
         Memory { arena: &mut self.arena, states }.read(slot).to_vec()
     }
 

@@ -146,7 +146,12 @@ impl Graph {
         self.apply_at(Arc::new(op), inputs, Location::caller())
     }
 
-    pub(crate) fn apply_at(&self, op: Arc<dyn Op>, inputs: &[&Var], location: &'static Location<'static>) -> Var {
+    pub(crate) fn apply_at(
+        &self,
+        op: Arc<dyn Op>,
+        inputs: &[&Var],
+        location: &'static Location<'static>,
+    ) -> Var {
         let Some(ids) = inputs.iter().map(|v| v.id()).collect::<Option<Vec<_>>>() else {
             return Var::new(self.clone(), None);
         };

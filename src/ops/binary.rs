@@ -148,7 +148,14 @@ fn pointwise<T: Real>(io: &mut Io, f: impl Fn(T, T) -> T + Sync) {
 
 /// One stretch; `a` is `None` when the output holds it already.
 #[inline(always)]
-fn row<T: Real>(out: &mut [T], a: Option<&[T]>, step_a: usize, b: &[T], step_b: usize, f: &impl Fn(T, T) -> T) {
+fn row<T: Real>(
+    out: &mut [T],
+    a: Option<&[T]>,
+    step_a: usize,
+    b: &[T],
+    step_b: usize,
+    f: &impl Fn(T, T) -> T,
+) {
     match (a, step_a, step_b) {
         (None, _, 0) => out.iter_mut().for_each(|o| *o = f(*o, b[0])),
         (None, _, _) => out.iter_mut().zip(b).for_each(|(o, &y)| *o = f(*o, y)),
@@ -186,10 +193,9 @@ impl Op for Binary {
             Add => vec![args.want(0, || da(dy.clone())), args.want(1, || db(dy.clone()))],
             Sub => vec![args.want(0, || da(dy.clone())), args.want(1, || db(dy.clone()).neg())],
             Mul => vec![args.want(0, || da(dy.mul(b))), args.want(1, || db(dy.mul(a)))],
-            Div => vec![
-                args.want(0, || da(dy.div(b))),
-                args.want(1, || db(dy.mul(args.output).div(b)).neg()),
-            ],
+            Div => {
+                vec![args.want(0, || da(dy.div(b))), args.want(1, || db(dy.mul(args.output).div(b)).neg())]
+            }
             Max => vec![args.want(0, || da(share(a, b))), args.want(1, || db(share(b, a)))],
             Min => vec![args.want(0, || da(share(b, a))), args.want(1, || db(share(a, b)))],
             Gate(slope) => vec![args.want(0, || da(dy.gate(b, slope))), None],
@@ -290,7 +296,8 @@ fn naive(a: &Array, b: &Array, f: impl Fn(f64, f64) -> f64) -> Array {
     sample::fill(shape.clone(), |index| {
         let at = |x: &Array| {
             let lead = shape.rank() - x.shape.rank();
-            let own: Vec<usize> = (0..x.shape.rank()).map(|i| if x.shape[i] == 1 { 0 } else { index[i + lead] }).collect();
+            let own: Vec<usize> =
+                (0..x.shape.rank()).map(|i| if x.shape[i] == 1 { 0 } else { index[i + lead] }).collect();
             x.at(&own)
         };
         f(at(a), at(b))

@@ -59,7 +59,11 @@ impl Broadcast {
                     from += index % self.shape[i] * step(i);
                     index /= self.shape[i];
                 }
-                if step(last) == 0 { line.fill(x[from]) } else { line.copy_from_slice(&x[from..from + width]) }
+                if step(last) == 0 {
+                    line.fill(x[from])
+                } else {
+                    line.copy_from_slice(&x[from..from + width])
+                }
             }
         });
     }
@@ -69,7 +73,11 @@ impl Var {
     /// Repeats along the axes that this has with extent 1 or lacks in front.
     #[track_caller]
     pub fn broadcast_to(&self, shape: &Shape) -> Var {
-        if self.shape() == *shape { self.clone() } else { self.apply(Broadcast { shape: shape.clone() }, &[]) }
+        if self.shape() == *shape {
+            self.clone()
+        } else {
+            self.apply(Broadcast { shape: shape.clone() }, &[])
+        }
     }
 }
 

@@ -24,7 +24,10 @@ impl Op for Concat {
         if self.axis >= first.rank() {
             return Err(format!("axis {} of shape {first}", self.axis));
         }
-        if let Some(odd) = inputs.iter().find(|s| s.rank() != first.rank() || s.with(self.axis, 1) != first.with(self.axis, 1)) {
+        if let Some(odd) = inputs
+            .iter()
+            .find(|s| s.rank() != first.rank() || s.with(self.axis, 1) != first.with(self.axis, 1))
+        {
             return Err(format!("shapes {first} and {odd} differ beside axis {}", self.axis));
         }
         Ok(first.with(self.axis, inputs.iter().map(|s| s[self.axis]).sum()))

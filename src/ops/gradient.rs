@@ -55,7 +55,8 @@ impl Reverse<'_> {
                 depends[id] |= inputs.iter().any(|&i| depends[i]);
             }
         }
-        let mut gradient: Vec<Option<Var>> = vec![None; top.max(self.targets.iter().max().map_or(0, |m| m + 1))];
+        let mut gradient: Vec<Option<Var>> =
+            vec![None; top.max(self.targets.iter().max().map_or(0, |m| m + 1))];
         for (id, cotangent) in &self.seeds {
             accumulate(&mut gradient[*id], cotangent.clone());
         }

@@ -50,8 +50,14 @@ impl Op for MatMul {
     fn grad(&self, args: &GradArgs) -> Vec<Option<Var>> {
         let (a, b, dy) = (&args.inputs[0], &args.inputs[1], args.dy);
         vec![
-            args.want(0, || if self.ta { b.matmul(dy, self.tb, true) } else { dy.matmul(b, false, !self.tb) }),
-            args.want(1, || if self.tb { dy.matmul(a, true, self.ta) } else { a.matmul(dy, !self.ta, false) }),
+            args.want(
+                0,
+                || if self.ta { b.matmul(dy, self.tb, true) } else { dy.matmul(b, false, !self.tb) },
+            ),
+            args.want(
+                1,
+                || if self.tb { dy.matmul(a, true, self.ta) } else { a.matmul(dy, !self.ta, false) },
+            ),
         ]
     }
 
@@ -108,7 +114,9 @@ impl Var {
 pub fn samples() -> Vec<Sample> {
     let mut all = Vec::new();
     for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
-        for (batch, m, n, k) in [(vec![], 3, 4, 5), (vec![2], 4, 1, 3), (vec![2, 2], 1, 6, 2), (vec![], 37, 18, 33)] {
+        for (batch, m, n, k) in
+            [(vec![], 3, 4, 5), (vec![2], 4, 1, 3), (vec![2, 2], 1, 6, 2), (vec![], 37, 18, 33)]
+        {
             let stored = |t: bool, r: usize, c: usize| if t { [c, r] } else { [r, c] };
             let shape = |t, r, c| [&batch[..], &stored(t, r, c)].concat();
             let (sa, sb) = (shape(ta, m, k), shape(tb, k, n));
@@ -120,9 +128,7 @@ pub fn samples() -> Vec<Sample> {
                 move |x| {
                     sample::fill(out.clone(), |index| {
                         let (lead, last) = index.split_at(index.len() - 2);
-                        let at = |v: &sample::Array, t, r, c| {
-                            v.at(&[lead, &stored(t, r, c)].concat())
-                        };
+                        let at = |v: &sample::Array, t, r, c| v.at(&[lead, &stored(t, r, c)].concat());
                         (0..k).map(|i| at(&x[0], ta, last[0], i) * at(&x[1], tb, i, last[1])).sum()
                     })
                 },
@@ -136,7 +142,8 @@ pub fn samples() -> Vec<Sample> {
         |x| x[0].linear(&x[1], Some(&x[2])),
         |x| {
             sample::fill([2, 3, 4], |i| {
-                x[2].at(&[i[2]]) + (0..5).map(|j| x[0].at(&[i[0], i[1], j]) * x[1].at(&[i[2], j])).sum::<f64>()
+                x[2].at(&[i[2]])
+                    + (0..5).map(|j| x[0].at(&[i[0], i[1], j]) * x[1].at(&[i[2], j])).sum::<f64>()
             })
         },
     ));

@@ -35,7 +35,9 @@ impl Window {
         if 2 * p > k {
             return Err(format!("padding {p} is more than half of the window {k}"));
         }
-        let room = (extent + 2 * p).checked_sub(k).ok_or(format!("a window of {k} does not fit {extent} padded by {p}"))?;
+        let room = (extent + 2 * p)
+            .checked_sub(k)
+            .ok_or(format!("a window of {k} does not fit {extent} padded by {p}"))?;
         let mut out = if self.ceil { room.div_ceil(s) } else { room / s } + 1;
         if self.ceil && (out - 1) * s >= extent + p {
             out -= 1; // a window must begin inside the input or its left padding
@@ -259,9 +261,12 @@ pub fn samples() -> Vec<Sample> {
         }));
         let of = w.clone();
         all.push(
-            sample::op("max_pool_gather", MaxPoolGather(w.clone()), &[(x, Domain::Distinct), (x, Domain::Normal)], move |a| {
-                naive(&of, &a[0], |at| a[1].at(at))
-            })
+            sample::op(
+                "max_pool_gather",
+                MaxPoolGather(w.clone()),
+                &[(x, Domain::Distinct), (x, Domain::Normal)],
+                move |a| naive(&of, &a[0], |at| a[1].at(at)),
+            )
             .fixing(0),
         );
         let of = w.clone();

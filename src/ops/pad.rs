@@ -114,19 +114,24 @@ pub fn samples() -> Vec<Sample> {
     cases
         .into_iter()
         .map(|(from, amounts)| {
-            sample::op("pad_zero", PadZero { amounts: amounts.to_vec() }, &[(from, Domain::Normal)], move |x| {
-                let out: Vec<usize> =
-                    from.iter().zip(amounts).map(|(&d, &(a, b))| (d as i64 + a + b) as usize).collect();
-                sample::fill(out, |index| {
-                    let own: Option<Vec<usize>> = index
-                        .iter()
-                        .zip(amounts)
-                        .zip(from)
-                        .map(|((&i, &(a, _)), &d)| usize::try_from(i as i64 - a).ok().filter(|&p| p < d))
-                        .collect();
-                    own.map_or(0.0, |own| x[0].at(&own))
-                })
-            })
+            sample::op(
+                "pad_zero",
+                PadZero { amounts: amounts.to_vec() },
+                &[(from, Domain::Normal)],
+                move |x| {
+                    let out: Vec<usize> =
+                        from.iter().zip(amounts).map(|(&d, &(a, b))| (d as i64 + a + b) as usize).collect();
+                    sample::fill(out, |index| {
+                        let own: Option<Vec<usize>> = index
+                            .iter()
+                            .zip(amounts)
+                            .zip(from)
+                            .map(|((&i, &(a, _)), &d)| usize::try_from(i as i64 - a).ok().filter(|&p| p < d))
+                            .collect();
+                        own.map_or(0.0, |own| x[0].at(&own))
+                    })
+                },
+            )
         })
         .collect()
 }

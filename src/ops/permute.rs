@@ -77,8 +77,12 @@ impl Var {
 
 /// Transpositions and cycles.
 pub fn samples() -> Vec<Sample> {
-    let cases: [(&[usize], &[usize]); 4] =
-        [(&[3, 4], &[1, 0]), (&[2, 3, 4], &[2, 0, 1]), (&[2, 3, 4, 5], &[0, 3, 1, 2]), (&[2, 3, 2, 2, 3], &[4, 2, 0, 3, 1])];
+    let cases: [(&[usize], &[usize]); 4] = [
+        (&[3, 4], &[1, 0]),
+        (&[2, 3, 4], &[2, 0, 1]),
+        (&[2, 3, 4, 5], &[0, 3, 1, 2]),
+        (&[2, 3, 2, 2, 3], &[4, 2, 0, 3, 1]),
+    ];
     cases
         .into_iter()
         .map(|(from, order)| {

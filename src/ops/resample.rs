@@ -105,14 +105,17 @@ impl AxisMap {
             Nearest { out } | Linear { out, .. } | Bins { out } if out > 0 => Ok(out),
             Nearest { .. } | Linear { .. } | Bins { .. } => Err("an extent of 0 is asked for".into()),
             Average { kernel, stride, padding, .. } => {
-                Window { kernel: vec![kernel], stride: vec![stride], padding: vec![padding], ceil: false }.output(0, n)
+                Window { kernel: vec![kernel], stride: vec![stride], padding: vec![padding], ceil: false }
+                    .output(0, n)
             }
-            Reflect { before, behind } if before.max(behind) >= n => {
-                Err(format!("reflecting {} elements needs an extent of more than that, not {n}", before.max(behind)))
-            }
-            Circular { before, behind } if before.max(behind) > n => {
-                Err(format!("circular padding of {} needs an extent of at least that, not {n}", before.max(behind)))
-            }
+            Reflect { before, behind } if before.max(behind) >= n => Err(format!(
+                "reflecting {} elements needs an extent of more than that, not {n}",
+                before.max(behind)
+            )),
+            Circular { before, behind } if before.max(behind) > n => Err(format!(
+                "circular padding of {} needs an extent of at least that, not {n}",
+                before.max(behind)
+            )),
             Reflect { before, behind } | Replicate { before, behind } | Circular { before, behind } => {
                 Ok(before + n + behind)
             }
@@ -279,7 +282,12 @@ impl Var {
     /// Average pooling.
     #[track_caller]
     pub fn avg_pool(&self, w: &Window, count_padding: bool) -> Var {
-        let map = |i: usize| Average { kernel: w.kernel[i], stride: w.stride[i], padding: w.padding[i], count_padding };
+        let map = |i: usize| Average {
+            kernel: w.kernel[i],
+            stride: w.stride[i],
+            padding: w.padding[i],
+            count_padding,
+        };
         self.resample(&(0..w.kernel.len()).map(map).collect::<Vec<_>>())
     }
 
@@ -302,8 +310,16 @@ pub fn samples() -> Vec<Sample> {
     let pad = |f: fn(usize, usize) -> AxisMap| vec![f(2, 1), f(0, 1), f(1, 2)];
     let families: Vec<Vec<AxisMap>> = vec![
         vec![Nearest { out: 6 }, Nearest { out: 8 }, Nearest { out: 3 }],
-        vec![Linear { out: 7, corners: false }, Linear { out: 9, corners: false }, Linear { out: 3, corners: false }],
-        vec![Linear { out: 7, corners: true }, Linear { out: 2, corners: true }, Linear { out: 1, corners: true }],
+        vec![
+            Linear { out: 7, corners: false },
+            Linear { out: 9, corners: false },
+            Linear { out: 3, corners: false },
+        ],
+        vec![
+            Linear { out: 7, corners: true },
+            Linear { out: 2, corners: true },
+            Linear { out: 1, corners: true },
+        ],
         vec![Average { kernel: 2, stride: 2, padding: 0, count_padding: true }; 3],
         vec![Average { kernel: 3, stride: 2, padding: 1, count_padding: true }; 3],
         vec![Average { kernel: 3, stride: 1, padding: 1, count_padding: false }; 3],
@@ -324,7 +340,9 @@ pub fn samples() -> Vec<Sample> {
                 let spatial = if adjoint { &mapped } else { &input };
                 let shape = [&[2], &spatial[..], &[3]].concat();
                 let (m, i) = (maps.clone(), input.clone());
-                let sample = sample::op(op.name(), op.clone(), &[(&shape, Domain::Normal)], move |x| naive(&m, &i, &mapped, adjoint, &x[0]));
+                let sample = sample::op(op.name(), op.clone(), &[(&shape, Domain::Normal)], move |x| {
+                    naive(&m, &i, &mapped, adjoint, &x[0])
+                });
                 all.push(sample.noted(&format!("{maps:?}")));
             }
         }
@@ -341,7 +359,9 @@ fn weight(map: AxisMap, n: usize, i: usize, o: usize) -> f64 {
     match map {
         Keep => is(i == o),
         Nearest { out } => is((xo * nf / out as f64 + 1e-9).floor() == xi),
-        Linear { out, corners: true } => hat(if out == 1 { 0.0 } else { xo / (out as f64 - 1.0) * (nf - 1.0) }),
+        Linear { out, corners: true } => {
+            hat(if out == 1 { 0.0 } else { xo / (out as f64 - 1.0) * (nf - 1.0) })
+        }
         Linear { out, corners: false } => hat(((xo + 0.5) / (out as f64 / nf) - 0.5).clamp(0.0, nf - 1.0)),
         Average { kernel, stride, padding, count_padding } => {
             let sees = |i: i64| {
@@ -379,7 +399,8 @@ fn naive(maps: &[AxisMap], input: &[usize], mapped: &[usize], adjoint: bool, x: 
             if own[0] == out[0] && own[d + 1] == out[d + 1] {
                 let w: f64 = (0..d)
                     .map(|a| {
-                        let (i, o) = if adjoint { (out[a + 1], own[a + 1]) } else { (own[a + 1], out[a + 1]) };
+                        let (i, o) =
+                            if adjoint { (out[a + 1], own[a + 1]) } else { (own[a + 1], out[a + 1]) };
                         weight(maps[a], input[a], i, o)
                     })
                     .product();

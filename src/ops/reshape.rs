@@ -22,7 +22,10 @@ impl Op for Reshape {
     fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let (n, m) = (inputs[0].numel(), self.shape.numel());
         if self.offset + m > n {
-            return Err(format!("{} elements from {} on of shape {} with {n} elements", m, self.offset, inputs[0]));
+            return Err(format!(
+                "{} elements from {} on of shape {} with {n} elements",
+                m, self.offset, inputs[0]
+            ));
         }
         Ok(self.shape.clone())
     }
@@ -31,7 +34,8 @@ impl Op for Reshape {
         let own = a.inputs[0].shape();
         let (n, m) = (own.numel(), self.shape.numel());
         let flat = a.dy.reshape(&[m]);
-        let padded = if m == n { flat } else { flat.pad_zero(&[(self.offset as i64, (n - m - self.offset) as i64)]) };
+        let padded =
+            if m == n { flat } else { flat.pad_zero(&[(self.offset as i64, (n - m - self.offset) as i64)]) };
         vec![Some(padded.reshape(&own))]
     }
 
@@ -78,7 +82,11 @@ impl Var {
             return self.clone();
         }
         if self.id().is_some() && self.shape().numel() != shape.iter().product::<usize>() {
-            let why = format!("reshape: shape {} does not hold as many elements as {}", self.shape(), Shape::from(shape));
+            let why = format!(
+                "reshape: shape {} does not hold as many elements as {}",
+                self.shape(),
+                Shape::from(shape)
+            );
             return self.graph().poison(&why, std::panic::Location::caller());
         }
         self.apply(Reshape { offset: 0, shape: shape.into() }, &[])

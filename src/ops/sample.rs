@@ -109,7 +109,8 @@ pub fn composite(
     oracle: impl Fn(&[Array]) -> Array + Send + Sync + 'static,
 ) -> Sample {
     let inputs: Vec<(Shape, Domain)> = inputs.iter().map(|(s, d)| (Shape::from(*s), *d)).collect();
-    let fixed = (0..inputs.len()).filter(|&i| matches!(inputs[i].1, Domain::Label(_) | Domain::Binary)).collect();
+    let fixed =
+        (0..inputs.len()).filter(|&i| matches!(inputs[i].1, Domain::Label(_) | Domain::Binary)).collect();
     Sample { name: name.to_string(), inputs, build: Arc::new(build), oracle: Arc::new(oracle), fixed }
 }
 

@@ -203,12 +203,18 @@ pub fn samples() -> Vec<Sample> {
         let input: [(&[usize], Domain); 1] = [(shape, Domain::Normal)];
         let note = format!("{axes:?}");
         all.push(
-            sample::composite("sum", &input, move |x| x[0].sum(axes), move |x| over(&x[0], &|s| s.iter().sum()))
-                .noted(&note),
+            sample::composite(
+                "sum",
+                &input,
+                move |x| x[0].sum(axes),
+                move |x| over(&x[0], &|s| s.iter().sum()),
+            )
+            .noted(&note),
         );
         let mean = |s: &[f64]| s.iter().sum::<f64>() / s.len() as f64;
         all.push(
-            sample::composite("mean", &input, move |x| x[0].mean(axes), move |x| over(&x[0], &mean)).noted(&note),
+            sample::composite("mean", &input, move |x| x[0].mean(axes), move |x| over(&x[0], &mean))
+                .noted(&note),
         );
         for unbiased in [true, false] {
             let var = move |s: &[f64]| {

@@ -360,7 +360,8 @@ pub fn samples() -> Vec<Sample> {
 
 /// 2/sqrt(pi) times the integral of e^(-t^2) by Gauss-Legendre in 40 panels: independent of the series above.
 fn erf_by_quadrature(x: f64) -> f64 {
-    let (nodes, weights) = ([-0.774_596_669_241_483_4, 0.0, 0.774_596_669_241_483_4], [5.0 / 9.0, 8.0 / 9.0, 5.0 / 9.0]);
+    let (nodes, weights) =
+        ([-0.774_596_669_241_483_4, 0.0, 0.774_596_669_241_483_4], [5.0 / 9.0, 8.0 / 9.0, 5.0 / 9.0]);
     let panels = 400;
     let h = x / f64::from(panels);
     let sum: f64 = (0..panels)

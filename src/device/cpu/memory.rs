@@ -100,7 +100,10 @@ impl Memory<'_> {
             Place::Arena(o) => (&mut *self.arena, o),
             Place::State(s, o) => (&mut *self.states[s], o),
         };
-        assert!(offset + slot.bytes() <= buffer.len() && offset % slot.dtype.size() == 0, "a slot is out of bounds");
+        assert!(
+            offset + slot.bytes() <= buffer.len() && offset % slot.dtype.size() == 0,
+            "a slot is out of bounds"
+        );
         // SAFETY: the offset was just checked to lie inside the buffer.
         let ptr = unsafe { buffer.ptr().add(offset) };
         View { ptr, dtype: slot.dtype, shape: slot.shape.clone() }

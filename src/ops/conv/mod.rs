@@ -34,7 +34,12 @@ pub struct ConvSpec {
 impl ConvSpec {
     /// The same stride and padding along each of `dims` axes, no dilation, one group.
     pub fn new(dims: usize, stride: usize, padding: usize) -> Self {
-        ConvSpec { stride: vec![stride; dims], padding: vec![padding; dims], dilation: vec![1; dims], groups: 1 }
+        ConvSpec {
+            stride: vec![stride; dims],
+            padding: vec![padding; dims],
+            dilation: vec![1; dims],
+            groups: 1,
+        }
     }
 
     fn dims(&self) -> usize {
@@ -50,7 +55,10 @@ impl ConvSpec {
                     .checked_sub(reach)
                     .map(|room| room / self.stride[i] + 1)
                     .ok_or_else(|| {
-                        format!("a kernel that reaches {reach} does not fit an input of {} padded by {}", input[i], self.padding[i])
+                        format!(
+                            "a kernel that reaches {reach} does not fit an input of {} padded by {}",
+                            input[i], self.padding[i]
+                        )
                     })
             })
             .collect()
@@ -81,7 +89,10 @@ impl ConvSpec {
     fn check(&self, what: &str, x: &Shape) -> Result<(), String> {
         let d = self.dims();
         if x.rank() != d + 2 {
-            return Err(format!("{what} has shape {x}; {d}D convolution expects {} axes, channels last", d + 2));
+            return Err(format!(
+                "{what} has shape {x}; {d}D convolution expects {} axes, channels last",
+                d + 2
+            ));
         }
         Ok(())
     }
@@ -89,7 +100,11 @@ impl ConvSpec {
     fn check_channels(&self, c: usize, w: &Shape) -> Result<(), String> {
         self.check("the weight", w)?;
         if c != w.channels() * self.groups {
-            return Err(format!("the input has {c} channels, the weight {w} with {} groups expects {}", self.groups, w.channels() * self.groups));
+            return Err(format!(
+                "the input has {c} channels, the weight {w} with {} groups expects {}",
+                self.groups,
+                w.channels() * self.groups
+            ));
         }
         if w[0] % self.groups != 0 {
             return Err(format!("{} output channels do not divide into {} groups", w[0], self.groups));
@@ -167,7 +182,12 @@ impl Op for ConvGradX {
         }
         let expected = self.spec.output(&self.input, &w[1..=d])?;
         if expected != dy[1..=d] {
-            return Err(format!("an output of {:?} belongs to inputs of {:?}, not {:?}", self.input, expected, &dy[1..=d]));
+            return Err(format!(
+                "an output of {:?} belongs to inputs of {:?}, not {:?}",
+                self.input,
+                expected,
+                &dy[1..=d]
+            ));
         }
         let mut x = vec![dy[0]];
         x.extend(&self.input);
@@ -205,7 +225,9 @@ impl Op for ConvGradW {
         }
         let expected = self.spec.output(&x[1..=d], &self.kernel)?;
         if x[0] != dy[0] || expected != dy[1..=d] {
-            return Err(format!("the gradient of an input {x} has spatial extents {expected:?}, not those of {dy}"));
+            return Err(format!(
+                "the gradient of an input {x} has spatial extents {expected:?}, not those of {dy}"
+            ));
         }
         let mut w = vec![dy.channels()];
         w.extend(&self.kernel);
@@ -258,7 +280,10 @@ impl Var {
         }
         let input: Vec<usize> = (0..d)
             .map(|i| {
-                let full = (x[i + 1] - 1) * spec.stride[i] + spec.dilation[i] * (k[i + 1] - 1) + output_padding[i] + 1;
+                let full = (x[i + 1] - 1) * spec.stride[i]
+                    + spec.dilation[i] * (k[i + 1] - 1)
+                    + output_padding[i]
+                    + 1;
                 full.saturating_sub(2 * spec.padding[i])
             })
             .collect();

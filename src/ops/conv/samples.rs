@@ -4,7 +4,8 @@ use super::{Conv, ConvGradW, ConvGradX, ConvSpec};
 use crate::ops::sample::{self, Array, Domain, Sample};
 
 /// input extents, kernel extents, stride, padding, dilation, n, c, k, groups
-type Case = (&'static [usize], &'static [usize], &'static [usize], &'static [usize], &'static [usize], [usize; 4]);
+type Case =
+    (&'static [usize], &'static [usize], &'static [usize], &'static [usize], &'static [usize], [usize; 4]);
 
 const CASES: &[Case] = &[
     (&[5, 4], &[1, 1], &[1, 1], &[0, 0], &[1, 1], [2, 3, 4, 1]),
@@ -39,7 +40,8 @@ struct Loops {
 impl Loops {
     fn new(case: &Case) -> Self {
         let &(input, kernel, stride, padding, dilation, [n, c, k, groups]) = case;
-        let spec = ConvSpec { stride: stride.into(), padding: padding.into(), dilation: dilation.into(), groups };
+        let spec =
+            ConvSpec { stride: stride.into(), padding: padding.into(), dilation: dilation.into(), groups };
         let around = |first: usize, middle: &[usize], last: usize| [&[first], middle, &[last]].concat();
         let output: Vec<usize> = (0..input.len())
             .map(|i| (input[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) / stride[i] + 1)
@@ -56,7 +58,8 @@ impl Loops {
                 let k = y[d + 1];
                 let mut x = vec![y[0]];
                 for i in 0..d {
-                    let p = (y[i + 1] * self.spec.stride[i] + tap[i] * self.spec.dilation[i]) as i64 - self.spec.padding[i] as i64;
+                    let p = (y[i + 1] * self.spec.stride[i] + tap[i] * self.spec.dilation[i]) as i64
+                        - self.spec.padding[i] as i64;
                     if p < 0 || p >= self.x[i + 1] as i64 {
                         return 0.0;
                     }
@@ -87,14 +90,20 @@ pub fn samples() -> Vec<Sample> {
         .flat_map(|case| {
             let l = std::sync::Arc::new(Loops::new(case));
             let d = case.0.len();
-            let note = format!("{:?} k{:?} s{:?} p{:?} d{:?} {:?}", case.0, case.1, case.2, case.3, case.4, case.5);
+            let note =
+                format!("{:?} k{:?} s{:?} p{:?} d{:?} {:?}", case.0, case.1, case.2, case.3, case.4, case.5);
             let (f, gx, gw) = (l.clone(), l.clone(), l.clone());
             [
-                sample::op("conv", Conv(l.spec.clone()), &[(&l.x, Domain::Normal), (&l.w, Domain::Normal)], move |a| {
-                    let mut out = zeros(&f.y);
-                    f.each(|x, w, y| add(&mut out, y, a[0].at(x) * a[1].at(w)));
-                    out
-                }),
+                sample::op(
+                    "conv",
+                    Conv(l.spec.clone()),
+                    &[(&l.x, Domain::Normal), (&l.w, Domain::Normal)],
+                    move |a| {
+                        let mut out = zeros(&f.y);
+                        f.each(|x, w, y| add(&mut out, y, a[0].at(x) * a[1].at(w)));
+                        out
+                    },
+                ),
                 sample::op(
                     "conv_grad_x",
                     ConvGradX { spec: l.spec.clone(), input: l.x[1..=d].to_vec() },

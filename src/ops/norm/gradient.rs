@@ -1,10 +1,10 @@
 //! The fused gradients of a normalisation, and theirs in turn by plain operations.
 
 use super::{NormKind, kernel, reference_stats};
-use crate::ops::gradient::vjp;
 use crate::device::cpu::Io;
 use crate::dispatch_real;
 use crate::graph::{GradArgs, Op, Var};
+use crate::ops::gradient::vjp;
 use crate::shape::Shape;
 
 /// The total gradient by `x`. Inputs: x, its statistics, dy, and gamma if `affine`.
@@ -46,7 +46,10 @@ impl Op for NormGradX {
     fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let sets = self.kind.sets(inputs[0])?;
         if inputs[2] != inputs[0] || inputs[1].numel() != 2 * sets.count() {
-            return Err(format!("shapes {}, {} and {} do not belong together", inputs[0], inputs[1], inputs[2]));
+            return Err(format!(
+                "shapes {}, {} and {} do not belong together",
+                inputs[0], inputs[1], inputs[2]
+            ));
         }
         Ok(inputs[0].clone())
     }
@@ -89,7 +92,10 @@ impl Op for NormGradAffine {
     fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let sets = self.kind.sets(inputs[0])?;
         if inputs[2] != inputs[0] || inputs[1].numel() != 2 * sets.count() {
-            return Err(format!("shapes {}, {} and {} do not belong together", inputs[0], inputs[1], inputs[2]));
+            return Err(format!(
+                "shapes {}, {} and {} do not belong together",
+                inputs[0], inputs[1], inputs[2]
+            ));
         }
         Ok(Shape::from([2, sets.c]))
     }

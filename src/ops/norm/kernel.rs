@@ -29,7 +29,11 @@ fn sums<T: Real>(sets: Sets, x: &[T], f: impl Fn(usize, usize, T) -> T + Sync + 
             block.fill(T::zero());
             for r in row..end {
                 let at = (o * sets.rows + r) * c;
-                block.iter_mut().zip(&x[at..at + c]).enumerate().for_each(|(i, (b, &v))| *b += f(o * c + i, at + i, v));
+                block
+                    .iter_mut()
+                    .zip(&x[at..at + c])
+                    .enumerate()
+                    .for_each(|(i, (b, &v))| *b += f(o * c + i, at + i, v));
             }
             total.iter_mut().zip(&block).for_each(|(t, b)| *t += b.f64());
             row = end;
@@ -90,7 +94,14 @@ fn each_row<T: Real>(sets: Sets, out: &mut [T], f: impl Fn(usize, usize, &mut [T
 }
 
 /// The normalised values.
-pub fn normalize<T: Real>(sets: Sets, eps: f64, x: &[T], stats: &[T], affine: Option<(&[T], &[T])>, out: &mut [T]) {
+pub fn normalize<T: Real>(
+    sets: Sets,
+    eps: f64,
+    x: &[T],
+    stats: &[T],
+    affine: Option<(&[T], &[T])>,
+    out: &mut [T],
+) {
     let rstd = rstd(sets, eps, stats);
     let mean = spread::<T>(sets, |s| stats[s].f64());
     let mut scale = spread::<T>(sets, |s| rstd[s]);
@@ -108,7 +119,13 @@ pub fn normalize<T: Real>(sets: Sets, eps: f64, x: &[T], stats: &[T], affine: Op
 }
 
 /// Per channel: the sum of `dy` and the sum of `dy xhat`, `[outer][c]` each.
-fn gradient_sums<T: Real>(sets: Sets, eps: f64, x: &[T], stats: &[T], dy: &[T]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+fn gradient_sums<T: Real>(
+    sets: Sets,
+    eps: f64,
+    x: &[T],
+    stats: &[T],
+    dy: &[T],
+) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let rstd = rstd(sets, eps, stats);
     let mean = spread::<T>(sets, |s| stats[s].f64());
     let plain = sums(sets, dy, |_, _, g| g);
@@ -130,7 +147,15 @@ pub fn grad_affine<T: Real>(sets: Sets, eps: f64, x: &[T], stats: &[T], dy: &[T]
 }
 
 /// The gradient by `x`: `rstd (g - mean(g) - xhat mean(g xhat))` with `g = dy gamma`.
-pub fn grad_x<T: Real>(sets: Sets, eps: f64, x: &[T], stats: &[T], dy: &[T], gamma: Option<&[T]>, out: &mut [T]) {
+pub fn grad_x<T: Real>(
+    sets: Sets,
+    eps: f64,
+    x: &[T],
+    stats: &[T],
+    dy: &[T],
+    gamma: Option<&[T]>,
+    out: &mut [T],
+) {
     let (mut plain, mut with, rstd) = gradient_sums(sets, eps, x, stats, dy);
     let gamma_at = |i: usize| gamma.map_or(1.0, |g| g[i % sets.c].f64());
     for sums in [&mut plain, &mut with] {
@@ -146,7 +171,8 @@ pub fn grad_x<T: Real>(sets: Sets, eps: f64, x: &[T], stats: &[T], dy: &[T], gam
     let slope = spread::<T>(sets, |s| rstd[s] * rstd[s] * b[s] / n);
     each_row(sets, out, |slot, at, line| {
         let r = slot..slot + sets.c;
-        let (mean, scale, centre, slope) = (&mean[r.clone()], &scale[r.clone()], &centre[r.clone()], &slope[r]);
+        let (mean, scale, centre, slope) =
+            (&mean[r.clone()], &scale[r.clone()], &centre[r.clone()], &slope[r]);
         let (x, dy) = (&x[at..at + sets.c], &dy[at..at + sets.c]);
         for i in 0..line.len() {
             line[i] = dy[i] * scale[i] - centre[i] - (x[i] - mean[i]) * slope[i];

@@ -121,7 +121,8 @@ impl Op for Normalize {
         if inputs[1].numel() != 2 * sets.count() {
             return Err(format!("statistics of shape {} for {} sets", inputs[1], sets.count()));
         }
-        if inputs.len() != if self.affine { 4 } else { 2 } || inputs[2..].iter().any(|s| s.numel() != sets.c) {
+        if inputs.len() != if self.affine { 4 } else { 2 } || inputs[2..].iter().any(|s| s.numel() != sets.c)
+        {
             return Err(format!("scale and shift of {} channels are expected", sets.c));
         }
         Ok(inputs[0].clone())

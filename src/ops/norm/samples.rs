@@ -53,7 +53,12 @@ pub fn samples() -> Vec<Sample> {
                 let x = (shape, domain);
                 let per: (&[usize], Domain) = (&[4], Domain::Positive);
                 let mut add = |s: Sample| all.push(s.noted(&note));
-                add(sample::composite("norm_stats", &[x], move |v| v[0].norm_stats(kind), move |v| stats(&v[0], kind)));
+                add(sample::composite(
+                    "norm_stats",
+                    &[x],
+                    move |v| v[0].norm_stats(kind),
+                    move |v| stats(&v[0], kind),
+                ));
                 if domain == Domain::Offset {
                     continue;
                 }
@@ -84,7 +89,12 @@ pub fn samples() -> Vec<Sample> {
                 add(sample::composite(
                     "norm_grad_x",
                     &[x, g, per],
-                    move |v| v[0].apply(NormGradX { kind, eps: EPS, affine: true }, &[&v[0].norm_stats(kind), &v[1], &v[2]]),
+                    move |v| {
+                        v[0].apply(
+                            NormGradX { kind, eps: EPS, affine: true },
+                            &[&v[0].norm_stats(kind), &v[1], &v[2]],
+                        )
+                    },
                     move |v| grad_x(&v[0], &v[1], &v[2], kind, EPS),
                 ));
                 add(sample::composite(
