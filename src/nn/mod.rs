@@ -1,1 +1,7 @@
-//! (see the module list in lib.rs)
+//! Layers, parameters, initialisation, optimisers.
+
+pub mod layers;
+pub mod params;
+
+pub use layers::{Activation, Norm};
+pub use params::{Ctx, Net, NetSpec};

@@ -8,6 +8,7 @@ pub mod constant;
 pub mod conv;
 pub mod dropout;
 pub mod gradient;
+pub mod image_pool;
 pub mod matmul;
 pub mod max_pool;
 pub mod norm;
@@ -40,6 +41,7 @@ pub fn registry() -> Vec<Sample> {
         norm::samples(),
         softmax::samples(),
         dropout::samples(),
+        image_pool::samples(),
     ]
     .concat()
 }
