@@ -326,4 +326,19 @@ mod tests {
         let message = Events::create(&file.join("run"), None).err().unwrap().to_string();
         assert!(message.contains("create the folder"), "{message}");
     }
+    /// `/dev/full` refuses every write, as a full disk does.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_an_error_that_names_the_file() {
+        let path = PathBuf::from("/dev/full");
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let writer = RecordWriter::new(BufWriter::new(file));
+        let mut events = Events { path, writer, started: 0.0, flushed: Instant::now() };
+        events.scalar("loss/D", 1, 0.5).unwrap();
+        let message = events.flush().unwrap_err().to_string();
+        assert!(message.contains("/dev/full") && message.contains("free some space"), "{message}");
+        // A picture does not fit the buffer and meets the disk at once.
+        let noise = (0..65_536u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        assert!(events.image("images/x", 1, &Image::new(256, 256, 1, noise).unwrap()).is_err());
+    }
 }
