@@ -70,10 +70,14 @@ fn records_read_back_with_their_checksums() {
     assert_eq!(files.len(), 2);
 
     let first = records(&std::fs::read(&files[0]).unwrap());
-    assert_eq!(first.len(), 1 + 10 + 2);
+    assert_eq!(first.len(), 2 + 10 + 2);
     assert_eq!(first[0].get_file_version(), "brain.Event:2");
-    let value = &first[3].get_summary().get_value()[0];
-    assert_eq!((first[3].get_step(), value.get_tag(), value.get_simple_value()), (3, "loss/G_GAN", 1.0));
+    assert_eq!(
+        (first[1].get_session_log().get_status(), first[1].get_step()),
+        (SessionLog_SessionStatus::START, 0)
+    );
+    let value = &first[4].get_summary().get_value()[0];
+    assert_eq!((first[4].get_step(), value.get_tag(), value.get_simple_value()), (3, "loss/G_GAN", 1.0));
 
     let resumed = records(&std::fs::read(&files[1]).unwrap());
     assert_eq!(resumed[1].get_session_log().get_status(), SessionLog_SessionStatus::START);
@@ -94,10 +98,10 @@ fn a_live_reader_sees_what_was_flushed() {
     let folder = tempfile::tempdir().unwrap();
     let mut events = Events::create(folder.path(), None).unwrap();
     let seen = |events: &Events| records(&std::fs::read(events.path()).unwrap()).len();
-    assert_eq!(seen(&events), 1);
+    assert_eq!(seen(&events), 2);
     events.scalar("loss/D", 1, 0.5).unwrap();
     events.flush().unwrap();
-    assert_eq!(seen(&events), 2);
+    assert_eq!(seen(&events), 3);
 }
 
 /// Needs a Python with tensorboard: the one named by GAN_PYTHON, else `python3`. Without it the test says so and

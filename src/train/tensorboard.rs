@@ -7,8 +7,10 @@
 //! and the restart mark do not exist.
 //!
 //! A run's folder holds one event file per start. TensorBoard reads them in the order of their names, so a new file's
-//! name always sorts behind those that are there. A resumed run opens with `SessionLog START`, at which TensorBoard
-//! drops the points that the interrupted run wrote beyond its checkpoint; without it curves would zig-zag.
+//! name always sorts behind those that are there. Every file opens with the mark `SessionLog START` at the first step
+//! it may hold, at which TensorBoard drops the points that an interrupted run wrote beyond its checkpoint; without it
+//! curves would zig-zag. (TensorBoard's web reader takes a folder's first mark as the run's beginning and acts on the
+//! later ones only, so a run that was never resumed has its mark too.)
 
 use super::panels::Image;
 use crate::error::{Error, Result};
@@ -73,7 +75,8 @@ pub struct Events {
 
 impl Events {
     /// Opens a new event file in a run's folder, which is created if need be. When the run continues from a
-    /// checkpoint, `resume_step` is the checkpoint's step: TensorBoard drops what lies beyond it.
+    /// checkpoint, `resume_step` is the checkpoint's step: TensorBoard drops what lies beyond it. A run that starts
+    /// anew (`None`) in the folder of another drops all of that one's points.
     pub fn create(dir: &Path, resume_step: Option<u64>) -> Result<Self> {
         fsio::create_dir(dir)?;
         let (path, file) = create_unique(dir)?;
@@ -82,14 +85,12 @@ impl Events {
         let mut version = Event::new();
         version.set_file_version("brain.Event:2".to_string());
         events.write(version, 0)?;
-        if let Some(step) = resume_step {
-            let mut log = SessionLog::new();
-            log.set_status(SessionLog_SessionStatus::START);
-            let mut start = Event::new();
-            start.set_session_log(log);
-            // TensorBoard drops steps from the mark's own step on.
-            events.write(start, step.saturating_add(1))?;
-        }
+        let mut log = SessionLog::new();
+        log.set_status(SessionLog_SessionStatus::START);
+        let mut start = Event::new();
+        start.set_session_log(log);
+        // TensorBoard drops steps from the mark's own step on.
+        events.write(start, resume_step.map_or(0, |step| step.saturating_add(1)))?;
         events.flush()?;
         Ok(events)
     }

@@ -86,6 +86,8 @@ def check_plugin_reader(tensors):
     for tag, name in plugins.items():
         assert tensors.SummaryMetadata(tag).plugin_data.plugin_name == name, tag
     assert [t.step for t in tensors.Tensors("loss/G_GAN")] == list(range(1, 10))
+    # A tag that the resumed run has not written again.
+    assert [t.step for t in tensors.Tensors("val/psnr")] == [5]
 
 
 def main(folder):
