@@ -5,7 +5,6 @@ use gan::metrics::overlap::Confusion;
 use gan::metrics::ssim::{Ssim, Window};
 use gan::metrics::{image, stats, surface};
 use serde_json::Value;
-use std::time::{Duration, Instant};
 
 /// The references compute in 64 bits like ours; they differ by the order of summation only.
 const TOLERANCE: f64 = 1e-9;
@@ -205,6 +204,7 @@ fn intervals_agree_with_scipy() {
 #[cfg(not(debug_assertions))]
 #[test]
 fn a_volume_is_scored_quickly() {
+    use std::time::{Duration, Instant};
     let d = [96, 112, 96];
     let n = d.iter().product();
     let (x, y) = (uniform(1, n), uniform(2, n));

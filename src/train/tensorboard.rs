@@ -59,6 +59,12 @@ impl From<&str> for HParam {
     }
 }
 
+impl From<String> for HParam {
+    fn from(v: String) -> Self {
+        HParam::Text(v)
+    }
+}
+
 impl From<bool> for HParam {
     fn from(v: bool) -> Self {
         HParam::Flag(v)
@@ -288,9 +294,8 @@ fn buckets(finite: &[f64]) -> (Vec<f64>, Vec<f64>) {
     }
     let first = counts.iter().position(|c| *c > 0.0).unwrap_or(0);
     let last = counts.iter().rposition(|c| *c > 0.0).unwrap_or(0);
-    // The empty bucket in front tells a reader where the first used one begins.
-    let kept = first.saturating_sub(1)..=last;
-    (limits[kept.clone()].to_vec(), counts[kept].to_vec())
+    // Readers take the smallest value for the first bucket's lower end.
+    (limits[first..=last].to_vec(), counts[first..=last].to_vec())
 }
 
 #[cfg(test)]
@@ -314,8 +319,11 @@ mod tests {
         let values = [-3.0, -1e-13, 0.0, 0.0, 1e-13, 0.5, 0.51, 2e25];
         let (limits, counts) = buckets(&values);
         assert_eq!(limits.len(), counts.len());
-        assert_eq!((counts[0], counts[1], counts.iter().sum::<f64>()), (0.0, 1.0, 8.0));
-        assert!(limits[0] <= -3.0 && -3.0 < limits[1] && *limits.last().unwrap() == f64::MAX);
+        assert_eq!((counts[0], counts.iter().sum::<f64>()), (1.0, 8.0));
+        assert!(-3.0 < limits[0] && limits[0] < -3.0 / 1.1 && *limits.last().unwrap() == f64::MAX);
+        // A value on a limit belongs to the bucket above it: 0 and 1e-13 share [0, 1e-12).
+        let from_zero = limits.iter().position(|l| *l == 1e-12).unwrap();
+        assert_eq!((limits[from_zero - 1], counts[from_zero]), (0.0, 3.0));
         assert!(limits.windows(2).all(|w| w[0] < w[1]));
     }
 
