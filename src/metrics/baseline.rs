@@ -251,19 +251,20 @@ fn cell_of(v: f64, low: f64, high: f64, cells: usize) -> usize {
 fn equal_counts(count: &[u64], bins: usize) -> Vec<usize> {
     let mut left: u64 = count.iter().sum();
     let mut share = left.div_ceil(bins as u64);
-    let mut filled = 0u64;
+    let (mut filled, mut last) = (0u64, 0);
     let mut starts = vec![0];
-    for (cell, &n) in count.iter().enumerate() {
-        // A bin closes when it is full, or when the next cell would overfill it by more than it now lacks; empty cells
-        // stay with the bin before them, so that every bin has samples.
+    for (cell, &n) in count.iter().enumerate().filter(|(_, n)| **n > 0) {
+        // A bin closes when it is full, or when the next cell would overfill it by more than it now lacks. Empty cells
+        // between two bins go to the nearer one.
         let full = filled >= share || filled + n > share && filled + n - share > share - filled;
-        if n > 0 && filled > 0 && full && starts.len() < bins {
+        if filled > 0 && full && starts.len() < bins {
             left -= filled;
             filled = 0;
             share = left.div_ceil((bins - starts.len()) as u64);
-            starts.push(cell);
+            starts.push(last + (cell - last).div_ceil(2));
         }
         filled += n;
+        last = cell;
     }
     starts
 }
@@ -376,7 +377,7 @@ mod tests {
         count[0] = 100_000;
         count[100..900].fill(10);
         let starts = equal_counts(&count, 64);
-        assert_eq!((starts[0], starts[1], starts.len()), (0, 1, 64));
+        assert_eq!((starts[0], starts[1], starts.len()), (0, 50, 64));
         let mut sizes = [0; 64];
         count.iter().enumerate().for_each(|(cell, n)| sizes[bin_of(&starts, cell)] += n);
         assert!(sizes[1..].iter().all(|&s| (100..=160).contains(&s)), "{sizes:?}");

@@ -199,6 +199,17 @@ impl Summary {
     }
 }
 
+/// The table of [`Summary::versus`]: per metric the mean difference, its interval and the p value. Ends with a newline.
+pub fn paired_table(differences: &[(String, Paired)]) -> String {
+    let mut rows = vec![["metric", "difference ± 95 %", "p"].map(String::from).to_vec()];
+    for (metric, paired) in differences {
+        let d = &paired.difference;
+        let p = if paired.p_value < 1e-4 { "< 0.0001".to_string() } else { format!("{:.4}", paired.p_value) };
+        rows.push(vec![metric.clone(), format!("{} ± {}", short(d.mean), short(d.half_width())), p]);
+    }
+    aligned(&rows)
+}
+
 fn summarise(metric: &str, values: &[f64]) -> Result<MetricSummary> {
     Ok(MetricSummary {
         metric: metric.to_string(),
@@ -377,6 +388,11 @@ ssim    0.9300 ± 0.1083  0.04359  0.9100  0.9000  0.9800      3
         let difference = a.versus(&b).unwrap();
         assert_eq!(difference[0].0, "psnr");
         assert_eq!(difference[0].1.difference.mean, 2.0);
+        assert!(
+            paired_table(&difference).contains("2.000 ± 0.0000  < 0.0001\n"),
+            "{}",
+            paired_table(&difference)
+        );
         assert!(Summary::of(vec![]).is_err());
     }
 

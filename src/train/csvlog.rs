@@ -42,7 +42,9 @@ impl MetricsLog {
         }
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let header = line(std::iter::once("step").chain(columns.iter().copied()));
-        let Some(rows) = text.strip_prefix(&header) else {
+        // A crash may have cut off even the header.
+        let cut = header.starts_with(&text).then_some("");
+        let Some(rows) = text.strip_prefix(&header).or(cut) else {
             return Err(Error::input(format!(
                 "{} has other columns than this run's '{}'; move it away to start a new table",
                 path.display(),
@@ -228,6 +230,9 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(&whole).unwrap());
         let e = MetricsLog::resume(&path, &["other"], 30).err().unwrap().to_string();
         assert!(e.contains("a.csv") && e.contains("move it away"), "{e}");
+        std::fs::write(&path, "ste").unwrap();
+        MetricsLog::resume(&path, &["x"], 30).unwrap().append(31, &[("x", 1.0)]).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "step,x\n31,1\n");
         std::fs::write(&path, "step,x\n1,2\nabc,3\n").unwrap();
         let e = MetricsLog::resume(&path, &["x"], 30).err().unwrap().to_string();
         assert!(e.contains("line 3"), "{e}");

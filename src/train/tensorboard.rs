@@ -7,8 +7,10 @@
 //! and the restart mark do not exist.
 //!
 //! A run's folder holds one event file per start. TensorBoard reads them in the order of their names, so a new file's
-//! name always sorts behind those that are there. A resumed run opens with `SessionLog START`, at which TensorBoard
-//! drops the points that the interrupted run wrote beyond its checkpoint; without it curves would zig-zag.
+//! name always sorts behind those that are there. Every file opens with the mark `SessionLog START` at the first step
+//! it may hold, at which TensorBoard drops the points that an interrupted run wrote beyond its checkpoint; without it
+//! curves would zig-zag. (TensorBoard's web reader takes a folder's first mark as the run's beginning and acts on the
+//! later ones only, so a run that was never resumed has its mark too.)
 
 use super::panels::Image;
 use crate::error::{Error, Result};
@@ -57,6 +59,12 @@ impl From<&str> for HParam {
     }
 }
 
+impl From<String> for HParam {
+    fn from(v: String) -> Self {
+        HParam::Text(v)
+    }
+}
+
 impl From<bool> for HParam {
     fn from(v: bool) -> Self {
         HParam::Flag(v)
@@ -73,7 +81,8 @@ pub struct Events {
 
 impl Events {
     /// Opens a new event file in a run's folder, which is created if need be. When the run continues from a
-    /// checkpoint, `resume_step` is the checkpoint's step: TensorBoard drops what lies beyond it.
+    /// checkpoint, `resume_step` is the checkpoint's step: TensorBoard drops what lies beyond it. A run that starts
+    /// anew (`None`) in the folder of another drops all of that one's points.
     pub fn create(dir: &Path, resume_step: Option<u64>) -> Result<Self> {
         fsio::create_dir(dir)?;
         let (path, file) = create_unique(dir)?;
@@ -82,14 +91,12 @@ impl Events {
         let mut version = Event::new();
         version.set_file_version("brain.Event:2".to_string());
         events.write(version, 0)?;
-        if let Some(step) = resume_step {
-            let mut log = SessionLog::new();
-            log.set_status(SessionLog_SessionStatus::START);
-            let mut start = Event::new();
-            start.set_session_log(log);
-            // TensorBoard drops steps from the mark's own step on.
-            events.write(start, step.saturating_add(1))?;
-        }
+        let mut log = SessionLog::new();
+        log.set_status(SessionLog_SessionStatus::START);
+        let mut start = Event::new();
+        start.set_session_log(log);
+        // TensorBoard drops steps from the mark's own step on.
+        events.write(start, resume_step.map_or(0, |step| step.saturating_add(1)))?;
         events.flush()?;
         Ok(events)
     }
@@ -287,9 +294,8 @@ fn buckets(finite: &[f64]) -> (Vec<f64>, Vec<f64>) {
     }
     let first = counts.iter().position(|c| *c > 0.0).unwrap_or(0);
     let last = counts.iter().rposition(|c| *c > 0.0).unwrap_or(0);
-    // The empty bucket in front tells a reader where the first used one begins.
-    let kept = first.saturating_sub(1)..=last;
-    (limits[kept.clone()].to_vec(), counts[kept].to_vec())
+    // Readers take the smallest value for the first bucket's lower end.
+    (limits[first..=last].to_vec(), counts[first..=last].to_vec())
 }
 
 #[cfg(test)]
@@ -313,8 +319,11 @@ mod tests {
         let values = [-3.0, -1e-13, 0.0, 0.0, 1e-13, 0.5, 0.51, 2e25];
         let (limits, counts) = buckets(&values);
         assert_eq!(limits.len(), counts.len());
-        assert_eq!((counts[0], counts[1], counts.iter().sum::<f64>()), (0.0, 1.0, 8.0));
-        assert!(limits[0] <= -3.0 && -3.0 < limits[1] && *limits.last().unwrap() == f64::MAX);
+        assert_eq!((counts[0], counts.iter().sum::<f64>()), (1.0, 8.0));
+        assert!(-3.0 < limits[0] && limits[0] < -3.0 / 1.1 && *limits.last().unwrap() == f64::MAX);
+        // A value on a limit belongs to the bucket above it: 0 and 1e-13 share [0, 1e-12).
+        let from_zero = limits.iter().position(|l| *l == 1e-12).unwrap();
+        assert_eq!((limits[from_zero - 1], counts[from_zero]), (0.0, 3.0));
         assert!(limits.windows(2).all(|w| w[0] < w[1]));
     }
 
@@ -325,5 +334,20 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let message = Events::create(&file.join("run"), None).err().unwrap().to_string();
         assert!(message.contains("create the folder"), "{message}");
+    }
+    /// `/dev/full` refuses every write, as a full disk does.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_an_error_that_names_the_file() {
+        let path = PathBuf::from("/dev/full");
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let writer = RecordWriter::new(BufWriter::new(file));
+        let mut events = Events { path, writer, started: 0.0, flushed: Instant::now() };
+        events.scalar("loss/D", 1, 0.5).unwrap();
+        let message = events.flush().unwrap_err().to_string();
+        assert!(message.contains("/dev/full") && message.contains("free some space"), "{message}");
+        // A picture does not fit the buffer and meets the disk at once.
+        let noise = (0..65_536u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        assert!(events.image("images/x", 1, &Image::new(256, 256, 1, noise).unwrap()).is_err());
     }
 }

@@ -84,7 +84,8 @@ mod plan {
     use super::Ellipsoid;
     pub const CAVITY: Ellipsoid = Ellipsoid::new([0.0, -2.0, 4.0], [69.0, 87.0, 70.0]);
     pub const CEREBRUM: Ellipsoid = Ellipsoid::new([0.0, 0.0, 7.0], [65.0, 82.5, 64.0]);
-    pub const CEREBELLUM: Ellipsoid = Ellipsoid::new([0.0, -48.0, -38.0], [47.0, 29.0, 20.0]);
+    pub const TEMPORAL: Ellipsoid = Ellipsoid::new([40.0, 1.0, -19.0], [22.0, 40.0, 19.0]);
+    pub const CEREBELLUM: Ellipsoid = Ellipsoid::new([0.0, -47.0, -37.0], [47.0, 30.0, 24.0]);
     pub const HORN: Ellipsoid = Ellipsoid::new([10.0, 25.0, 13.0], [5.5, 14.0, 7.0]);
     pub const BODY: Ellipsoid = Ellipsoid::new([13.0, -4.0, 18.0], [6.5, 26.0, 5.5]);
     pub const ATRIUM: Ellipsoid = Ellipsoid::new([22.0, -36.0, 9.0], [6.5, 19.0, 6.5]);
@@ -132,7 +133,7 @@ impl Head {
         let size = rng.range(0.94, 1.03);
         let scale = [0, 1, 2].map(|_| (size * rng.range(0.97, 1.03)) as f32);
         let shift = [rng.range(-3.0, 3.0) as f32, rng.range(-3.0, 3.0) as f32, rng.range(-4.0, 2.0) as f32];
-        let warp = [0, 1, 2].map(|_| Waves::new(rng, 4, 70.0, 180.0));
+        let warp = [0, 1, 2].map(|_| Waves::new(rng, 4, 90.0, 200.0));
         let side = if rng.uniform() < 0.5 { -1.0 } else { 1.0 };
         let regions: [P3; 4] = [
             [48.0 * side, -8.0, -20.0],
@@ -147,7 +148,7 @@ impl Head {
             shift,
             warp,
             warp_mm: 2.2,
-            folds: Waves::new(rng, 14, 21.0, 34.0),
+            folds: Waves::new(rng, 14, 19.0, 31.0),
             folia: Waves::new(rng, 6, 9.0, 12.0),
             depth: Waves::new(rng, 5, 40.0, 70.0),
             relief: Waves::new(rng, 6, 35.0, 80.0),
@@ -172,14 +173,16 @@ impl Head {
         let neck = ((p[0] / 54.0).hypot((p[1] + 16.0) / 62.0) - 1.0) * 52.0;
         let neck = neck.max(p[2] + 30.0);
         let relief = self.relief.at(p);
-        let skull_mm = 7.0 + 1.2 * relief;
+        let skull_mm = 7.0 + 0.8 * relief;
         // Distance from the skin, negative inside.
         let outside = (surface - skull_mm - self.fat_mm - 2.5).min(neck);
         if outside > self.edge {
             return m;
         }
         self.paint_envelope(&mut m, p, outside, surface - skull_mm);
-        let floor = -62.0 + 40.0 * step(-5.0, 42.0, p[1]);
+        // The skull's base rises to the front, and in the middle behind the nose.
+        let saddle = step(26.0, 10.0, p[0].abs()) * step(-16.0, 4.0, p[1]);
+        let floor = -62.0 + 46.0 * step(-6.0, 48.0, p[1]).max(0.75 * saddle);
         let cavity = surface.max(floor - p[2]);
         self.paint_skull(&mut m, p, surface, cavity, skull_mm);
         m.paint(Tissue::Csf, 0.03, self.inside(cavity));
@@ -237,11 +240,11 @@ impl Head {
         let side = if p[0] < 0.0 { -1.0 } else { 1.0 };
         let q = [p[0].abs(), p[1], p[2]];
         self.paint_cerebellum(m, p);
-        let hull = self.cerebrum_hull(p);
+        let [hull, dome] = self.cerebrum_hull(p);
         let within = self.inside(hull);
         let mut brain = 0.0;
         if within > 0.0 {
-            let pial = self.pial_distance(p, hull);
+            let pial = self.pial_distance(p, hull, dome);
             brain = within.min(self.inside(-pial));
             let white = self.inside(self.cortex_mm * (1.0 + 0.12 * self.depth.at(p)) - pial);
             m.paint(Tissue::Grey, self.cortex_uptake(p), brain);
@@ -286,22 +289,27 @@ impl Head {
         m.paint(Tissue::White, 0.55, self.inside(stem.min(cord)));
     }
 
-    /// Signed distance to the hull of the cerebrum: an ellipsoid cut from below, lower at the temporal lobes.
-    fn cerebrum_hull(&self, p: P3) -> f32 {
-        let temporal = step(13.0, 22.0, p[0].abs()) * step(38.0, 26.0, p[1]) * step(-38.0, -20.0, p[1]);
-        let base = -15.0 - 24.0 * temporal;
-        plan::CEREBRUM.distance(p).max(base - p[2])
+    /// Signed distance to the hull of the cerebrum: an ellipsoid with a flat base, and the temporal lobes below it.
+    /// Second, the same without the base: there are folds where that is near.
+    fn cerebrum_hull(&self, p: P3) -> [f32; 2] {
+        let dome = plan::CEREBRUM.distance(p);
+        let upper = dome.max(-14.0 - p[2]);
+        let temporal = plan::TEMPORAL.distance([p[0].abs(), p[1], p[2]]);
+        // Rounded where they meet.
+        let blend = (0.5 + 0.5 * (upper - temporal) / 6.0).clamp(0.0, 1.0);
+        [upper, dome].map(|d| d + blend * (temporal - d) - 6.0 * blend * (1.0 - blend))
     }
 
     /// Distance into the brain from its nearest outer surface: the hull, a sulcus, or one of the great fissures.
-    fn pial_distance(&self, p: P3, hull: f32) -> f32 {
-        let depth = -hull;
-        let outer = depth;
-        let mut d = outer;
+    fn pial_distance(&self, p: P3, hull: f32, dome: f32) -> f32 {
+        // The flat base has cortex only towards its rim.
+        let level = plan::CEREBRUM.level(p);
+        let mut d = -hull + 14.0 * step(0.5, 0.35, level);
+        let depth = -dome;
         if depth < 26.0 {
             // Sulci run inward: the field is that of the point's projection towards the hull.
             let c = sub(p, plan::CEREBRUM.centre);
-            let level = plan::CEREBRUM.level(p).max(0.3).powf(0.8);
+            let level = level.max(0.6).powf(0.8);
             let (v, slope) = self.folds.with_slope(c.map(|x| x / level));
             let reach = 15.0 + 4.5 * self.depth.at(p);
             let beside =

@@ -68,10 +68,13 @@ pub struct SubjectSummary {
     pub oracle_rmse_head: f64,
 }
 
-/// The phantom in `folder`: what is there if it is complete and has these settings, else a new one. A folder that
+/// The phantom in the folder `config.dir`: what is there if it is complete and has these settings, else a new one. A folder that
 /// holds something else is left alone and named in the error.
-pub fn ensure(folder: &Path, config: &PhantomConfig) -> Result<Phantom> {
+pub fn ensure(config: &PhantomConfig) -> Result<Phantom> {
     config.check()?;
+    let folder = config.dir.as_path();
+    // Where it lies is no part of what it is.
+    let config = &PhantomConfig { dir: PathBuf::new(), ..config.clone() };
     if let Some(found) = existing(folder, config)? {
         return Ok(found);
     }

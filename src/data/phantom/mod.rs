@@ -26,11 +26,14 @@ pub use subject::{MODALITIES, Modality, Subject, simulate};
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Settings of the phantom. Everything has a default; the same settings give the same files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PhantomConfig {
+    /// Folder that holds it, made if absent (default `data/phantom`).
+    pub dir: PathBuf,
     /// Number of subjects (default 16).
     pub subjects: usize,
     /// Voxels along x, y, z (default 96 x 112 x 96).
@@ -58,6 +61,7 @@ pub struct PhantomConfig {
 impl Default for PhantomConfig {
     fn default() -> Self {
         PhantomConfig {
+            dir: PathBuf::from("data/phantom"),
             subjects: 16,
             size: [96, 112, 96],
             spacing: 2.0,
