@@ -11,6 +11,7 @@ pub mod gradient;
 pub mod matmul;
 pub mod max_pool;
 pub mod norm;
+pub mod optimiser;
 pub mod pad;
 pub mod permute;
 pub mod resample;
