@@ -12,6 +12,7 @@ pub mod image_pool;
 pub mod matmul;
 pub mod max_pool;
 pub mod norm;
+pub mod optimiser;
 pub mod pad;
 pub mod permute;
 pub mod resample;
