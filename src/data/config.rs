@@ -82,7 +82,8 @@ impl Default for Augment {
 
 impl Augment {
     /// Nothing is changed.
-    pub const NONE: Augment = Augment { flip: 0.0, shift: 0.0, rotate: 0.0, zoom: 0.0, gain: 0.0, noise: 0.0 };
+    pub const NONE: Augment =
+        Augment { flip: 0.0, shift: 0.0, rotate: 0.0, zoom: 0.0, gain: 0.0, noise: 0.0 };
 }
 
 impl Default for DataConfig {
@@ -120,7 +121,11 @@ impl DataConfig {
                     "data: no source is set; set one of `manifest` (a CSV file), `pattern` (file names) or `phantom` (made-up patients)",
                 ));
             }
-            _ => return Err(Error::input("data: `manifest`, `pattern` and `phantom` exclude each other; keep one")),
+            _ => {
+                return Err(Error::input(
+                    "data: `manifest`, `pattern` and `phantom` exclude each other; keep one",
+                ));
+            }
         }
         for (key, list) in [("input", &self.input), ("target", &self.target)] {
             if list.is_empty() {
@@ -143,14 +148,23 @@ impl DataConfig {
             )));
         }
         if self.canvas.is_some_and(|c| c.contains(&0)) {
-            return Err(Error::input("data: `canvas` must have a height and a width above 0, for example [256, 256]"));
+            return Err(Error::input(
+                "data: `canvas` must have a height and a width above 0, for example [256, 256]",
+            ));
         }
         let a = self.augment;
-        let limits =
-            [("flip", a.flip, 1.0), ("shift", a.shift, 1e4), ("rotate", a.rotate, 180.0), ("zoom", a.zoom, 0.9)];
-        for (key, value, most) in limits.into_iter().chain([("gain", a.gain, 1.0), ("noise", a.noise, 10.0)]) {
+        let limits = [
+            ("flip", a.flip, 1.0),
+            ("shift", a.shift, 1e4),
+            ("rotate", a.rotate, 180.0),
+            ("zoom", a.zoom, 0.9),
+        ];
+        for (key, value, most) in limits.into_iter().chain([("gain", a.gain, 1.0), ("noise", a.noise, 10.0)])
+        {
             if !(0.0..=most).contains(&value) {
-                return Err(Error::input(format!("data: `augment.{key} = {value}` must lie between 0 and {most}")));
+                return Err(Error::input(format!(
+                    "data: `augment.{key} = {value}` must lie between 0 and {most}"
+                )));
             }
         }
         Ok(())

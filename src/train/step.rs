@@ -34,7 +34,11 @@ impl StepBuilder {
     pub fn new(dtype: DType, seed: u64) -> Self {
         let graph = Graph::new(dtype);
         let step = Some(graph.input("step", Shape::scalar()));
-        StepBuilder { dropout: Rc::new(DropoutSource { seed, step, streams: Cell::new(0) }), graph, outputs: Vec::new() }
+        StepBuilder {
+            dropout: Rc::new(DropoutSource { seed, step, streams: Cell::new(0) }),
+            graph,
+            outputs: Vec::new(),
+        }
     }
 
     /// The graph.
