@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// How an image's intensities are brought to the network's range.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "lowercase", tag = "method")]
+#[serde(deny_unknown_fields, rename_all = "lowercase", tag = "kind")]
 pub enum Method {
     /// Minimum to -1, maximum to 1.
     Minmax,

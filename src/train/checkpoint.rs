@@ -89,7 +89,6 @@ pub fn save_weights(path: &Path, spec: &NetSpec, states: &States, architecture: 
 
 /// A safetensors file in memory.
 pub struct Tensors {
-    path: PathBuf,
     file: Vec<u8>,
     metadata: HashMap<String, String>,
 }
@@ -113,7 +112,7 @@ impl Tensors {
                 return Err(corrupt(&"its checksum does not match its content"));
             }
         }
-        Ok(Tensors { path: path.to_path_buf(), file, metadata })
+        Ok(Tensors { file, metadata })
     }
 
     /// A metadata entry.
