@@ -4,8 +4,9 @@
 use gan::dtype::DType;
 use gan::exec::evaluate;
 use gan::graph::Var;
+use gan::objectives;
+use gan::ops;
 use gan::ops::gradient::vjp;
-use gan::ops::registry;
 use gan::ops::sample::{Array, Domain, Sample};
 use gan::rng::Philox;
 use gan::shape::Shape;
@@ -18,6 +19,11 @@ fn tensors(arrays: &[Array]) -> Vec<Tensor> {
 
 fn run(dtype: DType, inputs: &[Tensor], build: impl FnOnce(&[Var]) -> Vec<Var>) -> Vec<Tensor> {
     evaluate(dtype, inputs, build).expect("a sample runs")
+}
+
+/// The samples of all operations and losses.
+fn registry() -> Vec<Sample> {
+    [ops::registry(), objectives::samples()].concat()
 }
 
 /// Collects the samples that fail, so that one run shows them all.

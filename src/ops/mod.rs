@@ -43,6 +43,7 @@ pub fn registry() -> Vec<Sample> {
         softmax::samples(),
         dropout::samples(),
         image_pool::samples(),
+        optimiser::samples(),
     ]
     .concat()
 }

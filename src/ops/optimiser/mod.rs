@@ -5,6 +5,18 @@
 //! that a run can be compared with it step by step. Learning rate and step number are scalars of the graph: a planned
 //! step never has to be planned again for them.
 
+mod clamp;
+mod clip;
+mod ema;
+mod running;
+mod samples;
+
+pub use clamp::ClampParameters;
+pub use clip::clip_by_norm;
+pub use ema::EmaUpdate;
+pub use running::RunningStats;
+pub use samples::samples;
+
 use crate::device::cpu::{Io, parallel};
 use crate::dispatch_real;
 use crate::dtype::Real;
