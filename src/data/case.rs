@@ -55,7 +55,8 @@ struct Channel {
 impl Channel {
     fn new(voxels: Vec<f32>, normalisation: &Normalisation) -> Self {
         let least = voxels.iter().copied().fold(f32::INFINITY, f32::min);
-        let own = (normalisation.scope == Scope::Volume).then(|| Fitted::fit(normalisation.method, &[&voxels]));
+        let own =
+            (normalisation.scope == Scope::Volume).then(|| Fitted::fit(normalisation.method, &[&voxels]));
         Channel { voxels, least, own }
     }
 
@@ -66,7 +67,12 @@ impl Channel {
 
 impl CaseData {
     /// Reads the images of a manifest's entry. Without `need_target` a missing target is no error.
-    pub fn load(manifest: &Manifest, entry: &Entry, config: &DataConfig, need_target: bool) -> Result<CaseData> {
+    pub fn load(
+        manifest: &Manifest,
+        entry: &Entry,
+        config: &DataConfig,
+        need_target: bool,
+    ) -> Result<CaseData> {
         let paths = |list: &[String]| -> Result<Vec<PathBuf>> {
             list.iter().map(|m| manifest.file(entry, m).map(Path::to_path_buf)).collect()
         };
@@ -80,7 +86,12 @@ impl CaseData {
     }
 
     /// Reads input and target files (no targets: unknown) and checks that they share one grid.
-    pub fn load_files(id: String, input: &[PathBuf], target: &[PathBuf], config: &DataConfig) -> Result<CaseData> {
+    pub fn load_files(
+        id: String,
+        input: &[PathBuf],
+        target: &[PathBuf],
+        config: &DataConfig,
+    ) -> Result<CaseData> {
         let files: Vec<&PathBuf> = input.iter().chain(target).collect();
         let mut volumes: Vec<Volume> =
             files.par_iter().map(|f| Volume::load_with(f, config.load_options())).collect::<Result<_>>()?;
@@ -163,7 +174,8 @@ pub(super) fn fit(cases: &[Arc<CaseData>], config: &DataConfig, canvas: [usize; 
         use super::normalise::Method;
         let each = MOST_SAMPLED / cases.len().max(1);
         // Extremes are exact; percentiles and moments come from evenly spaced voxels if there are very many.
-        let sampled = |v: &[f32]| -> Vec<f32> { v.iter().step_by((v.len() / each.max(1)).max(1)).copied().collect() };
+        let sampled =
+            |v: &[f32]| -> Vec<f32> { v.iter().step_by((v.len() / each.max(1)).max(1)).copied().collect() };
         let samples: Vec<Vec<f32>> = match n.method {
             Method::Minmax => cases.iter().map(|c| channel(c).to_vec()).collect(),
             _ => cases.iter().map(|c| sampled(channel(c))).collect(),

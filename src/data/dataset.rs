@@ -50,11 +50,18 @@ pub struct Dataset {
 impl Dataset {
     /// Opens a split. `fit` is what a training split found ([`Dataset::fit`]), or what a run stored; without it
     /// it is found on the training split first. All images are read once, in parallel, and checked.
-    pub fn open(config: &DataConfig, split: Split, fit: Option<&DataFit>, options: OpenOptions) -> Result<Dataset> {
+    pub fn open(
+        config: &DataConfig,
+        split: Split,
+        fit: Option<&DataFit>,
+        options: OpenOptions,
+    ) -> Result<Dataset> {
         let manifest = config.manifest()?;
         let fit = match fit {
             Some(f) => f.clone(),
-            None if split == Split::Train => DataFit { canvas: [0, 0], input: Vec::new(), target: Vec::new() },
+            None if split == Split::Train => {
+                DataFit { canvas: [0, 0], input: Vec::new(), target: Vec::new() }
+            }
             None => {
                 let train = OpenOptions { need_target: true, ..options };
                 Dataset::open(config, Split::Train, None, train)?.fit
@@ -80,7 +87,8 @@ impl Dataset {
         if set.fit.canvas == [0, 0] {
             let largest = foreground.iter().map(|(d, _)| config.plane.slice_shape(*d));
             let largest = largest.fold([1, 1], |a, s| [a[0].max(s[0]), a[1].max(s[1])]);
-            let canvas = config.canvas.unwrap_or(largest.map(|n| n.next_multiple_of(options.multiple.max(1))));
+            let canvas =
+                config.canvas.unwrap_or(largest.map(|n| n.next_multiple_of(options.multiple.max(1))));
             let cases: Vec<_> =
                 (0..set.entries.len()).into_par_iter().map(|i| set.case_data(i)).collect::<Result<_>>()?;
             set.fit = case::fit(&cases, config, canvas);
@@ -253,7 +261,9 @@ impl Cache {
         let mut held = lock();
         let size = case.bytes();
         while held.bytes + size > self.limit {
-            let Some(oldest) = held.cases.iter().min_by_key(|(_, (_, used))| *used).map(|(k, _)| *k) else { break };
+            let Some(oldest) = held.cases.iter().min_by_key(|(_, (_, used))| *used).map(|(k, _)| *k) else {
+                break;
+            };
             if let Some((gone, _)) = held.cases.remove(&oldest) {
                 held.bytes -= gone.bytes();
             }

@@ -76,8 +76,10 @@ impl Manifest {
     pub fn read(path: &Path, fractions: &[f64; 3], seed: u64) -> Result<Manifest> {
         let p = path.display();
         let text = fs::read(path).map_err(Error::io("read", path))?;
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(false).from_reader(&text[..]);
-        let broken = |e: csv::Error| Error::input(format!("{p} is not a readable CSV file ({e}); correct that line"));
+        let mut reader =
+            csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(false).from_reader(&text[..]);
+        let broken =
+            |e: csv::Error| Error::input(format!("{p} is not a readable CSV file ({e}); correct that line"));
         let headers: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_string).collect();
         let mut seen = BTreeSet::new();
         if let Some(twice) = headers.iter().find(|h| !seen.insert(h.as_str())) {
@@ -89,8 +91,11 @@ impl Manifest {
             .ok_or_else(|| missing_column(&p.to_string(), "subject", &headers))?;
         let session_column = headers.iter().position(|h| h == "session");
         let split_column = headers.iter().position(|h| h == "split");
-        let modalities: Vec<String> =
-            headers.iter().filter(|h| !["subject", "session", "split"].contains(&h.as_str())).cloned().collect();
+        let modalities: Vec<String> = headers
+            .iter()
+            .filter(|h| !["subject", "session", "split"].contains(&h.as_str()))
+            .cloned()
+            .collect();
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut entries = Vec::new();
         let mut lines: HashMap<String, u64> = HashMap::new();
@@ -101,7 +106,9 @@ impl Manifest {
             let cell = |c: usize| record.get(c).unwrap_or("");
             let subject = cell(subject_column).to_string();
             if subject.is_empty() {
-                return Err(Error::input(format!("{p}, line {line}: the subject is empty; name it or delete the line")));
+                return Err(Error::input(format!(
+                    "{p}, line {line}: the subject is empty; name it or delete the line"
+                )));
             }
             let id = match session_column.map(cell) {
                 Some(s) if !s.is_empty() => format!("{subject}_{s}"),
@@ -110,7 +117,9 @@ impl Manifest {
             let split = match split_column.map(cell) {
                 None => Split::Train,
                 Some(text) => Split::parse(text).ok_or_else(|| {
-                    Error::input(format!("{p}, line {line}: the split `{text}` is unknown; write train, val or test"))
+                    Error::input(format!(
+                        "{p}, line {line}: the split `{text}` is unknown; write train, val or test"
+                    ))
                 })?,
             };
             if let Some((other, at)) = splits.get(&subject).filter(|(s, _)| *s != split) {
@@ -154,9 +163,12 @@ impl Manifest {
                 )));
             }
         }
-        let first = modalities.first().ok_or_else(|| Error::input("data: `input` lists no modality; name at least one"))?;
+        let first = modalities
+            .first()
+            .ok_or_else(|| Error::input("data: `input` lists no modality; name at least one"))?;
         let sought = pattern.replace("{modality}", first);
-        let fixed = Path::new(&sought).components().take_while(|c| !has_subject(&c.as_os_str().to_string_lossy()));
+        let fixed =
+            Path::new(&sought).components().take_while(|c| !has_subject(&c.as_os_str().to_string_lossy()));
         let start: PathBuf = fixed.collect();
         let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
         let rest: Vec<String> = Path::new(&sought)
@@ -167,13 +179,18 @@ impl Manifest {
         let mut found = BTreeSet::new();
         walk(&start, &rest, None, &mut found)?;
         if found.is_empty() {
-            return Err(Error::input(format!("no file matches the pattern `{sought}`; check the path and the modality's name")));
+            return Err(Error::input(format!(
+                "no file matches the pattern `{sought}`; check the path and the modality's name"
+            )));
         }
         let entries = found
             .into_iter()
             .map(|subject| {
-                let file = |m: &String| PathBuf::from(pattern.replace("{modality}", m).replace("{subject}", &subject));
-                let files = modalities.iter().map(|m| (m.clone(), file(m))).filter(|(_, f)| f.is_file()).collect();
+                let file = |m: &String| {
+                    PathBuf::from(pattern.replace("{modality}", m).replace("{subject}", &subject))
+                };
+                let files =
+                    modalities.iter().map(|m| (m.clone(), file(m))).filter(|(_, f)| f.is_file()).collect();
                 Entry { id: subject.clone(), subject, split: Split::Train, files }
             })
             .collect();
@@ -236,7 +253,10 @@ impl Manifest {
 /// Three shares that are not negative, with a positive sum of at most 1 (plus rounding).
 pub fn check_fractions(key: &str, fractions: &[f64; 3]) -> Result<()> {
     let sum: f64 = fractions.iter().sum();
-    if fractions.iter().any(|f| !(0.0..=1.0).contains(f)) || !(0.999..=1.001).contains(&sum) || fractions[0] <= 0.0 {
+    if fractions.iter().any(|f| !(0.0..=1.0).contains(f))
+        || !(0.999..=1.001).contains(&sum)
+        || fractions[0] <= 0.0
+    {
         return Err(Error::input(format!(
             "{key} = {fractions:?} must be three shares (train, val, test) that add up to 1, the first above 0; use for example [0.7, 0.1, 0.2]"
         )));
@@ -249,7 +269,9 @@ pub fn check_fractions(key: &str, fractions: &[f64; 3]) -> Result<()> {
 pub fn deal(n: usize, fractions: &[f64; 3]) -> Vec<Split> {
     let least = |f: f64| usize::from(f > 0.0);
     let wanted = |f: f64| ((n as f64 * f).round() as usize).max(least(f));
-    let test = wanted(fractions[2]).min(n.saturating_sub(1));
+    // One is kept for training, then one for test, then one for validation.
+    let spare = n.saturating_sub(1);
+    let test = wanted(fractions[2]).min(spare.saturating_sub(least(fractions[1])).max(spare.min(1)));
     let val = wanted(fractions[1]).min(n.saturating_sub(1 + test));
     let train = n - val - test;
     let part = |i: usize| match i {
@@ -307,7 +329,10 @@ fn walk(at: &Path, rest: &[String], subject: Option<&str>, found: &mut BTreeSet<
         return walk(&at.join(part.replace("{subject}", s)), deeper, subject, found);
     }
     if !at.is_dir() {
-        return Err(Error::input(format!("the pattern's folder {} does not exist; check the path", at.display())));
+        return Err(Error::input(format!(
+            "the pattern's folder {} does not exist; check the path",
+            at.display()
+        )));
     }
     for entry in fs::read_dir(at).map_err(Error::io("read", at))? {
         let entry = entry.map_err(Error::io("read", at))?;
@@ -326,5 +351,9 @@ fn matched(part: &str, name: &str) -> Option<String> {
     // The longest that fits; a second occurrence must repeat the first.
     let ends = body.char_indices().map(|(i, c)| i + c.len_utf8());
     let ends: Vec<usize> = ends.collect();
-    ends.into_iter().rev().map(|end| &body[..end]).find(|s| part.replace("{subject}", s) == name).map(str::to_string)
+    ends.into_iter()
+        .rev()
+        .map(|end| &body[..end])
+        .find(|s| part.replace("{subject}", s) == name)
+        .map(str::to_string)
 }

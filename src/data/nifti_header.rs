@@ -109,7 +109,9 @@ impl Header {
             raw.resize(V2, 0);
             fill(path, stream, &mut raw[V1..])?;
             Fields::two(&raw, endian).ok_or_else(|| {
-                Error::input(format!("{p} has no valid NIfTI-2 signature; convert it again with a current tool"))
+                Error::input(format!(
+                    "{p} has no valid NIfTI-2 signature; convert it again with a current tool"
+                ))
             })?
         };
         Header::from_fields(path, raw, endian, fields)
@@ -123,7 +125,8 @@ impl Header {
         e.write(&mut raw, 0, (V1 as i32).to_le_bytes());
         raw[38] = b'r';
         raw[123] = 2; // mm
-        let straight = (0..3).all(|r| (0..3).all(|c| r == c || affine.0[r][c] == 0.0) && affine.0[r][r] > 0.0);
+        let straight =
+            (0..3).all(|r| (0..3).all(|c| r == c || affine.0[r][c] == 0.0) && affine.0[r][r] > 0.0);
         e.write(&mut raw, 76, 1f32.to_le_bytes());
         for (a, s) in affine.spacing().iter().enumerate() {
             e.write(&mut raw, 80 + 4 * a, (*s as f32).to_le_bytes());
@@ -164,7 +167,13 @@ impl Header {
 
     /// Header bytes of a single-file image on the same grid with other voxels: everything is kept but the number of
     /// frames, the number type, the scaling, the display range, the intent and the voxel offset.
-    pub(super) fn patched(&self, frames: usize, stored: NiftiType, slope: f64, inter: f64) -> Result<Vec<u8>> {
+    pub(super) fn patched(
+        &self,
+        frames: usize,
+        stored: NiftiType,
+        slope: f64,
+        inter: f64,
+    ) -> Result<Vec<u8>> {
         patch(self.raw.clone(), self.endian, self.dims(), frames, stored, slope, inter)
     }
 
@@ -198,7 +207,8 @@ impl Header {
             ))
         })?;
         // nibabel: a slope of zero or a non-finite one means "no scaling".
-        let (slope, inter) = if f.slope == 0.0 || !f.slope.is_finite() { (1.0, 0.0) } else { (f.slope, f.inter) };
+        let (slope, inter) =
+            if f.slope == 0.0 || !f.slope.is_finite() { (1.0, 0.0) } else { (f.slope, f.inter) };
         if !inter.is_finite() {
             return Err(Error::input(format!(
                 "{p} has a valid scl_slope {slope} with the invalid scl_inter {inter}; set scl_inter to 0 in the header"
@@ -271,7 +281,9 @@ impl Fields {
     fn one(raw: &[u8], endian: Endian) -> Option<Fields> {
         let h = NiftiHeader::from_reader(raw).ok()?;
         // The crate guesses the byte order from dim[0]; a file in which that contradicts sizeof_hdr is damaged.
-        if h.sizeof_hdr != V1 as i32 || (h.endianness == nifti::Endianness::Little) != (endian == Endian::Little) {
+        if h.sizeof_hdr != V1 as i32
+            || (h.endianness == nifti::Endianness::Little) != (endian == Endian::Little)
+        {
             return None;
         }
         let wide = |v: [f32; 4]| v.map(f64::from);
@@ -351,10 +363,9 @@ fn fill(path: &Path, stream: &mut impl Read, buf: &mut [u8]) -> Result<()> {
             "{} ends inside its header; the copy is incomplete or it is no NIfTI file, fetch it again",
             path.display()
         )),
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => Error::input(format!(
-            "{} is damaged ({e}); fetch or compress it again",
-            path.display()
-        )),
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => {
+            Error::input(format!("{} is damaged ({e}); fetch or compress it again", path.display()))
+        }
         _ => Error::io("read", path)(e),
     })
 }
@@ -374,7 +385,9 @@ fn patch(
     if raw.len() == V1 {
         for (a, d) in dim.iter().enumerate() {
             let d = i16::try_from(*d).map_err(|_| {
-                Error::input(format!("an extent of {d} does not fit NIfTI-1 (32767 at most); crop the volume"))
+                Error::input(format!(
+                    "an extent of {d} does not fit NIfTI-1 (32767 at most); crop the volume"
+                ))
             })?;
             e.write(&mut raw, 40 + 2 * a, d.to_le_bytes());
         }

@@ -107,7 +107,8 @@ impl Volume {
                 )));
             }
         };
-        let damaged = || Error::input(format!("{p} claims an impossible size; the file is damaged, fetch it again"));
+        let damaged =
+            || Error::input(format!("{p} claims an impossible size; the file is damaged, fetch it again"));
         let dims = header.dims();
         let per_frame = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(damaged)?;
         let size = header.voxel_bytes();
@@ -116,9 +117,12 @@ impl Volume {
         let wanted = frame_bytes.checked_mul(count).ok_or_else(damaged)?;
 
         let reading = |e: io::Error| match e.kind() {
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Error::input(
-                format!("{} is truncated or damaged ({e}); fetch or compress it again", voxel_file.display()),
-            ),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Error::input(format!(
+                    "{} is truncated or damaged ({e}); fetch or compress it again",
+                    voxel_file.display()
+                ))
+            }
             _ => Error::io("read", &voxel_file)(e),
         };
         io::copy(&mut (&mut stream).take(skip), &mut io::sink()).map_err(reading)?;
@@ -277,7 +281,10 @@ fn sibling(path: &Path, from: &str, to: &str) -> Option<PathBuf> {
 /// The file's content, unpacked where it begins with gzip's signature.
 fn decompressed(path: &Path) -> Result<Box<dyn Read>> {
     if path.is_dir() {
-        return Err(Error::input(format!("{} is a folder, not a NIfTI file; name the file itself", path.display())));
+        return Err(Error::input(format!(
+            "{} is a folder, not a NIfTI file; name the file itself",
+            path.display()
+        )));
     }
     let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::io("read", path))?);
     let gz = file.fill_buf().map_err(Error::io("read", path))?.starts_with(&[0x1f, 0x8b]);
@@ -293,9 +300,9 @@ fn refuse_types(path: &Path, stored: NiftiType) -> Result<()> {
         NiftiType::Rgb24 | NiftiType::Rgba32 => Err(Error::input(format!(
             "{p} holds colours (RGB), not intensities; save one channel or the grey value as a real image first"
         ))),
-        NiftiType::Float128 => {
-            Err(Error::input(format!("{p} holds 128-bit floats, which are not portable; save it as float32 first")))
-        }
+        NiftiType::Float128 => Err(Error::input(format!(
+            "{p} holds 128-bit floats, which are not portable; save it as float32 first"
+        ))),
         _ => Ok(()),
     }
 }
@@ -309,8 +316,12 @@ fn decode(bytes: &[u8], header: &Header) -> Vec<f32> {
             let whole = bytes.chunks_exact(N);
             let scaled = |v: $t| (v as f64 * slope + inter) as f32;
             match header.endian {
-                Endian::Little => whole.map(|c| scaled(<$t>::from_le_bytes(std::array::from_fn(|i| c[i])))).collect(),
-                Endian::Big => whole.map(|c| scaled(<$t>::from_be_bytes(std::array::from_fn(|i| c[i])))).collect(),
+                Endian::Little => {
+                    whole.map(|c| scaled(<$t>::from_le_bytes(std::array::from_fn(|i| c[i])))).collect()
+                }
+                Endian::Big => {
+                    whole.map(|c| scaled(<$t>::from_be_bytes(std::array::from_fn(|i| c[i])))).collect()
+                }
             }
         }};
     }

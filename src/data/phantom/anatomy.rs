@@ -135,8 +135,12 @@ impl Head {
         let shift = [rng.range(-3.0, 3.0) as f32, rng.range(-3.0, 3.0) as f32, rng.range(-4.0, 2.0) as f32];
         let warp = [0, 1, 2].map(|_| Waves::new(rng, 4, 90.0, 200.0));
         let side = if rng.uniform() < 0.5 { -1.0 } else { 1.0 };
-        let regions: [P3; 4] =
-            [[48.0 * side, -8.0, -20.0], [40.0 * side, -50.0, 38.0], [34.0 * side, 48.0, 24.0], [0.0, -48.0, 34.0]];
+        let regions: [P3; 4] = [
+            [48.0 * side, -8.0, -20.0],
+            [40.0 * side, -50.0, 38.0],
+            [34.0 * side, 48.0, 24.0],
+            [0.0, -48.0, 34.0],
+        ];
         let region = regions[rng.below(4)];
         let deficit = (Ellipsoid::new(region, [30.0, 32.0, 30.0]), rng.range(0.25, 0.4) as f32);
         let head = Head {
@@ -308,7 +312,8 @@ impl Head {
             let level = level.max(0.6).powf(0.8);
             let (v, slope) = self.folds.with_slope(c.map(|x| x / level));
             let reach = 15.0 + 4.5 * self.depth.at(p);
-            let beside = (v.abs() / (slope + 0.03) - self.sulcus_mm * step(reach + 4.0, 0.0, depth)).max(-1.0);
+            let beside =
+                (v.abs() / (slope + 0.03) - self.sulcus_mm * step(reach + 4.0, 0.0, depth)).max(-1.0);
             let below = (depth - reach).max(0.0);
             d = d.min(if below > 0.0 { beside.max(0.0).hypot(below) } else { beside });
         }

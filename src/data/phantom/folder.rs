@@ -80,7 +80,10 @@ pub fn ensure(config: &PhantomConfig) -> Result<Phantom> {
     }
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).ok_or_else(|| {
-        Error::input(format!("phantom: {} is no folder name; set `dir` to a folder to create", folder.display()))
+        Error::input(format!(
+            "phantom: {} is no folder name; set `dir` to a folder to create",
+            folder.display()
+        ))
     })?;
     fsio::create_dir(parent)?;
     remove_leftovers(parent, &name);
@@ -114,14 +117,19 @@ fn existing(folder: &Path, config: &PhantomConfig) -> Result<Option<Phantom>> {
     if !marker.is_file() {
         let taken = folder.exists() && !fs::read_dir(folder).is_ok_and(|mut d| d.next().is_none());
         return if taken {
-            Err(Error::input(format!("phantom: {p} exists and is not a phantom; set `dir` to another folder")))
+            Err(Error::input(format!(
+                "phantom: {p} exists and is not a phantom; set `dir` to another folder"
+            )))
         } else {
             Ok(None)
         };
     }
     let text = fs::read_to_string(&marker).map_err(Error::io("read", &marker))?;
     let summary: Summary = serde_json::from_str(&text).map_err(|e| {
-        Error::input(format!("{} is damaged ({e}); delete {p} to have the phantom made again", marker.display()))
+        Error::input(format!(
+            "{} is damaged ({e}); delete {p} to have the phantom made again",
+            marker.display()
+        ))
     })?;
     if summary.hash != hash(config) {
         return Err(Error::input(format!(
@@ -142,8 +150,9 @@ fn difference(there: &PhantomConfig, asked: &PhantomConfig) -> String {
     let value = |c: &PhantomConfig| serde_json::to_value(c).unwrap_or_default();
     let (a, b) = (value(there), value(asked));
     let keys = a.as_object().into_iter().flatten().filter(|(k, v)| b.get(k.as_str()) != Some(v));
-    let list: Vec<String> =
-        keys.map(|(k, v)| format!("{k}: {v} there, {} asked", b.get(k).unwrap_or(&serde_json::Value::Null))).collect();
+    let list: Vec<String> = keys
+        .map(|(k, v)| format!("{k}: {v} there, {} asked", b.get(k).unwrap_or(&serde_json::Value::Null)))
+        .collect();
     if list.is_empty() { "another version of the generator".into() } else { list.join("; ") }
 }
 
@@ -163,7 +172,8 @@ fn remove_leftovers(parent: &Path, name: &str) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
         let Some(pid) = file.strip_prefix(&prefix).and_then(|p| p.parse::<u32>().ok()) else { continue };
-        if pid == std::process::id() || (Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists())
+        if pid == std::process::id()
+            || (Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists())
         {
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -217,8 +227,9 @@ fn generate(folder: &Path, config: &PhantomConfig) -> Result<Summary> {
         oracle_psnr_test: 20.0 * (PET_RANGE / oracle.max(1e-9)).log10(),
         subjects,
     };
-    let text = serde_json::to_string_pretty(&summary)
-        .map_err(|e| Error::input(format!("phantom: its settings cannot be written as JSON ({e}); use finite numbers")))?;
+    let text = serde_json::to_string_pretty(&summary).map_err(|e| {
+        Error::input(format!("phantom: its settings cannot be written as JSON ({e}); use finite numbers"))
+    })?;
     write("phantom.json", &text)?;
     Ok(summary)
 }

@@ -92,7 +92,8 @@ impl PhantomConfig {
         if !(0.2..=20.0).contains(&self.spacing) {
             return wrong("spacing", self.spacing.to_string(), "0.2 to 20 mm");
         }
-        let shares = [("tumours", self.tumours), ("hypometabolism", self.hypometabolism), ("mr_noise", self.mr_noise)];
+        let shares =
+            [("tumours", self.tumours), ("hypometabolism", self.hypometabolism), ("mr_noise", self.mr_noise)];
         for (key, v) in shares.into_iter().chain([("bias", self.bias)]) {
             if !(0.0..=1.0).contains(&v) {
                 return wrong(key, v.to_string(), "0 to 1");

@@ -28,7 +28,8 @@ pub fn bias(image: &mut [f32], dims: [usize; 3], spacing: [f64; 3], depth: f64, 
     let tables: Vec<[Vec<f32>; 3]> = (0..TERMS)
         .map(|_| {
             [0, 1, 2].map(|a| {
-                let (k, phase) = (std::f64::consts::TAU / rng.range(200.0, 500.0), rng.range(0.0, 6.28));
+                let (k, phase) =
+                    (std::f64::consts::TAU / rng.range(200.0, 500.0), rng.range(0.0, std::f64::consts::TAU));
                 (0..dims[a]).map(|i| (k * i as f64 * spacing[a] + phase).cos() as f32).collect()
             })
         })

@@ -1,9 +1,9 @@
 //! One subject: anatomy sampled on the grid, then every scanner's view of it.
 
+use super::PhantomConfig;
 use super::anatomy::Head;
 use super::scanner;
 use super::tissue::{ALL, COUNT, Field, Sequence, Tissue};
-use super::PhantomConfig;
 use crate::data::affine::Affine;
 use crate::rng::Philox;
 use rayon::prelude::*;
@@ -84,7 +84,8 @@ pub fn simulate(config: &PhantomConfig, index: usize) -> Subject {
         let mut image: Vec<f32> =
             mixes.iter().map(|m| m.share.iter().zip(&signal).map(|(s, v)| s * v).sum()).collect();
         let field = if let Sequence::Mprage(f) = sequence { Some(f) } else { None };
-        let (_, noise, bias) = MPRAGE.into_iter().find(|m| Some(m.0) == field).unwrap_or((Field::T3, 1.0, 1.0));
+        let (_, noise, bias) =
+            MPRAGE.into_iter().find(|m| Some(m.0) == field).unwrap_or((Field::T3, 1.0, 1.0));
         if field == Some(Field::T3) {
             scanner::crop_k_space(&mut image, dims, K_SPACE);
         }
@@ -122,10 +123,13 @@ fn tumour_label(share: &[f32; COUNT]) -> f32 {
     if parts.iter().map(|(t, _)| share[*t as usize]).sum::<f32>() < 0.5 {
         return 0.0;
     }
-    parts.iter().fold((0.0, 0.0), |best, (t, label)| {
-        let s = share[*t as usize];
-        if s > best.0 { (s, *label) } else { best }
-    }).1
+    parts
+        .iter()
+        .fold((0.0, 0.0), |best, (t, label)| {
+            let s = share[*t as usize];
+            if s > best.0 { (s, *label) } else { best }
+        })
+        .1
 }
 
 /// Whether a subject is among the share that has a property. Any run of subjects has about its share (systematic

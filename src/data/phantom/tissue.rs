@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn contrasts_are_those_of_the_reference() {
         use Tissue::*;
-        let close = |got: f64, want: f64, within: f64| assert!((got - want).abs() < within, "{got} is not {want}");
+        let close =
+            |got: f64, want: f64, within: f64| assert!((got - want).abs() < within, "{got} is not {want}");
         close(ratio(Sequence::T1Contrast, Enhancing, White), 1.39, 0.01);
         close(ratio(Sequence::Flair, Edema, White), 1.66, 0.01);
         close(ratio(Sequence::Flair, Necrosis, White), 1.01, 0.02);

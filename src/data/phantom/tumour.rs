@@ -38,7 +38,8 @@ impl Tumour {
     pub fn pull(&self, p: P3) -> P3 {
         let d = sub(p, self.body.centre);
         let level = self.body.level(p);
-        let strength = self.push * level * (-0.5 * level * level).exp() / (self.body.semi[0] * level.max(0.05));
+        let strength =
+            self.push * level * (-0.5 * level * level).exp() / (self.body.semi[0] * level.max(0.05));
         [0, 1, 2].map(|a| p[a] - d[a] * strength)
     }
 
