@@ -136,6 +136,13 @@ fn a_small_canvas_crops_the_middle_and_keeps_the_geometry() {
     let kept = out.voxels.iter().zip(&file.voxels).filter(|(a, b)| a == b).count();
     assert_eq!(kept, 4 * 3 * 4);
     assert!(out.voxels.iter().zip(&file.voxels).all(|(a, b)| a == b || *a == -1.0));
+    // To predict, the canvas grows.
+    assert!(case.is_cropped());
+    let whole = case.uncropped(4);
+    assert_eq!((whole.is_cropped(), whole.input_shape), (false, [4, 8, 8, 1]));
+    let out = whole.assemble(whole.target.as_ref().unwrap()).unwrap().remove(0);
+    assert_eq!(out.voxels, file.voxels);
+    assert_eq!(whole.uncropped(16).input_shape, [4, 8, 8, 1]);
 }
 
 /// The memory limit changes nothing but time.
