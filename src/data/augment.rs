@@ -111,7 +111,7 @@ mod tests {
             Drawn { flip: false, warp: Some([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]), gain: 1.0, noise: 0.0 };
         let mut v: Vec<f32> = (0..9).map(|i| i as f32).collect();
         quarter.geometry(&mut v, [3, 3, 1], Interpolation::Linear);
-        assert_eq!(v, [2.0, 5.0, 8.0, 1.0, 4.0, 7.0, 0.0, 3.0, 6.0]);
+        assert_eq!(v, [6.0, 3.0, 0.0, 7.0, 4.0, 1.0, 8.0, 5.0, 2.0]);
         let all = Augment { rotate: 30.0, zoom: 0.2, shift: 2.0, ..Augment::NONE };
         let mut labels: Vec<f32> = (0..100).map(|i| if i % 7 == 0 { 4.0 } else { 0.0 }).collect();
         Drawn::new(&all, &mut Philox::new(1, 1)).geometry(&mut labels, [10, 10, 1], Interpolation::Nearest);

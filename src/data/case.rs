@@ -284,6 +284,23 @@ impl Case {
         }
     }
 
+    /// Whether the canvas is smaller than the slices, so that a margin of the image is not seen.
+    pub fn is_cropped(&self) -> bool {
+        let size = self.plane.slice_shape(self.data.dims);
+        (0..2).any(|a| size[a] > self.fit.canvas[a])
+    }
+
+    /// The same case on a canvas that holds whole slices, `multiple` dividing its height and width; the case itself if
+    /// nothing is cropped. To predict from images that are larger than those of the training.
+    pub fn uncropped(self, multiple: usize) -> Case {
+        if !self.is_cropped() {
+            return self;
+        }
+        let size = self.plane.slice_shape(self.data.dims);
+        let canvas = [0, 1].map(|a| self.fit.canvas[a].max(size[a]).next_multiple_of(multiple.max(1)));
+        Case::cut(self.data, self.plane, &DataFit { canvas, ..self.fit })
+    }
+
     /// The known target in its own units and the input's geometry; `None` if it is unknown.
     pub fn target_volume(&self, channel: usize) -> Option<Volume> {
         let c = self.data.target.get(channel)?;

@@ -2,7 +2,7 @@
 
 use super::manifest::{Manifest, check_fractions};
 use super::nifti_io::{Frame, LoadOptions, NanPolicy};
-use super::normalise::Normalisation;
+use super::normalise::{self, Normalisation};
 use super::orient::Plane;
 use super::phantom::{self, PhantomConfig};
 use crate::error::{Error, Result};
@@ -38,8 +38,10 @@ pub struct DataConfig {
     /// in the first input above a tenth of the way from its 1st to its 99th percentile. 0 keeps all.
     pub min_foreground: f64,
     /// Intensities of the inputs (default: percentiles 0.5 and 99.5 of each volume).
+    #[serde(deserialize_with = "normalise::for_input")]
     pub normalise_input: Normalisation,
     /// Intensities of the targets (default: minimum and percentile 99.9 of the training split).
+    #[serde(deserialize_with = "normalise::for_target")]
     pub normalise_target: Normalisation,
     /// Shares of the subjects in train, val, test where no `split` column says it (default 0.7, 0.1, 0.2).
     pub split: [f64; 3],

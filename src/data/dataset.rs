@@ -76,7 +76,7 @@ impl Dataset {
             slices_in_all: 0,
             fit,
             need_target: options.need_target,
-            cache: Cache::new(config.cache_mb << 20),
+            cache: Cache::new(config.cache_mb.saturating_mul(1 << 20)),
             entries,
         };
         let foreground: Vec<([usize; 3], Vec<f64>)> = (0..set.entries.len())
@@ -169,7 +169,7 @@ impl Dataset {
         &self.entries[index].id
     }
 
-    /// A whole case: all its slices, also those that training skips.
+    /// A whole case: all its slices, also those that training skips, on the canvas ([`Case::uncropped`] for a larger one).
     pub fn case(&self, index: usize) -> Result<Case> {
         Ok(Case::cut(self.case_data(index)?, self.config.plane, &self.fit))
     }
