@@ -301,6 +301,8 @@ unsafe fn tile<T: Real, V: Vector<T>, const M: usize, const NV: usize, const RS:
     }
 }
 
+/// Transposes element by element; `fill` columns of the target are written, with zeros behind the last source row.
+///
 /// # Safety
 /// See [`pack_right_transposed`].
 #[inline(always)]
@@ -311,6 +313,7 @@ unsafe fn transpose_any<T: Real>(
     stride: usize,
     dst: *mut T,
     width: usize,
+    fill: usize,
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -318,11 +321,25 @@ unsafe fn transpose_any<T: Real>(
             for r in 0..rows {
                 *dst.add(c * width + r) = *src.add(r * stride + c);
             }
-            for r in rows..width {
+            for r in rows..fill {
                 *dst.add(c * width + r) = T::zero();
             }
         }
     }
+}
+
+/// # Safety
+/// See [`pack_right_transposed`].
+unsafe fn transpose_whole<T: Real>(
+    rows: usize,
+    cols: usize,
+    src: *const T,
+    stride: usize,
+    dst: *mut T,
+    width: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe { transpose_any(rows, cols, src, stride, dst, width, width) }
 }
 
 macro_rules! instruction_set {
@@ -376,15 +393,81 @@ macro_rules! instruction_set {
     };
 }
 
+/// Transposes by square blocks of one register's width, each in registers: at stage `s` every pair of rows `s` apart
+/// swaps its off-diagonal blocks of `s` columns. What does not fill a block goes element by element.
+macro_rules! transpose {
+    ($name:ident, $t:ty, $lanes:literal, $vector:ty, $index:ty, $load_index:ident, $select:ident) => {
+        /// # Safety
+        /// See [`pack_right_transposed`]; the processor has AVX-512.
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $name(rows: usize, cols: usize, src: *const $t, stride: usize, dst: *mut $t, width: usize) {
+            const L: usize = $lanes;
+            // SAFETY: the caller's.
+            unsafe {
+                let mut choice = [[[0 as $index; L]; 2]; L.ilog2() as usize];
+                for (stage, [low, high]) in choice.iter_mut().enumerate() {
+                    let s = 1 << stage;
+                    for l in 0..L {
+                        low[l] = (if l & s == 0 { l } else { L + l - s }) as $index;
+                        high[l] = (if l & s == 0 { l + s } else { L + l }) as $index;
+                    }
+                }
+                let full = cols / L * L;
+                for r in (0..rows / L * L).step_by(L) {
+                    for c in (0..full).step_by(L) {
+                        let mut block = [<$vector as Vector<$t>>::zero(); L];
+                        for (i, row) in block.iter_mut().enumerate() {
+                            *row = <$vector as Vector<$t>>::load(src.add((r + i) * stride + c));
+                        }
+                        for (stage, [low, high]) in choice.iter().enumerate() {
+                            let s = 1 << stage;
+                            let (low, high) =
+                                ($load_index(low.as_ptr().cast()), $load_index(high.as_ptr().cast()));
+                            for i in 0..L {
+                                if i & s == 0 {
+                                    let (a, b) = (block[i], block[i + s]);
+                                    block[i] = $select(a, low, b);
+                                    block[i + s] = $select(a, high, b);
+                                }
+                            }
+                        }
+                        for (i, row) in block.iter().enumerate() {
+                            row.store(dst.add((c + i) * width + r));
+                        }
+                    }
+                    if full < cols {
+                        transpose_any(
+                            L,
+                            cols - full,
+                            src.add(r * stride + full),
+                            stride,
+                            dst.add(full * width + r),
+                            width,
+                            L,
+                        );
+                    }
+                }
+                let r = rows / L * L;
+                if r < width {
+                    transpose_any(rows - r, cols, src.add(r * stride), stride, dst.add(r), width, width - r);
+                }
+            }
+        }
+    };
+}
+transpose!(transpose_f32, f32, 16, __m512, i32, _mm512_loadu_si512, _mm512_permutex2var_ps);
+transpose!(transpose_f64, f64, 8, __m512d, i64, _mm512_loadu_si512, _mm512_permutex2var_pd);
+
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m256, __m256d, __m512, __m512d};
+use std::arch::x86_64::*;
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx512_f32, [target_feature(enable = "avx512f")], f32, __m512, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], transpose_any::<f32>);
+instruction_set!(avx512_f32, [target_feature(enable = "avx512f")], f32, __m512, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], transpose_f32);
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx512_f64, [target_feature(enable = "avx512f")], f64, __m512d, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], transpose_any::<f64>);
+instruction_set!(avx512_f64, [target_feature(enable = "avx512f")], f64, __m512d, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], transpose_f64);
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx2_f32, [target_feature(enable = "avx2,fma")], f32, __m256, 6, [1 2 3 4 5 6], transpose_any::<f32>);
+instruction_set!(avx2_f32, [target_feature(enable = "avx2,fma")], f32, __m256, 6, [1 2 3 4 5 6], transpose_whole::<f32>);
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx2_f64, [target_feature(enable = "avx2,fma")], f64, __m256d, 6, [1 2 3 4 5 6], transpose_any::<f64>);
-instruction_set!(portable_f32, [], f32, Portable<f32>, 6, [1 2 3 4 5 6], transpose_any::<f32>);
-instruction_set!(portable_f64, [], f64, Portable<f64>, 6, [1 2 3 4 5 6], transpose_any::<f64>);
+instruction_set!(avx2_f64, [target_feature(enable = "avx2,fma")], f64, __m256d, 6, [1 2 3 4 5 6], transpose_whole::<f64>);
+instruction_set!(portable_f32, [], f32, Portable<f32>, 6, [1 2 3 4 5 6], transpose_whole::<f32>);
+instruction_set!(portable_f64, [], f64, Portable<f64>, 6, [1 2 3 4 5 6], transpose_whole::<f64>);
