@@ -12,7 +12,7 @@ use super::simd::{Portable, Vector};
 use crate::dtype::{DType, Real};
 
 /// Largest depth of [`Left::Rows`].
-pub const ROW_DEPTH: usize = 512;
+pub const ROW_DEPTH: usize = 256;
 
 /// Elements between rows of [`Left::Rows`]: an odd number of cache lines, lest all rows of a tile fall in one set of
 /// the cache; a constant, so that the kernel's addresses are.
@@ -149,13 +149,12 @@ fn pack<T: Real>(
     src: &[T],
     stride: usize,
 ) {
-    for (panel, dst) in dst.chunks_exact_mut(depth * width).take(n.div_ceil(width)).enumerate() {
-        let col = panel * width;
-        let cols = width.min(n - col);
-        for (r, dst) in dst.chunks_exact_mut(width).skip(at).take(rows).enumerate() {
-            let src = &src[r * stride + col..][..cols];
-            copy_short(&mut dst[..cols], src);
-            dst[cols..].fill(T::zero());
+    // Row by row: a source row is read once and from end to end, whatever the distance to the next.
+    for r in 0..rows {
+        for (panel, src) in src[r * stride..][..n].chunks(width).enumerate() {
+            let dst = &mut dst[(panel * depth + at + r) * width..][..width];
+            copy_short(&mut dst[..src.len()], src);
+            dst[src.len()..].fill(T::zero());
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::ops::conv::geometry::ConvGeometry;
 use std::ops::Range;
 
 /// Pixels of a block: their gathered rows and the weights they meet fill about half of the second-level cache.
-const PIXELS: usize = 192;
+const PIXELS: usize = 384;
 
 /// `y = conv(x, w)`.
 pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], y: &mut [T]) {
@@ -66,8 +66,13 @@ struct Source<'a, T> {
 
 /// How the output, `pixels` x (`groups` x `n`), is cut.
 fn cuts(pixels: usize, groups: usize, n: usize, classes: usize, _depth: usize) -> (Cut, Cut) {
-    let per_block = PIXELS * classes;
+    let per_block = even(pixels, PIXELS * classes);
     (Cut::whole(pixels, per_block.max(1)), Cut { parts: groups, part: n, chunk: n.clamp(1, 128) })
+}
+
+/// The length of pieces of equal share, at most `most` long.
+fn even(len: usize, most: usize) -> usize {
+    len.div_ceil(len.div_ceil(most).max(1))
 }
 
 /// One block of the output: those of its pixels that belong to the gather. `weights` lays out the right operand for
