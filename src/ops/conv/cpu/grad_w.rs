@@ -1,6 +1,6 @@
 //! The weight gradient: output gradients, transposed, times gathered inputs, summed over the pixels.
 
-use super::Gather;
+use super::{Gather, narrow};
 use crate::device::cpu::blocks::{self, BlockMut, Cut};
 use crate::device::cpu::tile::{self, Left};
 use crate::device::cpu::{parallel, scratch};
@@ -18,18 +18,38 @@ const COLUMNS: usize = 256;
 /// Rows of a block: output channels.
 const ROWS: usize = 140;
 
+/// Slices of the pixels that are summed separately, at most.
+const SLICES: usize = 16;
+
 /// `dw` of the convolution.
 pub(super) fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    let pixels = g.n * g.out_pixels();
-    let slices = slices(g, pixels);
-    if slices == 1 {
-        return slice(g, x, dy, 0..pixels, dw);
+    if narrow::grad_w_pays(g) {
+        let pixels = g.n * g.in_pixels();
+        return sliced(pixels, pixels.div_ceil(PIXELS).min(SLICES), dw, |pixels, dw| {
+            narrow::grad_w(g, x, dy, pixels, dw)
+        });
     }
-    // Small weights and many pixels: sums over slices of the pixels, added up in order.
+    let pixels = g.n * g.out_pixels();
+    let (rows, cols) = cuts(g);
+    let enough = rows.count() * cols.count() >= 8;
+    let slices = if enough { 1 } else { (pixels / (4 * PIXELS)).min(SLICES) };
+    sliced(pixels, slices, dw, |pixels, dw| slice(g, x, dy, pixels, dw));
+}
+
+/// Sums over up to `slices` slices of the pixels, added up in order: for small weights and many pixels.
+fn sliced<T: Real>(
+    pixels: usize,
+    slices: usize,
+    dw: &mut [T],
+    f: impl Fn(Range<usize>, &mut [T]) + Sync + Send,
+) {
+    if slices <= 1 || dw.is_empty() {
+        return f(0..pixels, dw);
+    }
     let len = dw.len();
     scratch::numbers(slices * len, |partial: &mut [T]| {
         partial.par_chunks_mut(len).enumerate().for_each(|(i, partial)| {
-            slice(g, x, dy, i * pixels / slices..(i + 1) * pixels / slices, partial);
+            f(i * pixels / slices..(i + 1) * pixels / slices, partial);
         });
         let partial = &*partial;
         parallel::for_chunks(dw, 4096, |start, dw| {
@@ -42,12 +62,6 @@ pub(super) fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T])
             }
         });
     });
-}
-
-/// Slices of the pixels that are summed separately.
-fn slices(g: &ConvGeometry, pixels: usize) -> usize {
-    let (rows, cols) = cuts(g);
-    if rows.count() * cols.count() >= 8 { 1 } else { (pixels / (4 * PIXELS)).clamp(1, 16) }
 }
 
 fn cuts(g: &ConvGeometry) -> (Cut, Cut) {

@@ -39,8 +39,7 @@ pub(super) fn grad_x<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], dx: &mut [T])
     blocks::for_grid(dx, rows, cols, |row, col, mut out| {
         let (group, n) = (col / c, out.cols());
         for class in 0..classes {
-            let [_, h, w_] = g.stride;
-            let gather = Gather::backward(g, [class / (h * w_), class / w_ % h, class % w_]);
+            let gather = Gather::class(g, class);
             let weights = |dst: &mut [T], range: Range<usize>, channels: Range<usize>| {
                 let depth = range.len() * channels.len();
                 for (i, j) in range.enumerate() {
