@@ -123,7 +123,7 @@ pub fn pack_right<T: Real>(
     src: &[T],
     stride: usize,
 ) {
-    pack(panel_width::<T>(), dst, depth, at, rows, n, src, stride);
+    (kernels::<T>().pack_right)(dst, depth, at, rows, n, src, stride);
 }
 
 /// As [`pack_right`], to the panels of a left operand: element `j` of a source row belongs to row `j` of the operand.
@@ -136,11 +136,16 @@ pub fn pack_left<T: Real>(
     src: &[T],
     stride: usize,
 ) {
-    pack(panel_rows::<T>(), dst, depth, at, rows, n, src, stride);
+    (kernels::<T>().pack_left)(dst, depth, at, rows, n, src, stride);
 }
 
-fn pack<T: Real>(
-    width: usize,
+/// Copies `run` to the columns from `col` on of depth `at` of a right operand of depth `depth`.
+pub fn put_right<T: Real>(dst: &mut [T], depth: usize, at: usize, col: usize, run: &[T]) {
+    (kernels::<T>().put_right)(dst, depth, at, col, run);
+}
+
+#[inline(always)]
+fn pack<T: Real, const WIDTH: usize>(
     dst: &mut [T],
     depth: usize,
     at: usize,
@@ -154,11 +159,30 @@ fn pack<T: Real>(
         if let Some(ahead) = src.get((r + AHEAD) * stride..(r + AHEAD) * stride + n) {
             prefetch(ahead);
         }
-        for (panel, src) in src[r * stride..][..n].chunks(width).enumerate() {
-            let dst = &mut dst[(panel * depth + at + r) * width..][..width];
-            copy_short(&mut dst[..src.len()], src);
-            dst[src.len()..].fill(T::zero());
+        let (full, rest) = src[r * stride..][..n].as_chunks::<WIDTH>();
+        for (panel, src) in full.iter().enumerate() {
+            dst[(panel * depth + at + r) * WIDTH..][..WIDTH].copy_from_slice(src);
         }
+        if !rest.is_empty() {
+            let dst = &mut dst[(full.len() * depth + at + r) * WIDTH..][..WIDTH];
+            copy_short(&mut dst[..rest.len()], rest);
+            dst[rest.len()..].fill(T::zero());
+        }
+    }
+}
+
+#[inline(always)]
+fn put<T: Real, const WIDTH: usize>(dst: &mut [T], depth: usize, at: usize, mut col: usize, mut run: &[T]) {
+    while !run.is_empty() {
+        let dst = &mut dst[(col / WIDTH * depth + at) * WIDTH..][..WIDTH];
+        let here = (WIDTH - col % WIDTH).min(run.len());
+        if here == WIDTH {
+            dst.copy_from_slice(&run[..WIDTH]);
+        } else {
+            copy_short(&mut dst[col % WIDTH..][..here], &run[..here]);
+        }
+        run = &run[here..];
+        col += here;
     }
 }
 
@@ -226,6 +250,9 @@ type Kernel<T> = unsafe fn(usize, usize, *const T, *const T, &[*mut T; MAX_ROWS]
 /// `(source rows, source columns, source, its stride, target, its stride)`.
 type Transpose<T> = unsafe fn(usize, usize, *const T, usize, *mut T, usize);
 
+/// The arguments of [`pack_right`].
+type Pack<T> = fn(&mut [T], usize, usize, usize, usize, &[T], usize);
+
 /// The kernels of one instruction set.
 struct Kernels<T> {
     /// Columns of a right panel: two registers.
@@ -235,6 +262,9 @@ struct Kernels<T> {
     from_rows: Kernel<T>,
     from_panels: Kernel<T>,
     transpose: Transpose<T>,
+    pack_right: Pack<T>,
+    pack_left: Pack<T>,
+    put_right: fn(&mut [T], usize, usize, usize, &[T]),
 }
 
 /// The fastest kernels that this processor runs.
@@ -367,12 +397,42 @@ macro_rules! instruction_set {
             use super::*;
 
             pub(super) static KERNELS: Kernels<$t> = Kernels {
-                width: 2 * <$vector as Vector<$t>>::LANES,
+                width: WIDTH,
                 rows: $rows,
                 from_rows: dispatch::<ROW_STRIDE, 1>,
                 from_panels: dispatch::<1, $rows>,
                 transpose: $transpose,
+                // SAFETY: these kernels are chosen only where the processor has the instruction set.
+                pack_right: |dst, depth, at, rows, n, src, stride| unsafe {
+                    pack_in::<WIDTH>(dst, depth, at, rows, n, src, stride)
+                },
+                // SAFETY: as above.
+                pack_left: |dst, depth, at, rows, n, src, stride| unsafe {
+                    pack_in::<$rows>(dst, depth, at, rows, n, src, stride)
+                },
+                // SAFETY: as above.
+                put_right: |dst, depth, at, col, run| unsafe { put_in(dst, depth, at, col, run) },
             };
+
+            const WIDTH: usize = 2 * <$vector as Vector<$t>>::LANES;
+
+            $(#[$feature])?
+            unsafe fn pack_in<const W: usize>(
+                dst: &mut [$t],
+                depth: usize,
+                at: usize,
+                rows: usize,
+                n: usize,
+                src: &[$t],
+                stride: usize,
+            ) {
+                pack::<$t, W>(dst, depth, at, rows, n, src, stride);
+            }
+
+            $(#[$feature])?
+            unsafe fn put_in(dst: &mut [$t], depth: usize, at: usize, col: usize, run: &[$t]) {
+                put::<$t, WIDTH>(dst, depth, at, col, run);
+            }
 
             $(#[$feature])?
             unsafe fn one<const M: usize, const NV: usize, const RS: usize, const CS: usize>(

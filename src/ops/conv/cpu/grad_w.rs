@@ -114,8 +114,10 @@ fn block<T: Real>(
                         tile::pack_left(left, depth, 0, depth, m, &dy[first * g.k + row..], g.k);
                         clear_last_columns(right, depth, n, width);
                         gather.runs(&windows[..depth], taps.clone(), channels, |pixel, col, len, from| {
-                            let run = from.map(|from| &x[from..from + len]);
-                            put_in_panels(right, depth, width, pixel, col, len, run);
+                            match from {
+                                Some(from) => tile::put_right(right, depth, pixel, col, &x[from..from + len]),
+                                None => zero_in_panels(right, depth, width, pixel, col, len),
+                            }
                         });
                         let accumulate = first > pixels.start;
                         tile::multiply((m, n, depth), Left::Panels(left), right, out, None, accumulate);
@@ -134,28 +136,19 @@ fn clear_last_columns<T: Real>(right: &mut [T], depth: usize, n: usize, width: u
     }
 }
 
-/// Puts columns `col..col + len` of row `row` in the panels they belong to.
-#[inline]
-fn put_in_panels<T: Real>(
+/// Zeros columns `col..col + len` of row `row` in the panels they belong to.
+fn zero_in_panels<T: Real>(
     right: &mut [T],
     depth: usize,
     width: usize,
     row: usize,
     mut col: usize,
     len: usize,
-    mut run: Option<&[T]>,
 ) {
     let end = col + len;
     while col < end {
         let here = (width - col % width).min(end - col);
-        let dst = &mut right[(col / width * depth + row) * width + col % width..][..here];
-        match &mut run {
-            Some(run) => {
-                tile::copy_short(dst, &run[..here]);
-                *run = &run[here..];
-            }
-            None => dst.fill(T::zero()),
-        }
+        right[(col / width * depth + row) * width + col % width..][..here].fill(T::zero());
         col += here;
     }
 }

@@ -136,7 +136,8 @@ fn gather_rows<T: Real>(
     gather.runs(windows, taps, wanted, |row, col, len, from| {
         let dst = &mut left[row * ROW_STRIDE + col..][..len];
         match from {
-            Some(from) => tile::copy_short(dst, &source.data[from..from + len]),
+            Some(from) if len < 64 => tile::copy_short(dst, &source.data[from..from + len]),
+            Some(from) => dst.copy_from_slice(&source.data[from..from + len]),
             None => dst.fill(T::zero()),
         }
     });
