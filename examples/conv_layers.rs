@@ -1,6 +1,6 @@
 //! Times the CPU convolutions layer by layer, in all three directions, and sums them up for one training step.
 //!
-//!     cargo run --release --example conv_layers -- [pix2pix|cyclegan|dcgan|unet|unet3d] [threads] [repetitions]
+//!     cargo run --release --example conv_layers -- [pix2pix|cyclegan|dcgan|unet|unet3d] [threads] [repetitions] [name]
 //!
 //! Every figure is the minimum over the repetitions; with one thread it is processor time, so that other programs do not
 //! count, else wall-clock time. Before each call the operands are pushed out of the caches, as the
@@ -23,7 +23,7 @@ fn main() {
     let recipe = args.first().map_or("pix2pix", String::as_str);
     let number = |i: usize, default| args.get(i).map_or(default, |a| a.parse().expect("a number"));
     let (threads, repetitions): (usize, usize) = (number(1, 2), number(2, 7));
-    let layers = match recipe {
+    let mut layers = match recipe {
         "pix2pix" => pix2pix(),
         "cyclegan" => cyclegan(),
         "dcgan" => dcgan(),
@@ -31,6 +31,7 @@ fn main() {
         "unet3d" => unet(3, 1, 64, 32),
         other => panic!("no layers for {other}"),
     };
+    layers.retain(|layer| args.get(3).is_none_or(|name| layer.name.contains(name.as_str())));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
     pool.install(|| table(&layers, threads, repetitions));
 }

@@ -10,13 +10,13 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Pixels summed at once.
-const PIXELS: usize = 256;
+const PIXELS: usize = 160;
 
 /// Columns of a block: taps times channels.
 const COLUMNS: usize = 256;
 
 /// Rows of a block: output channels.
-const ROWS: usize = 140;
+const ROWS: usize = 256;
 
 /// Slices of the pixels that are summed separately, at most.
 const SLICES: usize = 16;
