@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Pixels summed at once.
-const PIXELS: usize = 160;
+const PIXELS: usize = 192;
 
 /// Columns of a block: taps times channels.
 const COLUMNS: usize = 256;
@@ -102,6 +102,30 @@ fn block<T: Real>(
         (0..m).for_each(|r| out.row(r).fill(T::zero()));
         return;
     }
+    let passes = pixels.len().div_ceil(PIXELS);
+    if passes < 3 {
+        return sum(g, gather, x, dy, pixels, (row, taps, channels), out);
+    }
+    // Rows of the weights lie a power of two apart as a rule, and then compete for a few sets of the cache.
+    scratch::numbers(m * n, |total: &mut [T]| {
+        sum(g, gather, x, dy, pixels, (row, taps, channels), &mut BlockMut::new(total, n));
+        for (r, total) in total.chunks_exact(n).enumerate() {
+            out.row(r).copy_from_slice(total);
+        }
+    });
+}
+
+/// Output channels from `row` on by (taps x channels), summed over `pixels`.
+fn sum<T: Real>(
+    g: &ConvGeometry,
+    gather: &Gather,
+    x: &[T],
+    dy: &[T],
+    pixels: Range<usize>,
+    (row, taps, channels): (usize, Range<usize>, (usize, usize, usize)),
+    out: &mut BlockMut<T>,
+) {
+    let (m, n) = (out.rows(), out.cols());
     let width = tile::panel_width::<T>();
     let most = PIXELS.min(pixels.len());
     scratch::points(most, |windows| {
