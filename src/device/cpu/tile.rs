@@ -12,7 +12,7 @@ use super::simd::{Portable, Vector};
 use crate::dtype::{DType, Real};
 
 /// Largest depth of [`Left::Rows`].
-pub const ROW_DEPTH: usize = 512;
+pub const ROW_DEPTH: usize = 256;
 
 /// Elements between rows of [`Left::Rows`]: an odd number of cache lines, lest all rows of a tile fall in one set of
 /// the cache; a constant, so that the kernel's addresses are.
@@ -123,7 +123,7 @@ pub fn pack_right<T: Real>(
     src: &[T],
     stride: usize,
 ) {
-    pack(panel_width::<T>(), dst, depth, at, rows, n, src, stride);
+    (kernels::<T>().pack_right)(dst, depth, at, rows, n, src, stride);
 }
 
 /// As [`pack_right`], to the panels of a left operand: element `j` of a source row belongs to row `j` of the operand.
@@ -136,11 +136,16 @@ pub fn pack_left<T: Real>(
     src: &[T],
     stride: usize,
 ) {
-    pack(panel_rows::<T>(), dst, depth, at, rows, n, src, stride);
+    (kernels::<T>().pack_left)(dst, depth, at, rows, n, src, stride);
 }
 
-fn pack<T: Real>(
-    width: usize,
+/// Copies `run` to the columns from `col` on of depth `at` of a right operand of depth `depth`.
+pub fn put_right<T: Real>(dst: &mut [T], depth: usize, at: usize, col: usize, run: &[T]) {
+    (kernels::<T>().put_right)(dst, depth, at, col, run);
+}
+
+#[inline(always)]
+fn pack<T: Real, const WIDTH: usize>(
     dst: &mut [T],
     depth: usize,
     at: usize,
@@ -149,15 +154,53 @@ fn pack<T: Real>(
     src: &[T],
     stride: usize,
 ) {
-    for (panel, dst) in dst.chunks_exact_mut(depth * width).take(n.div_ceil(width)).enumerate() {
-        let col = panel * width;
-        let cols = width.min(n - col);
-        for (r, dst) in dst.chunks_exact_mut(width).skip(at).take(rows).enumerate() {
-            let src = &src[r * stride + col..][..cols];
-            copy_short(&mut dst[..cols], src);
-            dst[cols..].fill(T::zero());
+    // Row by row: a source row is read once and from end to end, whatever the distance to the next.
+    for r in 0..rows {
+        if let Some(ahead) = src.get((r + AHEAD) * stride..(r + AHEAD) * stride + n) {
+            prefetch(ahead);
+        }
+        let (full, rest) = src[r * stride..][..n].as_chunks::<WIDTH>();
+        for (panel, src) in full.iter().enumerate() {
+            dst[(panel * depth + at + r) * WIDTH..][..WIDTH].copy_from_slice(src);
+        }
+        if !rest.is_empty() {
+            let dst = &mut dst[(full.len() * depth + at + r) * WIDTH..][..WIDTH];
+            copy_short(&mut dst[..rest.len()], rest);
+            dst[rest.len()..].fill(T::zero());
         }
     }
+}
+
+#[inline(always)]
+fn put<T: Real, const WIDTH: usize>(dst: &mut [T], depth: usize, at: usize, mut col: usize, mut run: &[T]) {
+    while !run.is_empty() {
+        let dst = &mut dst[(col / WIDTH * depth + at) * WIDTH..][..WIDTH];
+        let here = (WIDTH - col % WIDTH).min(run.len());
+        if here == WIDTH {
+            dst.copy_from_slice(&run[..WIDTH]);
+        } else {
+            copy_short(&mut dst[col % WIDTH..][..here], &run[..here]);
+        }
+        run = &run[here..];
+        col += here;
+    }
+}
+
+/// Rows that [`pack`] asks for ahead of their use: they lie far apart, where the processor does not foresee them.
+const AHEAD: usize = 8;
+
+/// Asks for the memory of a slice.
+#[inline]
+fn prefetch<T>(slice: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in slice.chunks(64 / size_of::<T>()) {
+        // SAFETY: a prefetch has no effect but on time, whatever the address.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast())
+        };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = slice;
 }
 
 /// Copies a few dozen elements, without the call that `copy_from_slice` makes.
@@ -207,6 +250,9 @@ type Kernel<T> = unsafe fn(usize, usize, *const T, *const T, &[*mut T; MAX_ROWS]
 /// `(source rows, source columns, source, its stride, target, its stride)`.
 type Transpose<T> = unsafe fn(usize, usize, *const T, usize, *mut T, usize);
 
+/// The arguments of [`pack_right`].
+type Pack<T> = fn(&mut [T], usize, usize, usize, usize, &[T], usize);
+
 /// The kernels of one instruction set.
 struct Kernels<T> {
     /// Columns of a right panel: two registers.
@@ -216,6 +262,9 @@ struct Kernels<T> {
     from_rows: Kernel<T>,
     from_panels: Kernel<T>,
     transpose: Transpose<T>,
+    pack_right: Pack<T>,
+    pack_left: Pack<T>,
+    put_right: fn(&mut [T], usize, usize, usize, &[T]),
 }
 
 /// The fastest kernels that this processor runs.
@@ -301,6 +350,8 @@ unsafe fn tile<T: Real, V: Vector<T>, const M: usize, const NV: usize, const RS:
     }
 }
 
+/// Transposes element by element; `fill` columns of the target are written, with zeros behind the last source row.
+///
 /// # Safety
 /// See [`pack_right_transposed`].
 #[inline(always)]
@@ -311,6 +362,7 @@ unsafe fn transpose_any<T: Real>(
     stride: usize,
     dst: *mut T,
     width: usize,
+    fill: usize,
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -318,11 +370,25 @@ unsafe fn transpose_any<T: Real>(
             for r in 0..rows {
                 *dst.add(c * width + r) = *src.add(r * stride + c);
             }
-            for r in rows..width {
+            for r in rows..fill {
                 *dst.add(c * width + r) = T::zero();
             }
         }
     }
+}
+
+/// # Safety
+/// See [`pack_right_transposed`].
+unsafe fn transpose_whole<T: Real>(
+    rows: usize,
+    cols: usize,
+    src: *const T,
+    stride: usize,
+    dst: *mut T,
+    width: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe { transpose_any(rows, cols, src, stride, dst, width, width) }
 }
 
 macro_rules! instruction_set {
@@ -331,12 +397,42 @@ macro_rules! instruction_set {
             use super::*;
 
             pub(super) static KERNELS: Kernels<$t> = Kernels {
-                width: 2 * <$vector as Vector<$t>>::LANES,
+                width: WIDTH,
                 rows: $rows,
                 from_rows: dispatch::<ROW_STRIDE, 1>,
                 from_panels: dispatch::<1, $rows>,
                 transpose: $transpose,
+                // SAFETY: these kernels are chosen only where the processor has the instruction set.
+                pack_right: |dst, depth, at, rows, n, src, stride| unsafe {
+                    pack_in::<WIDTH>(dst, depth, at, rows, n, src, stride)
+                },
+                // SAFETY: as above.
+                pack_left: |dst, depth, at, rows, n, src, stride| unsafe {
+                    pack_in::<$rows>(dst, depth, at, rows, n, src, stride)
+                },
+                // SAFETY: as above.
+                put_right: |dst, depth, at, col, run| unsafe { put_in(dst, depth, at, col, run) },
             };
+
+            const WIDTH: usize = 2 * <$vector as Vector<$t>>::LANES;
+
+            $(#[$feature])?
+            unsafe fn pack_in<const W: usize>(
+                dst: &mut [$t],
+                depth: usize,
+                at: usize,
+                rows: usize,
+                n: usize,
+                src: &[$t],
+                stride: usize,
+            ) {
+                pack::<$t, W>(dst, depth, at, rows, n, src, stride);
+            }
+
+            $(#[$feature])?
+            unsafe fn put_in(dst: &mut [$t], depth: usize, at: usize, col: usize, run: &[$t]) {
+                put::<$t, WIDTH>(dst, depth, at, col, run);
+            }
 
             $(#[$feature])?
             unsafe fn one<const M: usize, const NV: usize, const RS: usize, const CS: usize>(
@@ -376,15 +472,81 @@ macro_rules! instruction_set {
     };
 }
 
+/// Transposes by square blocks of one register's width, each in registers: at stage `s` every pair of rows `s` apart
+/// swaps its off-diagonal blocks of `s` columns. What does not fill a block goes element by element.
+macro_rules! transpose {
+    ($name:ident, $t:ty, $lanes:literal, $vector:ty, $index:ty, $load_index:ident, $select:ident) => {
+        /// # Safety
+        /// See [`pack_right_transposed`]; the processor has AVX-512.
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $name(rows: usize, cols: usize, src: *const $t, stride: usize, dst: *mut $t, width: usize) {
+            const L: usize = $lanes;
+            // SAFETY: the caller's.
+            unsafe {
+                let mut choice = [[[0 as $index; L]; 2]; L.ilog2() as usize];
+                for (stage, [low, high]) in choice.iter_mut().enumerate() {
+                    let s = 1 << stage;
+                    for l in 0..L {
+                        low[l] = (if l & s == 0 { l } else { L + l - s }) as $index;
+                        high[l] = (if l & s == 0 { l + s } else { L + l }) as $index;
+                    }
+                }
+                let full = cols / L * L;
+                for r in (0..rows / L * L).step_by(L) {
+                    for c in (0..full).step_by(L) {
+                        let mut block = [<$vector as Vector<$t>>::zero(); L];
+                        for (i, row) in block.iter_mut().enumerate() {
+                            *row = <$vector as Vector<$t>>::load(src.add((r + i) * stride + c));
+                        }
+                        for (stage, [low, high]) in choice.iter().enumerate() {
+                            let s = 1 << stage;
+                            let (low, high) =
+                                ($load_index(low.as_ptr().cast()), $load_index(high.as_ptr().cast()));
+                            for i in 0..L {
+                                if i & s == 0 {
+                                    let (a, b) = (block[i], block[i + s]);
+                                    block[i] = $select(a, low, b);
+                                    block[i + s] = $select(a, high, b);
+                                }
+                            }
+                        }
+                        for (i, row) in block.iter().enumerate() {
+                            row.store(dst.add((c + i) * width + r));
+                        }
+                    }
+                    if full < cols {
+                        transpose_any(
+                            L,
+                            cols - full,
+                            src.add(r * stride + full),
+                            stride,
+                            dst.add(full * width + r),
+                            width,
+                            L,
+                        );
+                    }
+                }
+                let r = rows / L * L;
+                if r < width {
+                    transpose_any(rows - r, cols, src.add(r * stride), stride, dst.add(r), width, width - r);
+                }
+            }
+        }
+    };
+}
+transpose!(transpose_f32, f32, 16, __m512, i32, _mm512_loadu_si512, _mm512_permutex2var_ps);
+transpose!(transpose_f64, f64, 8, __m512d, i64, _mm512_loadu_si512, _mm512_permutex2var_pd);
+
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m256, __m256d, __m512, __m512d};
+use std::arch::x86_64::*;
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx512_f32, [target_feature(enable = "avx512f")], f32, __m512, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], transpose_any::<f32>);
+instruction_set!(avx512_f32, [target_feature(enable = "avx512f")], f32, __m512, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], transpose_f32);
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx512_f64, [target_feature(enable = "avx512f")], f64, __m512d, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], transpose_any::<f64>);
+instruction_set!(avx512_f64, [target_feature(enable = "avx512f")], f64, __m512d, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], transpose_f64);
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx2_f32, [target_feature(enable = "avx2,fma")], f32, __m256, 6, [1 2 3 4 5 6], transpose_any::<f32>);
+instruction_set!(avx2_f32, [target_feature(enable = "avx2,fma")], f32, __m256, 6, [1 2 3 4 5 6], transpose_whole::<f32>);
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx2_f64, [target_feature(enable = "avx2,fma")], f64, __m256d, 6, [1 2 3 4 5 6], transpose_any::<f64>);
-instruction_set!(portable_f32, [], f32, Portable<f32>, 6, [1 2 3 4 5 6], transpose_any::<f32>);
-instruction_set!(portable_f64, [], f64, Portable<f64>, 6, [1 2 3 4 5 6], transpose_any::<f64>);
+instruction_set!(avx2_f64, [target_feature(enable = "avx2,fma")], f64, __m256d, 6, [1 2 3 4 5 6], transpose_whole::<f64>);
+instruction_set!(portable_f32, [], f32, Portable<f32>, 6, [1 2 3 4 5 6], transpose_whole::<f32>);
+instruction_set!(portable_f64, [], f64, Portable<f64>, 6, [1 2 3 4 5 6], transpose_whole::<f64>);

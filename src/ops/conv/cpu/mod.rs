@@ -6,6 +6,7 @@
 
 mod gather;
 mod grad_w;
+mod narrow;
 mod product;
 
 use crate::dtype::Real;
@@ -15,13 +16,17 @@ use gather::Gather;
 /// `y = conv(x, w)`.
 pub fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], y: &mut [T]) {
     check(g, x, w, y);
-    product::forward(g, x, w, y);
+    if !narrow::forward(g, x, w, y) {
+        product::forward(g, x, w, y);
+    }
 }
 
 /// The gradient of `<conv(x, w), dy>` by `x`; also the transposed convolution of `dy`.
 pub fn grad_x<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], dx: &mut [T]) {
     check(g, dx, w, dy);
-    product::grad_x(g, dy, w, dx);
+    if !narrow::grad_x(g, dy, w, dx) {
+        product::grad_x(g, dy, w, dx);
+    }
 }
 
 /// The gradient of `<conv(x, w), dy>` by `w`.

@@ -10,7 +10,7 @@ use crate::ops::conv::geometry::ConvGeometry;
 use std::ops::Range;
 
 /// Pixels of a block: their gathered rows and the weights they meet fill about half of the second-level cache.
-const PIXELS: usize = 192;
+const PIXELS: usize = 384;
 
 /// `y = conv(x, w)`.
 pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], y: &mut [T]) {
@@ -39,8 +39,7 @@ pub(super) fn grad_x<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], dx: &mut [T])
     blocks::for_grid(dx, rows, cols, |row, col, mut out| {
         let (group, n) = (col / c, out.cols());
         for class in 0..classes {
-            let [_, h, w_] = g.stride;
-            let gather = Gather::backward(g, [class / (h * w_), class / w_ % h, class % w_]);
+            let gather = Gather::class(g, class);
             let weights = |dst: &mut [T], range: Range<usize>, channels: Range<usize>| {
                 let depth = range.len() * channels.len();
                 for (i, j) in range.enumerate() {
@@ -66,8 +65,13 @@ struct Source<'a, T> {
 
 /// How the output, `pixels` x (`groups` x `n`), is cut.
 fn cuts(pixels: usize, groups: usize, n: usize, classes: usize, _depth: usize) -> (Cut, Cut) {
-    let per_block = PIXELS * classes;
+    let per_block = even(pixels, PIXELS * classes);
     (Cut::whole(pixels, per_block.max(1)), Cut { parts: groups, part: n, chunk: n.clamp(1, 128) })
+}
+
+/// The length of pieces of equal share, at most `most` long.
+fn even(len: usize, most: usize) -> usize {
+    len.div_ceil(len.div_ceil(most).max(1))
 }
 
 /// One block of the output: those of its pixels that belong to the gather. `weights` lays out the right operand for
@@ -132,7 +136,8 @@ fn gather_rows<T: Real>(
     gather.runs(windows, taps, wanted, |row, col, len, from| {
         let dst = &mut left[row * ROW_STRIDE + col..][..len];
         match from {
-            Some(from) => tile::copy_short(dst, &source.data[from..from + len]),
+            Some(from) if len < 64 => tile::copy_short(dst, &source.data[from..from + len]),
+            Some(from) => dst.copy_from_slice(&source.data[from..from + len]),
             None => dst.fill(T::zero()),
         }
     });
