@@ -160,3 +160,30 @@ fn a_cache_too_small_for_a_case_still_works() {
     };
     assert_eq!(read(0), read(1024));
 }
+
+/// A real case, found by pattern: two sequences in, one out, stored LPS.
+#[test]
+fn a_real_case_goes_through_and_comes_back() {
+    let Some(folder) = test_data() else { return };
+    let pattern = folder.join("brain-tumour/{subject}/{subject}_{modality}.nii.gz");
+    let config = DataConfig {
+        pattern: Some(pattern.to_string_lossy().into_owned()),
+        input: vec!["t1".into(), "t2".into()],
+        target: vec!["flair".into()],
+        split: [1.0, 0.0, 0.0],
+        plane: Plane::Coronal,
+        ..Default::default()
+    };
+    let set =
+        Dataset::open(&config, Split::Train, None, OpenOptions { multiple: 16, need_target: true }).unwrap();
+    assert_eq!((set.cases(), set.case_id(0)), (1, "tcga-fg-6692"));
+    assert_eq!((set.input_shape(), set.target_shape()), ([160, 240, 2], [160, 240, 1]));
+    // Empty slices at both ends are skipped, the brain's are not.
+    assert!((120..220).contains(&set.len()), "{}", set.stats());
+    let case = set.case(0).unwrap();
+    let out = case.assemble(case.target.as_ref().unwrap()).unwrap().remove(0);
+    let file = Volume::load(folder.join("brain-tumour/tcga-fg-6692/tcga-fg-6692_flair.nii.gz")).unwrap();
+    let worst = out.voxels.iter().zip(&file.voxels).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-3, "{worst}");
+    assert_eq!((out.axis_codes().as_str(), out.affine()), ("LPS", file.affine()));
+}
