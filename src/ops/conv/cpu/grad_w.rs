@@ -154,7 +154,7 @@ fn sum<T: Real>(
 
 /// Zeros behind the last column of the last panel.
 fn clear_last_columns<T: Real>(right: &mut [T], depth: usize, n: usize, width: usize) {
-    if n % width != 0 {
+    if !n.is_multiple_of(width) {
         let last = &mut right[n / width * width * depth..][..width * depth];
         last.chunks_exact_mut(width).for_each(|row| row[n % width..].fill(T::zero()));
     }
