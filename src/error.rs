@@ -64,9 +64,7 @@ fn hint(e: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match e.kind() {
         StorageFull => "; free some space or choose another folder with --out",
-        PermissionDenied | ReadOnlyFilesystem => {
-            "; choose a folder that you may write to, or change its permissions"
-        }
+        PermissionDenied | ReadOnlyFilesystem => "; choose a folder that you may write to, or change its permissions",
         NotFound => "; check the path",
         _ => "",
     }

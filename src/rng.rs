@@ -85,12 +85,8 @@ impl Philox {
 
     fn word(&mut self) -> u32 {
         if self.used == 4 {
-            let counter = [
-                self.block as u32,
-                (self.block >> 32) as u32,
-                self.stream as u32,
-                (self.stream >> 32) as u32,
-            ];
+            let counter =
+                [self.block as u32, (self.block >> 32) as u32, self.stream as u32, (self.stream >> 32) as u32];
             self.words = philox4x32(counter, self.key);
             self.block += 1;
             self.used = 0;

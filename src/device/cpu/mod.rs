@@ -2,7 +2,8 @@
 
 pub mod blocks;
 pub mod gemm;
+mod kernels;
 pub mod parallel;
 pub mod scratch;
-pub mod simd;
+mod simd;
 pub mod tile;

@@ -25,16 +25,8 @@ pub fn for_each<F: Fn(usize) + Sync + Send>(n: usize, f: F) {
 }
 
 /// Maps fixed pieces of `0..n` and returns the results in order, for the caller to fold from first to last.
-pub fn map_chunks<R: Send, F: Fn(std::ops::Range<usize>) -> R + Sync>(
-    n: usize,
-    chunk: usize,
-    f: F,
-) -> Vec<R> {
+pub fn map_chunks<R: Send, F: Fn(std::ops::Range<usize>) -> R + Sync>(n: usize, chunk: usize, f: F) -> Vec<R> {
     let pieces = n.div_ceil(chunk.max(1));
     let piece = |i: usize| f(i * chunk..((i + 1) * chunk).min(n));
-    if pieces <= 1 {
-        (0..pieces).map(piece).collect()
-    } else {
-        (0..pieces).into_par_iter().map(piece).collect()
-    }
+    if pieces <= 1 { (0..pieces).map(piece).collect() } else { (0..pieces).into_par_iter().map(piece).collect() }
 }
