@@ -38,19 +38,24 @@ fn fixtures(prefix: &str) -> Vec<Fixture> {
         .filter(|c| c["op"] == "training_step" && c["name"].as_str().is_some_and(|n| n.starts_with(prefix)))
         .map(|entry| {
             let name = entry["name"].as_str().expect("a name");
-            let bytes = std::fs::read(folder().join(entry["file"].as_str().expect("a file"))).expect("the fixture");
+            let bytes =
+                std::fs::read(folder().join(entry["file"].as_str().expect("a file"))).expect("the fixture");
             let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
             let tensors = file
                 .iter()
                 .filter_map(|(key, view)| {
                     let key = key.strip_prefix(&format!("{name}/"))?;
                     let data = match view.dtype() {
-                        safetensors::Dtype::F32 => {
-                            view.data().chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().expect("4 bytes")))).collect()
-                        }
-                        safetensors::Dtype::F64 => {
-                            view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("8 bytes"))).collect()
-                        }
+                        safetensors::Dtype::F32 => view
+                            .data()
+                            .chunks_exact(4)
+                            .map(|b| f64::from(f32::from_le_bytes(b.try_into().expect("4 bytes"))))
+                            .collect(),
+                        safetensors::Dtype::F64 => view
+                            .data()
+                            .chunks_exact(8)
+                            .map(|b| f64::from_le_bytes(b.try_into().expect("8 bytes")))
+                            .collect(),
                         other => panic!("{key}: element type {other:?}"),
                     };
                     Some((key.to_string(), (view.shape().to_vec(), data)))
@@ -93,7 +98,13 @@ fn unet_name(key: &str, downs: usize) -> String {
     format!("{module}.{tensor}")
 }
 
-fn load<T: Real>(spec: &NetSpec, fixture: &Fixture, states: &mut States, slots: usize, name: impl Fn(&str) -> String) {
+fn load<T: Real>(
+    spec: &NetSpec,
+    fixture: &Fixture,
+    states: &mut States,
+    slots: usize,
+    name: impl Fn(&str) -> String,
+) {
     spec.initialise::<T>(states, 0, slots);
     spec.import::<T>(states, "the fixture", |key| {
         let (shape, data) = fixture.tensors.get(&format!("init/{}", name(key)))?;
@@ -119,7 +130,8 @@ impl Judge<'_> {
             return; // Adam divides rounding noise by itself there
         }
         let result = &self.fixture.entry["results"][key];
-        let (max, f32_err) = (result["max"].as_f64().expect("max"), result["f32_err"].as_f64().expect("f32_err"));
+        let (max, f32_err) =
+            (result["max"].as_f64().expect("max"), result["f32_err"].as_f64().expect("f32_err"));
         let tolerance = if self.f64 { 2e-7 * max + 1e-12 } else { 4.0 * f32_err + 2e-6 * max + 1e-7 };
         let want = &self.fixture.tensors[key].1;
         assert_eq!(got.len(), want.len(), "{key}");
@@ -142,7 +154,8 @@ impl Judge<'_> {
         self.compared += 1;
         self.worst = self.worst.max((got - want).abs() / tolerance);
         if (got - want).abs() > tolerance || got.is_nan() {
-            self.failures.push(format!("step {step} {name}: {got}, expected {want}, allowed {tolerance:.3e}"));
+            self.failures
+                .push(format!("step {step} {name}: {got}, expected {want}, allowed {tolerance:.3e}"));
         }
     }
 }
@@ -150,13 +163,19 @@ impl Judge<'_> {
 fn pix2pix<T: Real>(fixture: &Fixture) -> Judge<'_> {
     // Sizes are read off the fixture's own weights, so that others of the same kind work too.
     let shape = |key: &str| fixture.tensors[&format!("init/{key}")].0.clone();
-    let downs = (0..).take_while(|i| fixture.tensors.contains_key(&format!("init/G.down.{i}.weight"))).count();
+    let downs =
+        (0..).take_while(|i| fixture.tensors.contains_key(&format!("init/G.down.{i}.weight"))).count();
     let (ngf, inputs) = (shape("G.down.0.weight")[0], shape("G.down.0.weight")[1]);
     let targets = shape("G.up.0.weight")[1];
     let ndf = shape("D.model.0.weight")[0];
-    let convs = (0..).step_by(3).skip(1).take_while(|i| fixture.tensors.contains_key(&format!("init/D.model.{}.weight", i - 1))).count();
+    let convs = (0..)
+        .step_by(3)
+        .skip(1)
+        .take_while(|i| fixture.tensors.contains_key(&format!("init/D.model.{}.weight", i - 1)))
+        .count();
     let optimiser = &fixture.entry["optimizer"];
-    let betas: Vec<f64> = optimiser["betas"].as_array().expect("betas").iter().map(|b| b.as_f64().expect("a number")).collect();
+    let betas: Vec<f64> =
+        optimiser["betas"].as_array().expect("betas").iter().map(|b| b.as_f64().expect("a number")).collect();
     let lr = optimiser["lr"].as_f64().expect("lr");
 
     let method = Pix2pix {
@@ -183,7 +202,8 @@ fn pix2pix<T: Real>(fixture: &Fixture) -> Judge<'_> {
     method.trace_step(&mut step, &g, &d, &a, &b, [&update, &update]);
     let mut program = Program::new(step.graph(), &step.outputs()).expect("a valid step");
 
-    let mut judge = Judge { fixture, f64: T::DTYPE == DType::F64, failures: Vec::new(), compared: 0, worst: 0.0 };
+    let mut judge =
+        Judge { fixture, f64: T::DTYPE == DType::F64, failures: Vec::new(), compared: 0, worst: 0.0 };
     for s in 0..5 {
         let image = |name: &str| -> Vec<T> {
             let (shape, data) = &fixture.tensors[&format!("step{s}/{name}")];
@@ -224,7 +244,10 @@ fn pix2pix<T: Real>(fixture: &Fixture) -> Judge<'_> {
 
 fn report(precision: &str, judge: &Judge) {
     let name = &judge.fixture.entry["name"];
-    println!("{name} in {precision}: {} values compared, worst {:.2} of what is allowed", judge.compared, judge.worst);
+    println!(
+        "{name} in {precision}: {} values compared, worst {:.2} of what is allowed",
+        judge.compared, judge.worst
+    );
     let all = judge.fixture.entry["results"].as_object().expect("results").len();
     assert!(judge.compared >= all, "{} of {all} results compared", judge.compared);
     assert!(judge.failures.is_empty(), "{name} in {precision}:\n{}", judge.failures.join("\n"));
