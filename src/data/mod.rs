@@ -1,1 +1,26 @@
-//! (see the module list in lib.rs)
+//! Images: NIfTI volumes, orientation, the phantom, manifests, normalisation, data sets and the loader.
+//!
+//! From the bottom up: [`affine`] and [`nifti_header`] hold the geometry, [`nifti_io`] reads and writes volumes, [`orient`]
+//! brings them to one order and cuts slices, [`manifest`] says which there are, [`normalise`] scales them, [`case`] holds one
+//! subject's, [`dataset`] a split's, [`loader`] makes batches. [`phantom`] makes up patients; [`lookup`] is the baseline.
+
+pub mod affine;
+pub mod augment;
+pub mod case;
+pub mod config;
+pub mod dataset;
+pub mod loader;
+pub mod lookup;
+pub mod manifest;
+pub mod nifti_header;
+pub mod nifti_io;
+pub mod normalise;
+pub mod orient;
+pub mod phantom;
+
+pub use case::{Case, DataFit};
+pub use config::{Augment, DataConfig};
+pub use dataset::{Dataset, OpenOptions};
+pub use loader::{Batch, Loader, LoaderConfig};
+pub use manifest::Split;
+pub use nifti_io::Volume;

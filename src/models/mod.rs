@@ -1,1 +1,29 @@
-//! (see the module list in lib.rs)
+//! Networks: generators and discriminators, layer by layer as in their reference implementations, with the same keys.
+
+pub mod patchgan;
+pub mod unet_generator;
+
+pub use patchgan::{PatchGan, PixelGan};
+pub use unet_generator::UnetGenerator;
+
+use crate::graph::Var;
+use crate::ops::resample::AxisMap;
+
+/// Pads the spatial axes of `x` to multiples of `multiple` by repeating the border, runs `f`, and crops its output back.
+/// A network that halves its input `n` times takes any size this way (`multiple = 2^n`).
+#[track_caller]
+pub fn padded(x: &Var, multiple: usize, f: impl FnOnce(&Var) -> Var) -> Var {
+    let shape = x.shape();
+    let spatial = 1..shape.rank().max(2) - 1;
+    let missing: Vec<usize> = shape[spatial].iter().map(|&n| n.next_multiple_of(multiple) - n).collect();
+    if missing.iter().all(|&m| m == 0) {
+        return f(x);
+    }
+    let maps: Vec<AxisMap> =
+        missing.iter().map(|&m| AxisMap::Replicate { before: m / 2, behind: m - m / 2 }).collect();
+    let y = f(&x.resample(&maps));
+    let mut crop = vec![(0, 0)];
+    crop.extend(missing.iter().map(|&m| (-((m / 2) as i64), -((m - m / 2) as i64))));
+    crop.push((0, 0));
+    y.pad_zero(&crop)
+}

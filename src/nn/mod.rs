@@ -1,1 +1,8 @@
-//! (see the module list in lib.rs)
+//! Layers, parameters, initialisation, optimisers.
+
+pub mod layers;
+pub mod params;
+pub mod spectral;
+
+pub use layers::{Activation, Norm};
+pub use params::{Ctx, Net, NetSpec};

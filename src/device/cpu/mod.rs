@@ -1,4 +1,14 @@
 //! The CPU device.
 
+pub mod blocks;
 pub mod gemm;
+mod io;
+mod kernels;
+mod memory;
 pub mod parallel;
+pub mod scratch;
+mod simd;
+pub mod tile;
+
+pub use io::{Io, View};
+pub use memory::{Buffer, Memory, Place, Slot};

@@ -1,0 +1,447 @@
+//! The memory plan: which node runs when, and where every value lives.
+//!
+//! Nodes run in the order in which they were traced; those that nothing depends on are dropped. Every temporary gets a
+//! place in one arena from its first write to its last read, so the peak is known before the first step and nothing
+//! is allocated in the loop.
+
+use crate::device::cpu::{Place, Slot};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Cost, Graph, Memory, Node, NodeId, Op, Source, Var};
+use crate::ops::concat::Pack;
+use crate::shape::Shape;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// One operation of a plan.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What runs.
+    pub op: Arc<dyn Op>,
+    /// Where the inputs are.
+    pub inputs: Vec<Slot>,
+    /// Where the output goes.
+    pub output: Slot,
+    /// The input whose memory the output takes over.
+    pub reused: Option<usize>,
+    /// The layer.
+    pub path: Arc<str>,
+    /// The part of the step.
+    pub phase: Arc<str>,
+    /// Whether it was made by differentiation.
+    pub backward: bool,
+    /// FLOPs and bytes.
+    pub cost: Cost,
+}
+
+/// A state as a plan knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateSlot {
+    /// Its name.
+    pub name: String,
+    /// Its extents.
+    pub shape: Shape,
+}
+
+/// What to run, and where everything lives.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// Values that the caller gives.
+    pub inputs: Vec<(String, Slot)>,
+    /// Values that the caller may read afterwards.
+    pub outputs: Vec<(String, Slot)>,
+    /// The states, by number.
+    pub states: Vec<StateSlot>,
+    /// Size of the arena: the peak of the temporaries.
+    pub arena_bytes: usize,
+    /// What the temporaries would take without sharing memory.
+    pub unshared_bytes: usize,
+    /// Element type.
+    pub dtype: DType,
+}
+
+impl Plan {
+    /// FLOPs and bytes of one run.
+    pub fn cost(&self) -> Cost {
+        self.steps.iter().fold(Cost::default(), |a, s| Cost {
+            flops: a.flops + s.cost.flops,
+            bytes: a.bytes + s.cost.bytes,
+        })
+    }
+
+    /// Bytes of all states.
+    pub fn state_bytes(&self) -> usize {
+        self.states.iter().map(|s| s.shape.numel() * self.dtype.size()).sum()
+    }
+}
+
+/// Plans a run that computes the named outputs and the states' new values.
+pub fn plan(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Plan> {
+    graph.check()?;
+    let outputs = outputs.iter().map(|(n, v)| (n.to_string(), v.id().expect("checked above"))).collect();
+    Ok(Planner::new(graph, outputs).run())
+}
+
+const ALIGN: usize = 64;
+
+/// A stretch of memory that one or several values live in, one after the other.
+#[derive(Clone, Copy, Debug)]
+enum Storage {
+    State(usize),
+    /// Index into `Planner::regions`, and an offset there.
+    Region(usize, usize),
+}
+
+/// A stretch of the arena with its life time in positions of the order.
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    bytes: usize,
+    first: usize,
+    last: usize,
+}
+
+struct Planner {
+    nodes: Vec<Node>,
+    states: Vec<crate::graph::State>,
+    outputs: Vec<(String, NodeId)>,
+    dtype: DType,
+    live: Vec<bool>,
+    /// The node whose memory a view looks at.
+    root: Vec<NodeId>,
+    /// Position of the last reader of a root, through any view.
+    last_use: Vec<usize>,
+    /// Where a packed value must be computed: the pack and a byte offset.
+    packed: HashMap<NodeId, (NodeId, usize)>,
+    storage: Vec<Option<(Storage, usize)>>,
+    regions: Vec<Region>,
+}
+
+impl Planner {
+    fn new(graph: &Graph, outputs: Vec<(String, NodeId)>) -> Self {
+        let nodes = graph.nodes();
+        let n = nodes.len();
+        Planner {
+            states: graph.states(),
+            outputs,
+            dtype: graph.dtype(),
+            live: vec![false; n],
+            root: (0..n).collect(),
+            last_use: vec![0; n],
+            packed: HashMap::new(),
+            storage: vec![None; n],
+            regions: Vec::new(),
+            nodes,
+        }
+    }
+
+    fn run(mut self) -> Plan {
+        self.mark_live();
+        self.find_roots();
+        self.place_packs();
+        let mut steps = Vec::new();
+        let mut inputs = Vec::new();
+        for id in 0..self.nodes.len() {
+            if !self.live[id] {
+                continue;
+            }
+            match self.nodes[id].source.clone() {
+                Source::Input(name) => {
+                    // Uploaded before the run begins.
+                    let region = self.region(self.bytes(id), 0, self.last_use[id]);
+                    self.storage[id] = Some((Storage::Region(region, 0), 0));
+                    inputs.push((name, id));
+                }
+                Source::State(s) => self.storage[id] = Some((Storage::State(s), 0)),
+                Source::Op { op, inputs } => self.place(id, op, &inputs, &mut steps),
+            }
+        }
+        self.write_back(&mut steps);
+        self.finish(steps, inputs)
+    }
+
+    fn bytes(&self, id: NodeId) -> usize {
+        self.nodes[id].shape.numel() * self.nodes[id].dtype.size()
+    }
+
+    fn end(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Everything that an output or a state's new value depends on.
+    fn mark_live(&mut self) {
+        let mut stack: Vec<NodeId> = self.outputs.iter().map(|&(_, id)| id).collect();
+        stack.extend(self.states.iter().map(|s| s.current));
+        while let Some(id) = stack.pop() {
+            if !std::mem::replace(&mut self.live[id], true)
+                && let Source::Op { inputs, .. } = &self.nodes[id].source
+            {
+                stack.extend(inputs);
+            }
+        }
+    }
+
+    fn find_roots(&mut self) {
+        let end = self.end();
+        for id in 0..self.nodes.len() {
+            if !self.live[id] {
+                continue;
+            }
+            let Source::Op { op, inputs } = &self.nodes[id].source else { continue };
+            if let Memory::View(_) = op.memory() {
+                self.root[id] = self.root[inputs[0]];
+            } else {
+                for &i in inputs {
+                    let root = self.root[i];
+                    self.last_use[root] = self.last_use[root].max(id);
+                }
+            }
+        }
+        let kept = self.outputs.iter().map(|&(_, id)| id).chain(self.states.iter().map(|s| s.current));
+        for id in kept.collect::<Vec<_>>() {
+            self.last_use[self.root[id]] = end;
+        }
+    }
+
+    /// Decides which inputs of a pack are computed right where the pack wants them.
+    fn place_packs(&mut self) {
+        for id in 0..self.nodes.len() {
+            let Source::Op { op, inputs } = &self.nodes[id].source else { continue };
+            if !self.live[id] || op.memory() != Memory::Pack {
+                continue;
+            }
+            let mut offset = 0;
+            for &input in inputs {
+                let root = self.root[input];
+                let own = matches!(&self.nodes[root].source, Source::Op { op, .. }
+                    if matches!(op.memory(), Memory::Fresh | Memory::Reuse(_)));
+                if own && self.bytes(root) == self.bytes(input) && !self.packed.contains_key(&root) {
+                    self.packed.insert(root, (id, offset));
+                }
+                offset += self.bytes(input);
+            }
+        }
+    }
+
+    fn region(&mut self, bytes: usize, first: usize, last: usize) -> usize {
+        self.regions.push(Region { bytes, first, last });
+        self.regions.len() - 1
+    }
+
+    /// Memory of its own for a node, from its position to its last use.
+    fn fresh(&mut self, id: NodeId) -> (Storage, usize) {
+        let region = self.region(self.bytes(id), id, self.last_use[id].max(id));
+        (Storage::Region(region, 0), 0)
+    }
+
+    /// The region of a pack, made when the first of its parts is computed.
+    fn pack_region(&mut self, pack: NodeId, first: usize) -> usize {
+        match self.storage[pack] {
+            Some((Storage::Region(r, _), _)) => r,
+            _ => {
+                let r = self.region(self.bytes(pack), first, self.last_use[pack].max(pack));
+                self.storage[pack] = Some((Storage::Region(r, 0), 0));
+                r
+            }
+        }
+    }
+
+    fn place(&mut self, id: NodeId, op: Arc<dyn Op>, inputs: &[NodeId], steps: &mut Vec<Step>) {
+        let mut reused = None;
+        match op.memory() {
+            Memory::View(offset) => {
+                let (storage, at) = self.storage[inputs[0]].expect("placed before");
+                self.storage[id] = Some((storage, at + offset * self.nodes[id].dtype.size()));
+                return;
+            }
+            Memory::Pack => {
+                let region = self.pack_region(id, id);
+                let mut at = 0;
+                for &input in inputs {
+                    if self
+                        .packed
+                        .get(&self.root[input])
+                        .is_none_or(|&(pack, offset)| pack != id || offset != at)
+                    {
+                        let part =
+                            self.storage_slot(Storage::Region(region, 0), at, &self.nodes[input].shape);
+                        let source = self.slot(input);
+                        steps.push(self.copy(id, source, part));
+                    }
+                    at += self.bytes(input);
+                }
+                return;
+            }
+            Memory::InPlace(i) => {
+                let old = inputs[i];
+                if self.last_use[self.root[old]] > id {
+                    // Somebody still wants the old value: update a copy.
+                    self.storage[id] = Some(self.fresh(id));
+                    let (from, to) = (self.slot(old), self.slot(id));
+                    steps.push(self.copy(id, from, to));
+                } else {
+                    let (storage, at) = self.storage[old].expect("placed before");
+                    self.extend(storage, id);
+                    self.storage[id] = Some((storage, at));
+                }
+                reused = Some(i);
+            }
+            Memory::Reuse(_) | Memory::Fresh if self.packed.contains_key(&id) => {
+                let (pack, offset) = self.packed[&id];
+                let region = self.pack_region(pack, id);
+                self.storage[id] = Some((Storage::Region(region, 0), offset));
+            }
+            Memory::Reuse(i) if self.may_take_over(id, inputs, i) => {
+                let (storage, at) = self.storage[inputs[i]].expect("placed before");
+                self.extend(storage, id);
+                self.storage[id] = Some((storage, at));
+                reused = Some(i);
+            }
+            Memory::Reuse(_) | Memory::Fresh => self.storage[id] = Some(self.fresh(id)),
+        }
+        let step = self.step(id, op, inputs, reused);
+        steps.push(step);
+    }
+
+    /// Whether `id` is the last reader of input `i`'s memory and fills exactly that memory.
+    fn may_take_over(&self, id: NodeId, inputs: &[NodeId], i: usize) -> bool {
+        let root = self.root[inputs[i]];
+        let whole = matches!(self.storage[inputs[i]], Some((Storage::Region(r, 0), 0)) if self.regions[r].bytes == self.bytes(id));
+        whole
+            && self.last_use[root] == id
+            && !self.packed.contains_key(&root)
+            && self.bytes(inputs[i]) == self.bytes(id)
+            && inputs.iter().enumerate().all(|(j, &other)| j == i || self.root[other] != root)
+    }
+
+    fn extend(&mut self, storage: Storage, id: NodeId) {
+        if let Storage::Region(r, _) = storage {
+            self.regions[r].last = self.regions[r].last.max(self.last_use[id]).max(id);
+        }
+    }
+
+    /// Copies new values of states that were not computed in place.
+    fn write_back(&mut self, steps: &mut Vec<Step>) {
+        for (s, state) in self.states.clone().iter().enumerate() {
+            let from = self.slot(state.current);
+            let to = self.storage_slot(Storage::State(s), 0, &state.shape);
+            if self.unresolved(&from) != self.unresolved(&to) {
+                steps.push(self.copy(state.current, from, to));
+            }
+        }
+    }
+
+    fn unresolved(&self, slot: &Slot) -> Place {
+        slot.place
+    }
+
+    fn step(&self, id: NodeId, op: Arc<dyn Op>, inputs: &[NodeId], reused: Option<usize>) -> Step {
+        let node = &self.nodes[id];
+        let shapes: Vec<&Shape> = inputs.iter().map(|&i| &self.nodes[i].shape).collect();
+        let bytes = inputs.iter().map(|&i| self.bytes(i)).sum::<usize>() + self.bytes(id);
+        let cost = Cost { flops: op.flops(&shapes, &node.shape), bytes: bytes as u64 };
+        Step {
+            inputs: inputs.iter().map(|&i| self.slot(i)).collect(),
+            output: self.slot(id),
+            reused,
+            path: node.path.clone(),
+            phase: node.phase.clone(),
+            backward: node.backward,
+            cost,
+            op,
+        }
+    }
+
+    fn copy(&self, id: NodeId, from: Slot, to: Slot) -> Step {
+        let node = &self.nodes[id];
+        let cost = Cost { flops: 0, bytes: 2 * to.bytes() as u64 };
+        Step {
+            op: Arc::new(Pack),
+            inputs: vec![from],
+            output: to,
+            reused: None,
+            path: node.path.clone(),
+            phase: node.phase.clone(),
+            backward: node.backward,
+            cost,
+        }
+    }
+
+    fn slot(&self, id: NodeId) -> Slot {
+        let (storage, at) = self.storage[id].expect("placed before");
+        self.storage_slot(storage, at, &self.nodes[id].shape)
+    }
+
+    /// A slot whose arena place still means (region, offset), coded as region in the upper half; resolved by `finish`.
+    fn storage_slot(&self, storage: Storage, at: usize, shape: &Shape) -> Slot {
+        let place = match storage {
+            Storage::State(s) => Place::State(s, at),
+            Storage::Region(r, offset) => Place::Arena(r << 40 | (offset + at)),
+        };
+        Slot { place, dtype: self.dtype, shape: shape.clone() }
+    }
+
+    fn finish(self, mut steps: Vec<Step>, inputs: Vec<(String, NodeId)>) -> Plan {
+        let (offsets, arena_bytes) = assign(&self.regions);
+        let resolve = |slot: &mut Slot| {
+            if let Place::Arena(code) = slot.place {
+                slot.place = Place::Arena(offsets[code >> 40] + (code & ((1 << 40) - 1)));
+            }
+        };
+        for step in &mut steps {
+            step.inputs.iter_mut().for_each(resolve);
+            resolve(&mut step.output);
+        }
+        let named = |list: &[(String, NodeId)]| -> Vec<(String, Slot)> {
+            list.iter()
+                .map(|(name, id)| {
+                    let mut slot = self.slot(*id);
+                    resolve(&mut slot);
+                    (name.clone(), slot)
+                })
+                .collect()
+        };
+        Plan {
+            inputs: named(&inputs),
+            outputs: named(&self.outputs),
+            states: self
+                .states
+                .iter()
+                .map(|s| StateSlot { name: s.name.clone(), shape: s.shape.clone() })
+                .collect(),
+            arena_bytes,
+            unshared_bytes: self.regions.iter().map(|r| r.bytes).sum(),
+            dtype: self.dtype,
+            steps,
+        }
+    }
+}
+
+/// Offsets for regions such as no two that live at the same time overlap: largest first, each as low as it fits.
+fn assign(regions: &[Region]) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..regions.len()).collect();
+    order.sort_by_key(|&r| (std::cmp::Reverse(regions[r].bytes), regions[r].first));
+    let mut offsets = vec![0; regions.len()];
+    let mut placed: Vec<usize> = Vec::new(); // by rising offset
+    let mut total = 0;
+    for r in order {
+        let region = regions[r];
+        let mut at = 0;
+        for &other in &placed {
+            let o = regions[other];
+            if o.last < region.first || region.last < o.first {
+                continue;
+            }
+            if offsets[other] >= at + region.bytes {
+                break;
+            }
+            at = at.max((offsets[other] + o.bytes).next_multiple_of(ALIGN));
+        }
+        offsets[r] = at;
+        total = total.max(at + region.bytes);
+        let rank = placed.partition_point(|&p| offsets[p] <= at);
+        placed.insert(rank, r);
+    }
+    (offsets, total)
+}

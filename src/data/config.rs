@@ -1,0 +1,205 @@
+//! Settings of a data set, as they stand in a recipe.
+
+use super::manifest::{Manifest, check_fractions};
+use super::nifti_io::{Frame, LoadOptions, NanPolicy};
+use super::normalise::{self, Normalisation};
+use super::orient::Plane;
+use super::phantom::{self, PhantomConfig};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The `[data]` table. Exactly one of `manifest`, `pattern` and `phantom` says where the images are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// CSV file with the columns subject, split and one per modality.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
+    /// Or a pattern of file names: `data/{subject}/{subject}_{modality}.nii.gz`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// Or made-up patients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phantom: Option<PhantomConfig>,
+    /// Modalities that the network sees, one channel each (default `["t1"]`).
+    pub input: Vec<String>,
+    /// Modalities that it is to produce (default `["pet"]`).
+    pub target: Vec<String>,
+    /// Plane of the slices: axial (default), coronal or sagittal.
+    pub plane: Plane,
+    /// Height and width of a slice after centred padding and cropping. Default: the largest slice of the training
+    /// subjects, rounded up to what the network divides by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canvas: Option<[usize; 2]>,
+    /// Part of the slices that is used for training, as shares of the extent (default 0 to 1: all).
+    pub slice_range: [f64; 2],
+    /// Slices with a smaller share of foreground are skipped in training (default 0.02). Foreground is what lies
+    /// in the first input above a tenth of the way from its 1st to its 99th percentile. 0 keeps all.
+    pub min_foreground: f64,
+    /// Intensities of the inputs (default: percentiles 0.5 and 99.5 of each volume).
+    #[serde(deserialize_with = "normalise::for_input")]
+    pub normalise_input: Normalisation,
+    /// Intensities of the targets (default: minimum and percentile 99.9 of the training split).
+    #[serde(deserialize_with = "normalise::for_target")]
+    pub normalise_target: Normalisation,
+    /// Shares of the subjects in train, val, test where no `split` column says it (default 0.7, 0.1, 0.2).
+    pub split: [f64; 3],
+    /// Seed of that split (default 1).
+    pub split_seed: u64,
+    /// NaN and infinities in a file: "error" (default) or "zero".
+    pub nan: NanPolicy,
+    /// Frame of 4-D files, from 0. Default: such files are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame: Option<usize>,
+    /// Random changes of the training slices.
+    pub augment: Augment,
+    /// Memory for decoded volumes, in MiB (default 4096); beyond it volumes are read again.
+    pub cache_mb: usize,
+}
+
+/// Random changes of a training slice; the same for input and target except where it says "input". Default: flip only.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Augment {
+    /// Probability of mirroring left and right (default 0.5).
+    pub flip: f64,
+    /// Largest shift along each axis, in pixels (default 0).
+    pub shift: f64,
+    /// Largest rotation, in degrees (default 0).
+    pub rotate: f64,
+    /// Largest relative change of size (default 0; 0.1: 90 to 110 %).
+    pub zoom: f64,
+    /// Largest relative change of the input's intensity above -1 (default 0).
+    pub gain: f64,
+    /// Standard deviation of Gaussian noise on the input (default 0; the range is [-1, 1]).
+    pub noise: f64,
+}
+
+impl Default for Augment {
+    fn default() -> Self {
+        Augment { flip: 0.5, ..Self::NONE }
+    }
+}
+
+impl Augment {
+    /// Nothing is changed.
+    pub const NONE: Augment =
+        Augment { flip: 0.0, shift: 0.0, rotate: 0.0, zoom: 0.0, gain: 0.0, noise: 0.0 };
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        DataConfig {
+            manifest: None,
+            pattern: None,
+            phantom: None,
+            input: vec!["t1".into()],
+            target: vec!["pet".into()],
+            plane: Plane::Axial,
+            canvas: None,
+            slice_range: [0.0, 1.0],
+            min_foreground: 0.02,
+            normalise_input: Normalisation::input(),
+            normalise_target: Normalisation::target(),
+            split: [0.7, 0.1, 0.2],
+            split_seed: 1,
+            nan: NanPolicy::Error,
+            frame: None,
+            augment: Augment::default(),
+            cache_mb: 4096,
+        }
+    }
+}
+
+impl DataConfig {
+    /// Checks everything that can be checked without opening a file; messages name the key.
+    pub fn check(&self) -> Result<()> {
+        let sources = [self.manifest.is_some(), self.pattern.is_some(), self.phantom.is_some()];
+        match sources.iter().filter(|s| **s).count() {
+            1 => {}
+            0 => {
+                return Err(Error::input(
+                    "data: no source is set; set one of `manifest` (a CSV file), `pattern` (file names) or `phantom` (made-up patients)",
+                ));
+            }
+            _ => {
+                return Err(Error::input(
+                    "data: `manifest`, `pattern` and `phantom` exclude each other; keep one",
+                ));
+            }
+        }
+        for (key, list) in [("input", &self.input), ("target", &self.target)] {
+            if list.is_empty() {
+                return Err(Error::input(format!("data: `{key}` lists no modality; name at least one")));
+            }
+        }
+        self.normalise_input.check("data: `normalise_input`")?;
+        self.normalise_target.check("data: `normalise_target`")?;
+        check_fractions("data: `split`", &self.split)?;
+        let [from, to] = self.slice_range;
+        if !(0.0 <= from && from < to && to <= 1.0) {
+            return Err(Error::input(format!(
+                "data: `slice_range = [{from}, {to}]` must satisfy 0 <= from < to <= 1; use for example [0.2, 0.9]"
+            )));
+        }
+        if !(0.0..1.0).contains(&self.min_foreground) {
+            return Err(Error::input(format!(
+                "data: `min_foreground = {}` must be a share from 0 to below 1",
+                self.min_foreground
+            )));
+        }
+        if self.canvas.is_some_and(|c| c.contains(&0)) {
+            return Err(Error::input(
+                "data: `canvas` must have a height and a width above 0, for example [256, 256]",
+            ));
+        }
+        let a = self.augment;
+        let limits = [
+            ("flip", a.flip, 1.0),
+            ("shift", a.shift, 1e4),
+            ("rotate", a.rotate, 180.0),
+            ("zoom", a.zoom, 0.9),
+        ];
+        for (key, value, most) in limits.into_iter().chain([("gain", a.gain, 1.0), ("noise", a.noise, 10.0)])
+        {
+            if !(0.0..=most).contains(&value) {
+                return Err(Error::input(format!(
+                    "data: `augment.{key} = {value}` must lie between 0 and {most}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes relative paths start at `base` (the recipe's folder, say).
+    pub fn resolve(&mut self, base: &Path) {
+        if let Some(m) = &mut self.manifest {
+            *m = base.join(&*m);
+        }
+        if let Some(p) = &mut self.pattern {
+            *p = base.join(&*p).to_string_lossy().into_owned();
+        }
+        if let Some(p) = &mut self.phantom {
+            p.dir = base.join(&p.dir);
+        }
+    }
+
+    /// The list of cases; generates the phantom if that is the source and it is not there yet.
+    pub fn manifest(&self) -> Result<Manifest> {
+        self.check()?;
+        if let Some(p) = &self.phantom {
+            return Manifest::read(&phantom::ensure(p)?.manifest, &self.split, self.split_seed);
+        }
+        if let Some(m) = &self.manifest {
+            return Manifest::read(m, &self.split, self.split_seed);
+        }
+        let modalities: Vec<String> = self.input.iter().chain(&self.target).cloned().collect();
+        Manifest::scan(self.pattern.as_deref().unwrap_or(""), &modalities, &self.split, self.split_seed)
+    }
+
+    /// How files are read.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions { nan: self.nan, frame: self.frame.map_or(Frame::Only, Frame::Index) }
+    }
+}

@@ -1,0 +1,279 @@
+//! A data set: the slices of one split, ready for a network.
+
+use super::case::{self, Case, CaseData, DataFit};
+use super::config::DataConfig;
+use super::manifest::{Entry, Manifest, Split};
+use crate::error::{Error, Result};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What [`Dataset::open`] needs to know from the network.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// Height and width of slices must divide by this (default 1).
+    pub multiple: usize,
+    /// Targets must be there (default true); false to predict.
+    pub need_target: bool,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions { multiple: 1, need_target: true }
+    }
+}
+
+/// One training slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Index of the case.
+    pub case: usize,
+    /// Index of the slice in its canonical volume.
+    pub slice: usize,
+}
+
+/// The cases and slices of a split.
+#[derive(Debug)]
+pub struct Dataset {
+    config: DataConfig,
+    split: Split,
+    manifest: Manifest,
+    entries: Vec<Entry>,
+    samples: Vec<Sample>,
+    slices_in_all: usize,
+    fit: DataFit,
+    need_target: bool,
+    cache: Cache,
+}
+
+impl Dataset {
+    /// Opens a split. `fit` is what a training split found ([`Dataset::fit`]), or what a run stored; without it
+    /// it is found on the training split first. All images are read once, in parallel, and checked.
+    pub fn open(
+        config: &DataConfig,
+        split: Split,
+        fit: Option<&DataFit>,
+        options: OpenOptions,
+    ) -> Result<Dataset> {
+        let manifest = config.manifest()?;
+        let fit = match fit {
+            Some(f) => f.clone(),
+            None if split == Split::Train => {
+                DataFit { canvas: [0, 0], input: Vec::new(), target: Vec::new() }
+            }
+            None => {
+                let train = OpenOptions { need_target: true, ..options };
+                Dataset::open(config, Split::Train, None, train)?.fit
+            }
+        };
+        let entries: Vec<Entry> = manifest.part(split)?.into_iter().cloned().collect();
+        let mut set = Dataset {
+            config: config.clone(),
+            split,
+            manifest,
+            samples: Vec::new(),
+            slices_in_all: 0,
+            fit,
+            need_target: options.need_target,
+            cache: Cache::new(config.cache_mb.saturating_mul(1 << 20)),
+            entries,
+        };
+        let foreground: Vec<([usize; 3], Vec<f64>)> = (0..set.entries.len())
+            .into_par_iter()
+            .map(|i| set.case_data(i).map(|c| (c.dims, c.foreground(config.plane))))
+            .collect::<Result<_>>()?;
+        set.choose_slices(&foreground)?;
+        if set.fit.canvas == [0, 0] {
+            let largest = foreground.iter().map(|(d, _)| config.plane.slice_shape(*d));
+            let largest = largest.fold([1, 1], |a, s| [a[0].max(s[0]), a[1].max(s[1])]);
+            let canvas =
+                config.canvas.unwrap_or(largest.map(|n| n.next_multiple_of(options.multiple.max(1))));
+            let cases: Vec<_> =
+                (0..set.entries.len()).into_par_iter().map(|i| set.case_data(i)).collect::<Result<_>>()?;
+            set.fit = case::fit(&cases, config, canvas);
+        }
+        let m = options.multiple.max(1);
+        if set.fit.canvas.iter().any(|n| n % m != 0) {
+            let fitting = set.fit.canvas.map(|n| n.next_multiple_of(m));
+            return Err(Error::input(format!(
+                "data: `canvas = {:?}` does not divide by {m}, which the network needs; use {fitting:?}",
+                set.fit.canvas
+            )));
+        }
+        Ok(set)
+    }
+
+    /// Number of training slices.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there is none (never, after a successful [`Dataset::open`]).
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// The training slices, by case, then slice.
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// Canvas and normalisation fitted on the training split; to be stored with the run.
+    pub fn fit(&self) -> &DataFit {
+        &self.fit
+    }
+
+    /// The settings it was opened with.
+    pub fn config(&self) -> &DataConfig {
+        &self.config
+    }
+
+    /// The part of the data it holds.
+    pub fn split(&self) -> Split {
+        self.split
+    }
+
+    /// Extents `[h, w, c]` of an input slice.
+    pub fn input_shape(&self) -> [usize; 3] {
+        let [h, w] = self.fit.canvas;
+        [h, w, self.config.input.len()]
+    }
+
+    /// Extents `[h, w, c]` of a target slice.
+    pub fn target_shape(&self) -> [usize; 3] {
+        let [h, w] = self.fit.canvas;
+        [h, w, self.config.target.len()]
+    }
+
+    /// Writes sample `index` to `[h][w][c]` buffers; `target` may be empty.
+    pub fn read(&self, index: usize, input: &mut [f32], target: &mut [f32]) -> Result<()> {
+        let Sample { case, slice } = self.samples[index];
+        self.case_data(case)?.slice(self.config.plane, slice, &self.fit, input, target);
+        Ok(())
+    }
+
+    /// "sub-0001:57": where a sample comes from.
+    pub fn sample_name(&self, index: usize) -> String {
+        let s = self.samples[index];
+        format!("{}:{}", self.entries[s.case].id, s.slice)
+    }
+
+    /// Number of cases.
+    pub fn cases(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The case's subject (and session).
+    pub fn case_id(&self, index: usize) -> &str {
+        &self.entries[index].id
+    }
+
+    /// A whole case: all its slices, also those that training skips, on the canvas ([`Case::uncropped`] for a larger one).
+    pub fn case(&self, index: usize) -> Result<Case> {
+        Ok(Case::cut(self.case_data(index)?, self.config.plane, &self.fit))
+    }
+
+    /// One line for the log.
+    pub fn stats(&self) -> String {
+        self.to_string()
+    }
+
+    fn case_data(&self, index: usize) -> Result<Arc<CaseData>> {
+        self.cache.get(index, || {
+            CaseData::load(&self.manifest, &self.entries[index], &self.config, self.need_target)
+        })
+    }
+
+    fn choose_slices(&mut self, foreground: &[([usize; 3], Vec<f64>)]) -> Result<()> {
+        let [from, to] = self.config.slice_range;
+        for (case, (_, shares)) in foreground.iter().enumerate() {
+            let n = shares.len() as f64;
+            self.slices_in_all += shares.len();
+            for (slice, share) in shares.iter().enumerate() {
+                let at = (slice as f64 + 0.5) / n;
+                if (from..=to).contains(&at) && *share >= self.config.min_foreground {
+                    self.samples.push(Sample { case, slice });
+                }
+            }
+        }
+        if self.samples.is_empty() {
+            return Err(Error::input(format!(
+                "data: none of the {} slices of the split `{}` is left; lower `min_foreground` or widen `slice_range`",
+                self.slices_in_all,
+                self.split.name()
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let [h, w] = self.fit.canvas;
+        write!(
+            f,
+            "{}: {} subjects, {} of {} {:?} slices, {h} x {w}, {} -> {}",
+            self.split.name(),
+            self.entries.len(),
+            self.samples.len(),
+            self.slices_in_all,
+            self.config.plane,
+            self.config.input.join("+"),
+            self.config.target.join("+")
+        )
+    }
+}
+
+/// Decoded cases, least recently used out first when memory is full.
+#[derive(Debug)]
+struct Cache {
+    limit: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    cases: HashMap<usize, (Arc<CaseData>, u64)>,
+    bytes: usize,
+    clock: u64,
+}
+
+impl Cache {
+    fn new(limit: usize) -> Self {
+        Cache { limit, held: Mutex::default() }
+    }
+
+    fn get(&self, index: usize, load: impl FnOnce() -> Result<CaseData>) -> Result<Arc<CaseData>> {
+        // A poisoned lock only means that another thread panicked between two consistent states.
+        let lock = || self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut held = lock();
+            held.clock += 1;
+            let now = held.clock;
+            if let Some((case, used)) = held.cases.get_mut(&index) {
+                *used = now;
+                return Ok(case.clone());
+            }
+        }
+        // Decoding happens outside the lock.
+        let case = Arc::new(load()?);
+        let mut held = lock();
+        let size = case.bytes();
+        while held.bytes + size > self.limit {
+            let Some(oldest) = held.cases.iter().min_by_key(|(_, (_, used))| *used).map(|(k, _)| *k) else {
+                break;
+            };
+            if let Some((gone, _)) = held.cases.remove(&oldest) {
+                held.bytes -= gone.bytes();
+            }
+        }
+        if held.bytes + size <= self.limit {
+            let now = held.clock;
+            if held.cases.insert(index, (case.clone(), now)).is_none() {
+                held.bytes += size;
+            }
+        }
+        Ok(case)
+    }
+}

@@ -1,0 +1,359 @@
+//! Which subjects there are, where their images lie, and which part of the data each belongs to.
+//!
+//! A manifest is a CSV file with a column `subject`, optionally `session` and `split` (`train`, `val`, `test`), and
+//! one column per modality with paths relative to the CSV's folder; an empty cell means that there is no such image.
+//! A pattern such as `data/{subject}/{subject}_{modality}.nii.gz` does without a CSV. All images of a subject are in
+//! one part: patients never straddle training and test.
+
+use crate::error::{Error, Result};
+use crate::rng::Philox;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A part of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// To learn from.
+    Train,
+    /// To watch and to choose by.
+    Val,
+    /// To report on, once.
+    Test,
+}
+
+impl Split {
+    /// All three.
+    pub const ALL: [Split; 3] = [Split::Train, Split::Val, Split::Test];
+
+    /// `train`, `val`, `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Val => "val",
+            Split::Test => "test",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Split> {
+        match text.to_ascii_lowercase().as_str() {
+            "train" | "training" => Some(Split::Train),
+            "val" | "valid" | "validation" | "dev" => Some(Split::Val),
+            "test" | "testing" => Some(Split::Test),
+            _ => None,
+        }
+    }
+}
+
+/// One case: the images of one subject, in one session if there are several.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The subject, with `_` and the session if there is one. Unique.
+    pub id: String,
+    /// The subject (patient) by which the data is split.
+    pub subject: String,
+    /// Its part of the data.
+    pub split: Split,
+    /// Modality to file.
+    pub files: BTreeMap<String, PathBuf>,
+}
+
+/// All cases.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The CSV file or the pattern, for messages.
+    pub source: String,
+    /// The modalities it knows.
+    pub modalities: Vec<String>,
+    /// The cases, in the order of the file, or sorted by name.
+    pub entries: Vec<Entry>,
+}
+
+impl Manifest {
+    /// Reads a CSV manifest. Without a `split` column the subjects are dealt by `fractions` (train, val, test) with `seed`.
+    pub fn read(path: &Path, fractions: &[f64; 3], seed: u64) -> Result<Manifest> {
+        let p = path.display();
+        let text = fs::read(path).map_err(Error::io("read", path))?;
+        let mut reader =
+            csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(false).from_reader(&text[..]);
+        let broken =
+            |e: csv::Error| Error::input(format!("{p} is not a readable CSV file ({e}); correct that line"));
+        let headers: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_string).collect();
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = headers.iter().find(|h| !seen.insert(h.as_str())) {
+            return Err(Error::input(format!("{p} has two columns named `{twice}`; rename one")));
+        }
+        let subject_column = headers
+            .iter()
+            .position(|h| h == "subject")
+            .ok_or_else(|| missing_column(&p.to_string(), "subject", &headers))?;
+        let session_column = headers.iter().position(|h| h == "session");
+        let split_column = headers.iter().position(|h| h == "split");
+        let modalities: Vec<String> = headers
+            .iter()
+            .filter(|h| !["subject", "session", "split"].contains(&h.as_str()))
+            .cloned()
+            .collect();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut entries = Vec::new();
+        let mut lines: HashMap<String, u64> = HashMap::new();
+        let mut splits: HashMap<String, (Split, u64)> = HashMap::new();
+        for record in reader.records() {
+            let record = record.map_err(broken)?;
+            let line = record.position().map_or(0, csv::Position::line);
+            let cell = |c: usize| record.get(c).unwrap_or("");
+            let subject = cell(subject_column).to_string();
+            if subject.is_empty() {
+                return Err(Error::input(format!(
+                    "{p}, line {line}: the subject is empty; name it or delete the line"
+                )));
+            }
+            let id = match session_column.map(cell) {
+                Some(s) if !s.is_empty() => format!("{subject}_{s}"),
+                _ => subject.clone(),
+            };
+            let split = match split_column.map(cell) {
+                None => Split::Train,
+                Some(text) => Split::parse(text).ok_or_else(|| {
+                    Error::input(format!(
+                        "{p}, line {line}: the split `{text}` is unknown; write train, val or test"
+                    ))
+                })?,
+            };
+            if let Some((other, at)) = splits.get(&subject).filter(|(s, _)| *s != split) {
+                return Err(Error::input(format!(
+                    "{p}: subject {subject} is in {} (line {at}) and in {} (line {line}); a subject must be in one split only",
+                    other.name(),
+                    split.name()
+                )));
+            }
+            if let Some(at) = lines.insert(id.clone(), line) {
+                return Err(Error::input(format!(
+                    "{p}: subject {id} stands in lines {at} and {line}; delete one, or tell them apart by a column `session`"
+                )));
+            }
+            splits.insert(subject.clone(), (split, line));
+            let files = headers
+                .iter()
+                .enumerate()
+                .filter(|(c, h)| modalities.contains(h) && !cell(*c).is_empty())
+                .map(|(c, h)| (h.clone(), folder.join(cell(c))))
+                .collect();
+            entries.push(Entry { id, subject, split, files });
+        }
+        if entries.is_empty() {
+            return Err(Error::input(format!("{p} lists no subject; add a line for each")));
+        }
+        let mut manifest = Manifest { source: p.to_string(), modalities, entries };
+        if split_column.is_none() {
+            manifest.shuffle_into_splits(fractions, seed)?;
+        }
+        Ok(manifest)
+    }
+
+    /// Finds the files of a pattern with the placeholders `{subject}` and `{modality}`. A subject counts if it has the
+    /// first modality; the splits are dealt by `fractions` with `seed`.
+    pub fn scan(pattern: &str, modalities: &[String], fractions: &[f64; 3], seed: u64) -> Result<Manifest> {
+        for part in ["{subject}", "{modality}"] {
+            if !pattern.contains(part) {
+                return Err(Error::input(format!(
+                    "the pattern `{pattern}` lacks {part}; write it like data/{{subject}}/{{subject}}_{{modality}}.nii.gz"
+                )));
+            }
+        }
+        let first = modalities
+            .first()
+            .ok_or_else(|| Error::input("data: `input` lists no modality; name at least one"))?;
+        let sought = pattern.replace("{modality}", first);
+        let fixed =
+            Path::new(&sought).components().take_while(|c| !has_subject(&c.as_os_str().to_string_lossy()));
+        let start: PathBuf = fixed.collect();
+        let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
+        let rest: Vec<String> = Path::new(&sought)
+            .components()
+            .skip_while(|c| !has_subject(&c.as_os_str().to_string_lossy()))
+            .map(|c| c.as_os_str().to_string_lossy().into_owned())
+            .collect();
+        let mut found = BTreeSet::new();
+        walk(&start, &rest, None, &mut found)?;
+        if found.is_empty() {
+            return Err(Error::input(format!(
+                "no file matches the pattern `{sought}`; check the path and the modality's name"
+            )));
+        }
+        let entries = found
+            .into_iter()
+            .map(|subject| {
+                let file = |m: &String| {
+                    PathBuf::from(pattern.replace("{modality}", m).replace("{subject}", &subject))
+                };
+                let files =
+                    modalities.iter().map(|m| (m.clone(), file(m))).filter(|(_, f)| f.is_file()).collect();
+                Entry { id: subject.clone(), subject, split: Split::Train, files }
+            })
+            .collect();
+        let mut manifest = Manifest { source: pattern.to_string(), modalities: modalities.to_vec(), entries };
+        manifest.shuffle_into_splits(fractions, seed)?;
+        Ok(manifest)
+    }
+
+    /// The cases of one part; an empty one is an error.
+    pub fn part(&self, split: Split) -> Result<Vec<&Entry>> {
+        let part: Vec<&Entry> = self.entries.iter().filter(|e| e.split == split).collect();
+        if part.is_empty() {
+            return Err(Error::input(format!(
+                "{}: no subject is in the split `{}` ({} subjects in all); mark some, or change `split`",
+                self.source,
+                split.name(),
+                self.entries.len()
+            )));
+        }
+        Ok(part)
+    }
+
+    /// The file of a modality; a missing column, cell or file is an error that says which.
+    pub fn file<'a>(&self, entry: &'a Entry, modality: &str) -> Result<&'a Path> {
+        if !self.modalities.iter().any(|m| m == modality) {
+            return Err(missing_column(&self.source, modality, &self.modalities));
+        }
+        let path = entry.files.get(modality).ok_or_else(|| {
+            Error::input(format!(
+                "{}: subject {} has no `{modality}` image; add it or leave the subject out",
+                self.source, entry.id
+            ))
+        })?;
+        if !path.is_file() {
+            return Err(Error::input(format!(
+                "{}: the `{modality}` image of subject {}, {}, does not exist; correct the path (it is relative to the manifest's folder)",
+                self.source,
+                entry.id,
+                path.display()
+            )));
+        }
+        Ok(path)
+    }
+
+    /// Deals the subjects, shuffled by `seed`, to the three parts.
+    fn shuffle_into_splits(&mut self, fractions: &[f64; 3], seed: u64) -> Result<()> {
+        check_fractions("data: `split`", fractions)?;
+        let mut subjects: Vec<String> =
+            self.entries.iter().map(|e| e.subject.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        Philox::named(seed, "data/split").shuffle(&mut subjects);
+        let parts = deal(subjects.len(), fractions);
+        let part_of: HashMap<String, Split> = subjects.into_iter().zip(parts).collect();
+        for e in &mut self.entries {
+            e.split = part_of[&e.subject];
+        }
+        Ok(())
+    }
+}
+
+/// Three shares that are not negative, with a positive sum of at most 1 (plus rounding).
+pub fn check_fractions(key: &str, fractions: &[f64; 3]) -> Result<()> {
+    let sum: f64 = fractions.iter().sum();
+    if fractions.iter().any(|f| !(0.0..=1.0).contains(f))
+        || !(0.999..=1.001).contains(&sum)
+        || fractions[0] <= 0.0
+    {
+        return Err(Error::input(format!(
+            "{key} = {fractions:?} must be three shares (train, val, test) that add up to 1, the first above 0; use for example [0.7, 0.1, 0.2]"
+        )));
+    }
+    Ok(())
+}
+
+/// The part of each of `n` subjects: train first, then val, then test. Every part with a share gets at least one
+/// subject if there are enough.
+pub fn deal(n: usize, fractions: &[f64; 3]) -> Vec<Split> {
+    let least = |f: f64| usize::from(f > 0.0);
+    let wanted = |f: f64| ((n as f64 * f).round() as usize).max(least(f));
+    // One is kept for training, then one for test, then one for validation.
+    let spare = n.saturating_sub(1);
+    let test = wanted(fractions[2]).min(spare.saturating_sub(least(fractions[1])).max(spare.min(1)));
+    let val = wanted(fractions[1]).min(n.saturating_sub(1 + test));
+    let train = n - val - test;
+    let part = |i: usize| match i {
+        i if i < train => Split::Train,
+        i if i < train + val => Split::Val,
+        _ => Split::Test,
+    };
+    (0..n).map(part).collect()
+}
+
+/// "no column X; the nearest is Y".
+fn missing_column(source: &str, wanted: &str, there: &[String]) -> Error {
+    let nearest = there.iter().min_by_key(|h| distance(&h.to_lowercase(), &wanted.to_lowercase()));
+    let hint = match nearest {
+        Some(h) if distance(&h.to_lowercase(), &wanted.to_lowercase()) <= wanted.len().max(2) / 2 => {
+            format!("did you mean `{h}`?")
+        }
+        _ => format!("it has {}", there.iter().map(|h| format!("`{h}`")).collect::<Vec<_>>().join(", ")),
+    };
+    Error::input(format!("{source} has no column `{wanted}`; {hint}"))
+}
+
+/// Edit distance (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn has_subject(part: &str) -> bool {
+    part.contains("{subject}")
+}
+
+/// Walks the folders that fit the pattern's remaining parts and collects the subjects of the files found.
+fn walk(at: &Path, rest: &[String], subject: Option<&str>, found: &mut BTreeSet<String>) -> Result<()> {
+    let Some((part, deeper)) = rest.split_first() else {
+        if at.is_file() {
+            found.extend(subject.map(str::to_string));
+        }
+        return Ok(());
+    };
+    if !has_subject(part) {
+        return walk(&at.join(part), deeper, subject, found);
+    }
+    if let Some(s) = subject {
+        return walk(&at.join(part.replace("{subject}", s)), deeper, subject, found);
+    }
+    if !at.is_dir() {
+        return Err(Error::input(format!(
+            "the pattern's folder {} does not exist; check the path",
+            at.display()
+        )));
+    }
+    for entry in fs::read_dir(at).map_err(Error::io("read", at))? {
+        let entry = entry.map_err(Error::io("read", at))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(s) = matched(part, &name) {
+            walk(&entry.path(), deeper, Some(&s), found)?;
+        }
+    }
+    Ok(())
+}
+
+/// The subject for which the pattern part reads as `name`.
+fn matched(part: &str, name: &str) -> Option<String> {
+    let prefix = part.split("{subject}").next()?;
+    let body = name.strip_prefix(prefix)?;
+    // The longest that fits; a second occurrence must repeat the first.
+    let ends = body.char_indices().map(|(i, c)| i + c.len_utf8());
+    let ends: Vec<usize> = ends.collect();
+    ends.into_iter()
+        .rev()
+        .map(|end| &body[..end])
+        .find(|s| part.replace("{subject}", s) == name)
+        .map(str::to_string)
+}

@@ -1,0 +1,76 @@
+//! What an operation has to say about itself.
+
+use super::Var;
+use crate::device::cpu::Io;
+use crate::shape::Shape;
+use std::fmt::Debug;
+
+/// An operation: its shapes, its derivative, its cost and how each device runs it. Values of an operation's type are
+/// small and immutable; their `Debug` form must tell two different operations apart (equal ones are merged).
+pub trait Op: Debug + Send + Sync {
+    /// The name that profiles and messages use.
+    fn name(&self) -> &'static str;
+
+    /// The output's shape, or one sentence on why the inputs do not fit.
+    fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String>;
+
+    /// Traces the gradient of the loss by each input, given `args.dy`, the gradient by the output. `None` where it is
+    /// zero or where `args.needs` says that nobody asks.
+    fn grad(&self, args: &GradArgs) -> Vec<Option<Var>>;
+
+    /// Floating-point operations, counted as the field does (a multiply-add is two; data movement is none).
+    fn flops(&self, _inputs: &[&Shape], _output: &Shape) -> u64 {
+        0
+    }
+
+    /// How the output relates to the inputs' memory.
+    fn memory(&self) -> Memory {
+        Memory::Fresh
+    }
+
+    /// Computes the output on the CPU. The result must not depend on the number of threads.
+    fn cpu(&self, io: &mut Io);
+}
+
+/// How an operation's output relates to its inputs' memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Memory of its own.
+    Fresh,
+    /// Input 0's bytes, beginning `0` elements in: nothing is computed.
+    View(usize),
+    /// May take over the given input's memory when that input is not used afterwards.
+    Reuse(usize),
+    /// Updates the given input's memory (a state); the output is the new value. On entry the output holds the old.
+    InPlace(usize),
+    /// Every input, one after the other, flattened: inputs may be computed right into their place.
+    Pack,
+}
+
+/// What [`Op::grad`] is given.
+pub struct GradArgs<'a> {
+    /// The operation's inputs.
+    pub inputs: &'a [Var],
+    /// Its output.
+    pub output: &'a Var,
+    /// The gradient by the output.
+    pub dy: &'a Var,
+    /// Which inputs' gradients are wanted.
+    pub needs: &'a [bool],
+}
+
+impl GradArgs<'_> {
+    /// `Some(f())` if input `i`'s gradient is wanted.
+    pub fn want(&self, i: usize, f: impl FnOnce() -> Var) -> Option<Var> {
+        self.needs[i].then(f)
+    }
+}
+
+/// FLOPs and bytes of a node: what a roofline needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes read and written, each input and the output once.
+    pub bytes: u64,
+}

@@ -1,0 +1,56 @@
+//! Constants: a repeated number, or a small table (a smoothing window, say).
+
+use crate::device::cpu::Io;
+use crate::dispatch_real;
+use crate::dtype::Real;
+use crate::graph::{GradArgs, Graph, Op, Var};
+use crate::shape::Shape;
+use std::sync::Arc;
+
+/// A tensor of constants: the values repeat until the shape is filled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Constant {
+    /// Its extents.
+    pub shape: Shape,
+    /// At least one value.
+    pub values: Arc<Vec<f64>>,
+}
+
+impl Op for Constant {
+    fn name(&self) -> &'static str {
+        "constant"
+    }
+
+    fn infer(&self, _: &[&Shape]) -> Result<Shape, String> {
+        if self.values.is_empty() { Err("no value".into()) } else { Ok(self.shape.clone()) }
+    }
+
+    fn grad(&self, _: &GradArgs) -> Vec<Option<Var>> {
+        Vec::new()
+    }
+
+    fn cpu(&self, io: &mut Io) {
+        dispatch_real!(io.dtype(), T => {
+            let out = io.output::<T>();
+            if let [v] = self.values[..] {
+                out.fill(T::of(v));
+            } else {
+                out.iter_mut().zip(self.values.iter().cycle()).for_each(|(o, &v)| *o = T::of(v));
+            }
+        });
+    }
+}
+
+impl Graph {
+    /// The same number everywhere.
+    #[track_caller]
+    pub fn full(&self, shape: &Shape, value: f64) -> Var {
+        self.constant(shape.clone(), vec![value])
+    }
+
+    /// A table of numbers, repeated until the shape is filled.
+    #[track_caller]
+    pub fn constant(&self, shape: impl Into<Shape>, values: Vec<f64>) -> Var {
+        self.apply(Constant { shape: shape.into(), values: Arc::new(values) }, &[])
+    }
+}

@@ -1,0 +1,89 @@
+//! Dropout with counter-based random numbers: the mask is a pure function of (seed, stream, step, element), so nothing
+//! is stored, the derivative is the same operation, and a resumed run sees the same masks.
+
+use crate::device::cpu::{Io, parallel};
+use crate::dispatch_real;
+use crate::dtype::Real;
+use crate::graph::{GradArgs, Op, Var};
+use crate::ops::sample::{self, Domain, Sample};
+use crate::rng::{philox4x32, unit_f32};
+use crate::shape::Shape;
+
+/// `y = x mask / (1 - p)`. Inputs: `x`, and the step number as a scalar.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Probability of dropping an element.
+    pub p: f64,
+    /// The run's seed.
+    pub seed: u64,
+    /// Tells the layers of a step apart.
+    pub stream: u32,
+}
+
+impl Dropout {
+    /// The four numbers that decide on elements `4 block ..`.
+    #[inline]
+    fn block(&self, step: u32, block: u64) -> [u32; 4] {
+        philox4x32(
+            [block as u32, (block >> 32) as u32, self.stream, step],
+            [self.seed as u32, (self.seed >> 32) as u32],
+        )
+    }
+
+    fn run<T: Real>(&self, io: &mut Io) {
+        let (x, step, out) = (io.input::<T>(0), io.input::<T>(1)[0].f64() as u32, io.output::<T>());
+        let scale = T::of(1.0 / (1.0 - self.p));
+        parallel::for_chunks(out, parallel::CHUNK, |start, piece| {
+            for (b, four) in piece.chunks_mut(4).enumerate() {
+                let words = self.block(step, (start / 4 + b) as u64);
+                for (i, o) in four.iter_mut().enumerate() {
+                    let keep = f64::from(unit_f32(words[i])) >= self.p;
+                    *o = if keep { x[start + 4 * b + i] * scale } else { T::zero() };
+                }
+            }
+        });
+    }
+}
+
+impl Op for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        if !(0.0..1.0).contains(&self.p) {
+            return Err(format!("a probability of {} is not in [0, 1)", self.p));
+        }
+        if inputs[1].numel() != 1 {
+            return Err(format!("the step number has shape {}", inputs[1]));
+        }
+        Ok(inputs[0].clone())
+    }
+
+    fn grad(&self, a: &GradArgs) -> Vec<Option<Var>> {
+        vec![a.want(0, || a.dy.apply(*self, &[&a.inputs[1]])), None]
+    }
+
+    fn cpu(&self, io: &mut Io) {
+        dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+}
+
+/// Several rates and sizes.
+pub fn samples() -> Vec<Sample> {
+    let cases: [(f64, &[usize]); 3] = [(0.5, &[3, 5, 7]), (0.2, &[2, 9]), (0.0, &[4])];
+    cases
+        .into_iter()
+        .map(|(p, shape)| {
+            let op = Dropout { p, seed: 0x1234_5678_9abc, stream: 3 };
+            sample::op("dropout", op, &[(shape, Domain::Normal), (&[], Domain::Label(1000))], move |x| {
+                let data = x[0].data.iter().enumerate().map(|(i, v)| {
+                    let counter = [(i / 4) as u32, 0, 3, x[1].data[0] as u32];
+                    let word = philox4x32(counter, [0x5678_9abc, 0x1234])[i % 4];
+                    if f64::from(word >> 8) / 16_777_216.0 < p { 0.0 } else { v / (1.0 - p) }
+                });
+                sample::array(shape, data.collect())
+            })
+        })
+        .collect()
+}

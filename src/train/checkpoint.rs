@@ -1,0 +1,227 @@
+//! Checkpoints.
+//!
+//! `<which>_net_G.safetensors` holds a network's weights under PyTorch's keys and in PyTorch's order of axes, with its
+//! architecture in the metadata: what others read. `<which>_state.safetensors` holds everything that a resumed run
+//! needs, weights and moments bit by bit. Each file is written under a temporary name and renamed; the state file alone
+//! decides where a run resumes, so a kill between two files costs nothing.
+
+use crate::error::{Error, Result};
+use crate::exec::States;
+use crate::fsio;
+use crate::nn::NetSpec;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Version of the state file's layout.
+const FORMAT: &str = "gan-state-1";
+
+/// What a run knows beside its tensors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// The best validation score so far and the step that had it.
+    pub best: Option<(f64, u64)>,
+    /// Factor that a plateau schedule has brought the learning rate to.
+    pub plateau_factor: f64,
+    /// Validations since the best one.
+    pub plateau_waited: u32,
+}
+
+/// The weights' file of one network.
+pub fn weights_path(dir: &Path, which: &str, net: &str) -> PathBuf {
+    dir.join(format!("{which}_net_{net}.safetensors"))
+}
+
+/// The state's file.
+pub fn state_path(dir: &Path, which: &str) -> PathBuf {
+    dir.join(format!("{which}_state.safetensors"))
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+/// A checksum over all tensors in the order of their names: safetensors itself has none.
+fn checksum<'a>(tensors: impl Iterator<Item = (String, &'a [u8])>) -> String {
+    let mut sorted: Vec<_> = tensors.collect();
+    sorted.sort();
+    format!("{:08x}", sorted.iter().fold(0, |crc, (_, data)| crc32c::crc32c_append(crc, data)))
+}
+
+fn write(
+    path: &Path,
+    tensors: &[(String, Vec<usize>, Vec<f32>)],
+    mut metadata: HashMap<String, String>,
+) -> Result<()> {
+    let data: Vec<Vec<u8>> = tensors.iter().map(|(_, _, v)| bytes(v)).collect();
+    let named = tensors.iter().zip(&data).map(|((name, _, _), d)| (name.clone(), d.as_slice()));
+    metadata.insert("crc32c".into(), checksum(named));
+    let views = tensors
+        .iter()
+        .zip(&data)
+        .map(|((name, shape, _), data)| {
+            TensorView::new(Dtype::F32, shape.clone(), data)
+                .map(|v| (name.as_str(), v))
+                .map_err(|e| unwritable(path, &e))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let file = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(path, &e))?;
+    fsio::write_bytes(path, &file)
+}
+
+fn unwritable(path: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::input(format!("cannot lay out {}: {why}", path.display()))
+}
+
+/// Writes a network's weights. The file depends on nothing but them and the architecture.
+pub fn save_weights(path: &Path, spec: &NetSpec, states: &States, architecture: &str) -> Result<()> {
+    let metadata = [("format", "pt"), ("network", &spec.name), ("architecture", architecture)];
+    write(path, &spec.export(states), metadata.map(|(k, v)| (k.to_string(), v.to_string())).into())
+}
+
+/// A safetensors file in memory.
+pub struct Tensors {
+    file: Vec<u8>,
+    metadata: HashMap<String, String>,
+}
+
+impl Tensors {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = std::fs::read(path).map_err(Error::io("read the checkpoint", path))?;
+        let corrupt = |why: &dyn std::fmt::Display| {
+            Error::input(format!(
+                "{} is not a whole safetensors file ({why}); use another checkpoint of the run",
+                path.display()
+            ))
+        };
+        let (_, header) = SafeTensors::read_metadata(&file).map_err(|e| corrupt(&e))?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let tensors = SafeTensors::deserialize(&file).map_err(|e| corrupt(&e))?;
+        if let Some(noted) = metadata.get("crc32c") {
+            let all = tensors.iter().collect::<Vec<_>>();
+            if *noted != checksum(all.iter().map(|(n, v)| (n.to_string(), v.data()))) {
+                return Err(corrupt(&"its checksum does not match its content"));
+            }
+        }
+        Ok(Tensors { file, metadata })
+    }
+
+    /// A metadata entry.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+
+    /// All metadata.
+    pub fn all_metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+
+    /// Names and extents.
+    pub fn list(&self) -> Vec<(String, Vec<usize>, usize)> {
+        let Ok(t) = SafeTensors::deserialize(&self.file) else { return Vec::new() };
+        let mut all: Vec<_> =
+            t.iter().map(|(n, v)| (n.to_string(), v.shape().to_vec(), v.data().len())).collect();
+        all.sort();
+        all
+    }
+
+    /// A tensor's extents and elements, if it is there and in single precision.
+    pub fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+        let t = SafeTensors::deserialize(&self.file).ok()?;
+        let v = t.tensor(name).ok()?;
+        (v.dtype() == Dtype::F32).then(|| (v.shape().to_vec(), floats(v.data())))
+    }
+}
+
+/// Reads a network's weights into the states, after checking that they belong to this architecture.
+pub fn load_weights(path: &Path, spec: &NetSpec, states: &mut States, architecture: &str) -> Result<()> {
+    let file = Tensors::read(path)?;
+    if let Some(theirs) = file.metadata("architecture").filter(|a| *a != architecture) {
+        return Err(Error::input(format!(
+            "{} holds weights of another architecture ({theirs}) than the run's recipe describes ({architecture}); use the recipe that it was trained with",
+            path.display()
+        )));
+    }
+    spec.import(states, &path.display().to_string(), |key| file.get(key))
+}
+
+/// Writes everything that a resumed run needs.
+pub fn save_state(path: &Path, states: &States, progress: &Progress, recipe_hash: &str) -> Result<()> {
+    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = states
+        .names()
+        .map(|n| (n.to_string(), vec![states.get::<f32>(n).len()], states.get::<f32>(n).to_vec()))
+        .collect();
+    let progress = serde_json::to_string(progress).expect("plain data");
+    let metadata = [("format", FORMAT), ("progress", &progress), ("recipe", recipe_hash)];
+    write(path, &tensors, metadata.map(|(k, v)| (k.to_string(), v.to_string())).into())
+}
+
+/// Reads a state file into states of the same names and sizes.
+pub fn load_state(path: &Path, states: &mut States, recipe_hash: &str) -> Result<Progress> {
+    let file = Tensors::read(path)?;
+    let foreign = |what: &str| {
+        Error::input(format!(
+            "{} {what}; continue the run with the recipe that it was started with, or start anew in another folder with --out",
+            path.display()
+        ))
+    };
+    if file.metadata("format") != Some(FORMAT) {
+        return Err(foreign("is no state file of this version"));
+    }
+    if file.metadata("recipe") != Some(recipe_hash) {
+        return Err(foreign("belongs to a run with other settings"));
+    }
+    let progress: Progress = file
+        .metadata("progress")
+        .and_then(|p| serde_json::from_str(p).ok())
+        .ok_or_else(|| foreign("does not say how far the run got"))?;
+    let names: Vec<String> = states.names().map(String::from).collect();
+    for name in names {
+        let (_, values) = file.get(&name).ok_or_else(|| foreign(&format!("lacks the tensor {name}")))?;
+        let own = states.get_mut::<f32>(&name);
+        if own.len() != values.len() {
+            return Err(foreign(&format!("has a tensor {name} of another size")));
+        }
+        own.copy_from_slice(&values);
+    }
+    Ok(progress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_survives_and_a_damaged_one_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = state_path(dir.path(), "last");
+        let mut states = States::new();
+        states.set("a", &[1.5f32, -0.0, f32::MIN_POSITIVE]);
+        let progress = Progress { step: 7, best: Some((0.1, 3)), plateau_factor: 0.5, plateau_waited: 2 };
+        save_state(&path, &states, &progress, "h").expect("written");
+        let mut again = States::new();
+        again.set("a", &[0f32; 3]);
+        assert_eq!(load_state(&path, &mut again, "h").expect("read"), progress);
+        assert_eq!(again.get::<f32>("a"), states.get::<f32>("a"));
+        assert!(load_state(&path, &mut again, "other").is_err());
+        let whole = std::fs::read(&path).expect("read");
+        for cut in [0, 5, 20, whole.len() - 1] {
+            std::fs::write(&path, &whole[..cut]).expect("written");
+            let e = load_state(&path, &mut again, "h").expect_err("refused").to_string();
+            assert!(e.contains("last_state.safetensors") && e.contains("another checkpoint"), "{e}");
+        }
+        let mut flipped = whole.clone();
+        *flipped.last_mut().expect("not empty") ^= 1;
+        std::fs::write(&path, &flipped).expect("written");
+        assert!(load_state(&path, &mut again, "h").expect_err("refused").to_string().contains("checksum"));
+    }
+}

@@ -1,0 +1,226 @@
+//! A run's folder: what is where, and how it is opened again.
+//!
+//! ```text
+//! runs/mr2pet/
+//!   recipe.toml       the resolved recipe
+//!   data.json         what was fitted on the training split: canvas, intensity ranges
+//!   lookup.json       the best pointwise look-up, fitted on the training split
+//!   run.json          program version, command, device, threads, and when it ended
+//!   checkpoints/      {last,best}_net_{G,D}.safetensors, {last,best}_state.safetensors
+//!   train/ val/       TensorBoard events
+//!   metrics.csv       every logged loss and validation score
+//!   samples/          pictures: input | target | output | error
+//! ```
+
+use super::checkpoint::{self, Progress};
+use super::pix2pix::Pix2pix;
+use super::recipe::{Model, Recipe};
+use super::step::StepBuilder;
+use crate::data::{Case, DataFit, Volume};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::exec::{Program, States};
+use crate::fsio;
+use crate::nn::NetSpec;
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Slices that are predicted at once.
+const PREDICT_BATCH: usize = 8;
+
+/// The folder of a run.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    root: PathBuf,
+}
+
+impl RunDir {
+    /// Names the folder; nothing is touched.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        RunDir { root: root.into() }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A path inside.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The checkpoints' folder.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// Whether a run was started here.
+    pub fn exists(&self) -> bool {
+        self.join("recipe.toml").exists()
+    }
+
+    /// Writes something as JSON.
+    pub fn save_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(value).expect("plain data");
+        fsio::write_bytes(&self.join(name), format!("{text}\n").as_bytes())
+    }
+
+    /// Reads something from JSON.
+    pub fn load_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let path = self.join(name);
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        serde_json::from_str(&text).map_err(|e| {
+            Error::input(format!(
+                "{} is damaged ({e}); restore it from a copy or train again",
+                path.display()
+            ))
+        })
+    }
+
+    /// The resolved recipe of the run.
+    pub fn recipe(&self) -> Result<Recipe> {
+        let path = self.join("recipe.toml");
+        if !path.exists() {
+            return Err(Error::input(format!(
+                "{} is no run folder (it has no recipe.toml); name the folder that `gan train` wrote",
+                self.root.display()
+            )));
+        }
+        Recipe::load(&path, &[])
+    }
+}
+
+/// A fingerprint of everything in a recipe that shapes the run: a checkpoint is resumed only under the same one. What
+/// may differ: how often things are logged, and how many steps there are in all.
+pub fn recipe_hash(recipe: &Recipe, fit: &DataFit) -> String {
+    let mut essential = recipe.clone();
+    essential.log = Default::default();
+    essential.about.clear();
+    essential.train.workers = 0;
+    let text = essential.to_toml() + &serde_json::to_string(fit).expect("plain data");
+    Sha256::digest(text.as_bytes()).iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+/// The method of a recipe, for the extents that its data has.
+pub fn method(recipe: &Recipe) -> Pix2pix {
+    let Model::Pix2pix(model) = &recipe.model;
+    Pix2pix {
+        model: model.clone(),
+        loss: recipe.loss.clone(),
+        inputs: recipe.data.input.len(),
+        targets: recipe.data.target.len(),
+    }
+}
+
+/// One line that tells architectures apart: stored with the weights.
+pub fn architecture(recipe: &Recipe, net: &str) -> String {
+    let Model::Pix2pix(model) = &recipe.model;
+    let part = match net {
+        "G" => serde_json::to_string(&model.generator),
+        _ => serde_json::to_string(&model.discriminator),
+    };
+    format!(
+        "{} {} inputs={:?} targets={:?}",
+        net,
+        part.expect("plain data"),
+        recipe.data.input,
+        recipe.data.target
+    )
+}
+
+/// A trained generator, ready to predict.
+pub struct Predictor {
+    recipe: Recipe,
+    fit: DataFit,
+    method: Pix2pix,
+    spec: NetSpec,
+    states: States,
+    programs: HashMap<usize, Program>,
+}
+
+impl Predictor {
+    /// Opens a run's checkpoint `which`: "best" or "last".
+    pub fn open(run: &RunDir, which: &str) -> Result<Self> {
+        let recipe = run.recipe()?;
+        let fit: DataFit = run.load_json("data.json")?;
+        let method = method(&recipe);
+        let [spec, _] = method.describe(fit.canvas[0], fit.canvas[1])?;
+        let mut states = States::new();
+        spec.initialise::<f32>(&mut states, 0, 1);
+        let path = checkpoint::weights_path(&run.checkpoints(), which, "G");
+        if !path.exists() {
+            return Err(Error::input(format!(
+                "{} has no checkpoint {}; train first, or name another with --checkpoint",
+                run.root().display(),
+                path.display()
+            )));
+        }
+        checkpoint::load_weights(&path, &spec, &mut states, &architecture(&recipe, "G"))?;
+        Ok(Predictor { recipe, fit, method, spec, states, programs: HashMap::new() })
+    }
+
+    /// The run's recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// What was fitted on the training split.
+    pub fn fit(&self) -> &DataFit {
+        &self.fit
+    }
+
+    /// Predicts all slices of a case: `[n, h, w, targets]` in [-1, 1].
+    pub fn slices(&mut self, case: &Case) -> Result<Vec<f32>> {
+        let (method, spec) = (&self.method, &self.spec);
+        predict_slices(&mut self.programs, method, spec, 1, &mut self.states, &case.input, case.input_shape)
+    }
+
+    /// Predicts one volume per target modality, in its units and in the input's geometry.
+    pub fn volumes(&mut self, case: &Case) -> Result<Vec<Volume>> {
+        let slices = self.slices(case)?;
+        case.assemble(&slices)
+    }
+}
+
+/// Predicts slices in batches; programs are kept by batch size. `slots` is the number of rows of the store in `states`.
+pub fn predict_slices(
+    programs: &mut HashMap<usize, Program>,
+    method: &Pix2pix,
+    spec: &NetSpec,
+    slots: usize,
+    states: &mut States,
+    input: &[f32],
+    [n, h, w, c]: [usize; 4],
+) -> Result<Vec<f32>> {
+    let each = h * w * c;
+    let mut out = Vec::with_capacity(n * h * w * method.targets);
+    for first in (0..n).step_by(PREDICT_BATCH) {
+        let batch = PREDICT_BATCH.min(n - first);
+        if let std::collections::hash_map::Entry::Vacant(slot) = programs.entry(batch) {
+            slot.insert(predict_program(method, spec, slots, [batch, h, w, c])?);
+        }
+        let program = programs.get_mut(&batch).expect("just made");
+        program.run(states, &[("input", &input[first * each..(first + batch) * each]), ("step", &[0f32])]);
+        out.extend(program.output::<f32>(states, "output"));
+    }
+    Ok(out)
+}
+
+fn predict_program(method: &Pix2pix, spec: &NetSpec, slots: usize, shape: [usize; 4]) -> Result<Program> {
+    let step = StepBuilder::new(DType::F32, 0);
+    let a = step.graph().input("input", shape);
+    let g = step.bind(spec, slots);
+    let y = step.graph().phase("predict", || method.trace_predict(&step, &g, &a));
+    Program::new(step.graph(), &[("output", &y)])
+}
+
+/// How far a run got, for those who only look.
+pub fn progress(run: &RunDir, which: &str) -> Result<Progress> {
+    let file = checkpoint::Tensors::read(&checkpoint::state_path(&run.checkpoints(), which))?;
+    file.metadata("progress").and_then(|p| serde_json::from_str(p).ok()).ok_or_else(|| {
+        Error::input(format!("{}: the checkpoint does not say how far it got", run.root().display()))
+    })
+}
