@@ -15,13 +15,15 @@
 // Gradient   dx = rstd (gamma dy - average(gamma dy) - hat average(gamma dy hat)),
 //            dgamma = sum(dy hat), dbeta = sum(dy); averages over the set, sums over outer and inner
 //
+// Statistics are [2, sets]: the means, then the biased variances. The gradient averages are {first, second} pairs.
+//
 //   norm_stats, norm_grad_sums    grid (channels / LANES, outer, slices); block 256
 //   norm_finish, norm_grad_finish grid: a warp for each set; block 256
 //   norm_grad_affine              grid: a thread for each channel; block 256
 //   norm_apply, norm_grad_apply   any grid (grid-stride loops); block 256
 //
 // Constants: IN, OUT: types of x (and dx) and y (and dy); LANES, a power of two up to 32, about the channels;
-// AFFINE (0, 1); RUNNING (0, 1): whether `norm_finish` also updates the running statistics; ACTIVATION.
+// AFFINE (0, 1): whether gamma and beta are given; ACTIVATION.
 // Partial results are [slices, outer, channels] pairs; slices share the inner index evenly.
 #include "epilogue.cuh"
 #include "reduce.cuh"
@@ -76,10 +78,8 @@ DEVICE Moments shuffle_xor(Moments m, int mask) {
     return {shuffle_xor(m.count, mask), shuffle_xor(m.mean, mask), shuffle_xor(m.deviations, mask)};
 }
 
-// stats[set] = {mean, rstd}. With RUNNING: running = (1 - momentum) running + momentum * {mean, unbiased variance}.
 KERNEL __launch_bounds__(256, 4)
-norm_finish(const Shape shape, int slices, float eps, const Pair* __restrict__ partial, Pair* stats, float momentum,
-            float* running_mean, float* running_variance) {
+norm_finish(const Shape shape, int slices, const Pair* __restrict__ partial, float* stats) {
     const int blocks = shape.channels / shape.group, sets = shape.outer * blocks;
     const int set = int(global_thread() / 32);
     if (set >= sets) return;
@@ -94,14 +94,15 @@ norm_finish(const Shape shape, int slices, float eps, const Pair* __restrict__ p
 #pragma unroll
     for (int mask = 16; mask > 0; mask /= 2) m = join(m, shuffle_xor(m, mask));
     if (lane_id() == 0) {
-        const float variance = m.deviations / m.count;
-        stats[set] = {m.mean, 1.0f / sqrtf(variance + eps)};
-        if (RUNNING) {
-            const float unbiased = m.deviations / fmaxf(m.count - 1, 1.0f);
-            running_mean[set] += momentum * (m.mean - running_mean[set]);
-            running_variance[set] += momentum * (unbiased - running_variance[set]);
-        }
+        stats[set] = m.mean;
+        stats[sets + set] = m.deviations / m.count;
     }
+}
+
+// A set's mean and 1 / sqrt(variance + eps).
+DEVICE Pair standard(const Shape& s, const float* __restrict__ stats, int set, float eps) {
+    const int sets = s.outer * (s.channels / s.group);
+    return {stats[set], 1.0f / sqrtf(stats[sets + set] + eps)};
 }
 
 // The set and channel of element i.
@@ -114,12 +115,12 @@ DEVICE Place place_of(const Shape& s, i64 i) {
 }
 
 KERNEL __launch_bounds__(256, 4)
-norm_apply(const Shape shape, const IN* __restrict__ x, const Pair* __restrict__ stats, const float* __restrict__ gamma,
-           const float* __restrict__ beta, OUT* __restrict__ y) {
+norm_apply(const Shape shape, float eps, const IN* __restrict__ x, const float* __restrict__ stats,
+           const float* __restrict__ gamma, const float* __restrict__ beta, OUT* __restrict__ y) {
     const i64 count = i64(shape.outer) * shape.inner * shape.channels;
     for (i64 i = global_thread(); i < count; i += global_threads()) {
         const Place p = place_of(shape, i);
-        const Pair s = stats[p.set];
+        const Pair s = standard(shape, stats, p.set, eps);
         float v = (to_float(x[i]) - s.first) * s.second;
         if (AFFINE) v = v * gamma[p.channel] + beta[p.channel];
         y[i] = from_float<OUT>(ACTIVATION(v));
@@ -128,15 +129,16 @@ norm_apply(const Shape shape, const IN* __restrict__ x, const Pair* __restrict__
 
 // partial = {sum of dy, sum of dy hat} over a slice of the inner index.
 KERNEL __launch_bounds__(256, 4)
-norm_grad_sums(const Shape shape, int slices, const IN* __restrict__ x, const OUT* __restrict__ dy,
-               const Pair* __restrict__ stats, Pair* partial) {
+norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy,
+               const float* __restrict__ stats, Pair* partial) {
     SMEM(Pair, scratch, 256);
     const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
     const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
     const int end = min_of(begin + length, shape.inner);
     Pair sum = {0, 0};
     if (c < shape.channels) {
-        const Pair s = stats[int(blockIdx.y) * (shape.channels / shape.group) + c / shape.group];
+        const int set = int(blockIdx.y) * (shape.channels / shape.group) + c / shape.group;
+        const Pair s = standard(shape, stats, set, eps);
         for (int i = begin + row; i < end; i += ROWS) {
             const i64 at = (i64(blockIdx.y) * shape.inner + i) * shape.channels + c;
             const float g = to_float(dy[at]), hat = (to_float(x[at]) - s.first) * s.second;
@@ -167,23 +169,24 @@ norm_grad_finish(const Shape shape, int slices, const Pair* __restrict__ partial
     if (lane_id() == 0) averages[set] = {sum.first / count, sum.second / count};
 }
 
+// grads [2, channels]: dgamma, then dbeta.
 KERNEL __launch_bounds__(256, 4)
-norm_grad_affine(const Shape shape, int slices, const Pair* __restrict__ partial, float* dgamma, float* dbeta) {
+norm_grad_affine(const Shape shape, int slices, const Pair* __restrict__ partial, float* grads) {
     const int c = int(global_thread());
     if (c >= shape.channels) return;
     Pair sum = {0, 0};
     for (int i = 0; i < slices * shape.outer; i++) sum = add(sum, partial[i64(i) * shape.channels + c]);
-    dbeta[c] = sum.first;
-    dgamma[c] = sum.second;
+    grads[c] = sum.second;
+    grads[shape.channels + c] = sum.first;
 }
 
 KERNEL __launch_bounds__(256, 4)
-norm_grad_apply(const Shape shape, const IN* __restrict__ x, const OUT* __restrict__ dy, const Pair* __restrict__ stats,
-                const Pair* __restrict__ averages, const float* __restrict__ gamma, IN* __restrict__ dx) {
+norm_grad_apply(const Shape shape, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy,
+                const float* __restrict__ stats, const Pair* __restrict__ averages, const float* __restrict__ gamma, IN* __restrict__ dx) {
     const i64 count = i64(shape.outer) * shape.inner * shape.channels;
     for (i64 i = global_thread(); i < count; i += global_threads()) {
         const Place p = place_of(shape, i);
-        const Pair s = stats[p.set], mean = averages[p.set];
+        const Pair s = standard(shape, stats, p.set, eps), mean = averages[p.set];
         const float hat = (to_float(x[i]) - s.first) * s.second;
         const float g = to_float(dy[i]) * (AFFINE ? gamma[p.channel] : 1.0f);
         dx[i] = from_float<IN>(s.second * (g - mean.first - hat * mean.second));

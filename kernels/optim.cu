@@ -1,72 +1,113 @@
-// Optimisers: one launch over the flat buffer of all parameters.
+// Optimisers: one launch over the flat store of all parameters and moments, [slots, n]: slot 0 holds the parameters, the
+// others what the rule remembers. Formulas and order of arithmetic are those of `src/ops/optimiser/mod.rs`.
 //
 // Versions
 //   1  grid-stride loop, one element a turn; fp32 master weights, moments and gradients. Not yet measured.
 //
-// Maths (t = *step, counted from 1; g = gradient * *gradient_scale):
-//   SGD      g += decay p;  first = momentum first + g;  p -= lr (NESTEROV ? g + momentum first : first)
-//   RMSPROP  g += decay p;  second = beta2 second + (1 - beta2) g^2;  u = g / (sqrt(second) + eps);
-//            first = momentum first + u;  p -= lr first
-//   ADAM     g += decay p;  first = beta1 first + (1 - beta1) g;  second = beta2 second + (1 - beta2) g^2;
-//            p -= lr / (1 - beta1^t) first / (sqrt(second / (1 - beta2^t)) + eps)
-//   ADAMW    p -= lr decay p, then ADAM without decay
+// Maths (t = *step, counted from 1; g = gradient, with weight decay: g + decay p):
+//   ADAM     m = lerp(m, g, 1 - beta1);  v = beta2 v + (1 - beta2) g^2;  with AMSGRAD: v is replaced by its maximum so far;
+//            p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)             slots p, m, v, maximum
+//   ADAMW    p *= 1 - lr decay, then ADAM without decay                                 slots as ADAM
+//   RMSPROP  v = beta2 v + (1 - beta2) g^2;  with CENTERED: m = lerp(m, g, 1 - beta2), root of v - m^2 instead of v;
+//            u = g / (sqrt(v) + eps);  with MOMENTUM: b = momentum b + u, u = b;  p -= lr u    slots p, v, m, b as used
+//   SGD      with MOMENTUM: b = momentum b + (1 - dampening) g (first step: b = g), u = NESTEROV ? g + momentum b : b;
+//            p -= lr u                                                                  slots p, b
+//   ADAGRAD  a += g^2 (first step: + initial);  p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(a) + eps)     slots p, a
 //   any grid (a grid-stride loop); block 256
 //
-// Constants: RULE (SGD, RMSPROP, ADAM, ADAMW); NESTEROV (0, 1); SHADOW (0, 1): also writes the weights as bf16;
-// ZERO_GRADIENT (0, 1): leaves the gradient at zero for the next step. Moments that a rule does not use may be null
-// (SGD and RMSPROP use `first` only with momentum). lr, step and gradient_scale lie in device memory, so that a
-// captured step can be replayed.
+// Constants: RULE; AMSGRAD, CENTERED, MOMENTUM, NESTEROV (0, 1); SHADOW (0, 1): also writes the weights as bf16;
+// ZERO_GRADIENT (0, 1): leaves the gradient at zero for the next step. lr and step are scalars in device memory, so that
+// a captured step can be replayed.
 #include "gan.cuh"
 
-enum Rule { SGD, RMSPROP, ADAM, ADAMW };
+enum Rule { SGD, RMSPROP, ADAM, ADAMW, ADAGRAD };
 
 struct Settings {
-    double beta1, beta2;
-    float eps, decay, momentum;
-    int unused;
+    double beta1, beta2, eps, decay, momentum, dampening, lr_decay, initial;
 };
 
-KERNEL __launch_bounds__(256, 4)
-optimise(const Settings settings, i64 count, const float* __restrict__ lr_at, const int* __restrict__ step,
-         const float* __restrict__ gradient_scale, float* __restrict__ weight, float* __restrict__ gradient,
-         float* __restrict__ first, float* __restrict__ second, bf16* __restrict__ shadow) {
-    SMEM(float, corrections, 2);
-    if (threadIdx.x == 0) { // in double: 1 - beta2^t loses all its digits in fp32 while t is small
-        corrections[0] = float(1.0 - pow(settings.beta1, double(*step)));
-        corrections[1] = float(1.0 - pow(settings.beta2, double(*step)));
+// from + weight (to - from), in the form that is exact at the nearer end.
+struct Lerp {
+    float weight, rest;
+    DEVICE float at(float from, float to) const {
+        const float way = to - from;
+        return weight < 0.5f ? from + weight * way : to - way * rest;
     }
+};
+DEVICE Lerp lerp(double weight) { return {float(weight), float(1.0 - weight)}; }
+
+// What all elements share, worked out in double: 1 - beta2^t would lose all its digits in fp32 while t is small.
+struct Scalars {
+    float size, root, shrink, keep, fresh, eps, decay, momentum;
+    Lerp mean;
+};
+
+DEVICE Scalars scalars_of(const Settings& s, double lr, double t) {
+    const bool adam = RULE == ADAM || RULE == ADAMW, first = t <= 1;
+    Scalars out;
+    out.size = float(adam ? lr / (1.0 - pow(s.beta1, t)) : RULE == ADAGRAD ? lr / (1.0 + (t - 1.0) * s.lr_decay) : lr);
+    out.root = adam ? float(sqrt(1.0 - pow(s.beta2, t))) : 1.0f;
+    out.shrink = float(RULE == ADAMW ? 1.0 - lr * s.decay : 1.0);
+    out.keep = float(RULE == SGD ? (first ? 0.0 : s.momentum) : s.beta2);
+    out.fresh = float(RULE == SGD ? (first ? 1.0 : 1.0 - s.dampening) : 1.0 - s.beta2);
+    if (RULE == ADAGRAD) out.keep = float(first ? s.initial : 0.0);
+    out.eps = float(s.eps);
+    out.decay = float(RULE == ADAMW ? 0.0 : s.decay);
+    out.momentum = float(s.momentum);
+    out.mean = lerp(1.0 - (adam ? s.beta1 : s.beta2));
+    return out;
+}
+
+KERNEL __launch_bounds__(256, 4)
+optimise(const Settings settings, i64 n, const float* __restrict__ lr, const float* __restrict__ step,
+         float* __restrict__ store, float* __restrict__ gradient, bf16* __restrict__ shadow) {
+    SMEM(Scalars, shared, 1);
+    if (threadIdx.x == 0) shared[0] = scalars_of(settings, double(*lr), double(*step));
     __syncthreads();
-    const float lr = *lr_at, scale = *gradient_scale;
-    const float beta1 = float(settings.beta1), beta2 = float(settings.beta2);
-    const float rest1 = float(1.0 - settings.beta1), rest2 = float(1.0 - settings.beta2);
-    const float step_size = lr / corrections[0], root = sqrtf(corrections[1]);
-    for (i64 i = global_thread(); i < count; i += global_threads()) {
-        float p = weight[i], g = gradient[i] * scale;
-        if (RULE == ADAMW) {
-            p -= lr * settings.decay * p;
-        } else {
-            g += settings.decay * p;
-        }
+    const Scalars s = shared[0];
+    float *const one = store + n, *const two = store + 2 * n, *const three = store + 3 * n;
+    for (i64 i = global_thread(); i < n; i += global_threads()) {
+        float p = store[i] * s.shrink;
+        const float g = gradient[i] + s.decay * store[i];
         if (RULE == ADAM || RULE == ADAMW) {
-            const float m = beta1 * first[i] + rest1 * g, v = beta2 * second[i] + rest2 * g * g;
-            first[i] = m;
-            second[i] = v;
-            p -= step_size * m / (sqrtf(v) / root + settings.eps);
-        } else {
+            const float m = s.mean.at(one[i], g), v = two[i] * s.keep + s.fresh * g * g;
+            one[i] = m;
+            two[i] = v;
+            float square = v;
+            if (AMSGRAD) three[i] = square = fmaxf(three[i], v);
+            p -= s.size * m / (sqrtf(square) / s.root + s.eps);
+        } else if (RULE == RMSPROP) {
+            const float v = one[i] * s.keep + s.fresh * g * g;
+            one[i] = v;
+            float square = v;
+            if (CENTERED) {
+                const float m = s.mean.at(two[i], g);
+                two[i] = m;
+                square -= m * m;
+            }
+            const float root = sqrtf(square) + s.eps;
+            if (MOMENTUM) {
+                float* const velocity = CENTERED ? three : two;
+                const float b = velocity[i] * s.momentum + g / root;
+                velocity[i] = b;
+                p -= s.size * b;
+            } else {
+                p -= s.size * g / root;
+            }
+        } else if (RULE == SGD) {
             float u = g;
-            if (RULE == RMSPROP) {
-                const float v = beta2 * second[i] + rest2 * g * g;
-                second[i] = v;
-                u = g / (sqrtf(v) + settings.eps);
+            if (MOMENTUM) {
+                const float b = one[i] * s.keep + s.fresh * g;
+                one[i] = b;
+                u = NESTEROV ? g + s.momentum * b : b;
             }
-            if (settings.momentum != 0) {
-                const float m = settings.momentum * first[i] + u;
-                first[i] = m;
-                u = NESTEROV ? u + settings.momentum * m : m;
-            }
-            p -= lr * u;
+            p -= s.size * u;
+        } else {
+            const float a = one[i] + s.keep + g * g;
+            one[i] = a;
+            p -= s.size * g / (sqrtf(a) + s.eps);
         }
-        weight[i] = p;
+        store[i] = p;
         if (SHADOW) shadow[i] = from_float<bf16>(p);
         if (ZERO_GRADIENT) gradient[i] = 0;
     }

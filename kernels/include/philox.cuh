@@ -22,7 +22,4 @@ DEVICE Philox philox4x32(u32 c0, u32 c1, u32 c2, u32 c3, u32 key0, u32 key1) {
     return {{c0, c1, c2, c3}};
 }
 
-// [0, 1) with 24 bits.
-DEVICE float unit_float(u32 word) { return float(word >> 8) * (1.0f / 16777216.0f); }
-
 #endif

@@ -199,10 +199,7 @@ fn items() -> Vec<Item> {
             ],
         );
         for affine in ["AFFINE=0", "AFFINE=1"] {
-            plain(
-                "norm.cu",
-                &[&input, &output, "LANES=32", affine, "RUNNING=1", "ACTIVATION(v)=leaky_relu(v, 0.2f)"],
-            );
+            plain("norm.cu", &[&input, &output, "LANES=32", affine, "ACTIVATION(v)=leaky_relu(v, 0.2f)"]);
         }
         plain("pool.cu", &[&element]);
         plain("resample.cu", &[&input, &output]);
@@ -214,8 +211,10 @@ fn items() -> Vec<Item> {
         plain("transpose.cu", &["IN=float", &output]);
         plain("transpose.cu", &[&input, "OUT=float"]);
     }
-    for rule in ["SGD", "RMSPROP", "ADAM", "ADAMW"] {
-        plain("optim.cu", &[&format!("RULE={rule}"), "NESTEROV=0", "SHADOW=1", "ZERO_GRADIENT=1"]);
+    for (rule, momentum) in [("SGD", 1), ("RMSPROP", 0), ("ADAM", 0), ("ADAMW", 0), ("ADAGRAD", 0)] {
+        let (rule, momentum) = (format!("RULE={rule}"), format!("MOMENTUM={momentum}"));
+        let switches = ["AMSGRAD=0", "CENTERED=0", "NESTEROV=0", "SHADOW=1", "ZERO_GRADIENT=1"];
+        plain("optim.cu", &[&[rule.as_str(), momentum.as_str()][..], &switches[..]].concat());
     }
     all
 }

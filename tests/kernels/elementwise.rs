@@ -127,29 +127,30 @@ fn dense_expressions_and_the_functions_they_use() {
 
 #[test]
 fn dropout_draws_the_numbers_of_the_cpu() {
-    let (p, seed, stream, step) = (0.3f32, 0x1234_5678_9abc_def0u64, 7u32, 41u32);
+    let (p, seed, stream, step) = (0.3f64, 0x1234_5678_9abc_def0u64, 7u32, 41u32);
     for (count, kind) in [(1usize, "float"), (1023, "float"), (514, "bf16")] {
         let x = normal(5, count);
-        let scale = 1.0 / (1.0 - p);
+        let scale = (1.0 / (1.0 - p)) as f32;
+        let threshold = (p * f64::from(1 << 24)).ceil() as u32;
         let rx = rounded(kind, &x);
         let want: Vec<f64> = (0..count)
             .map(|e| {
                 let block = (e / 4) as u64;
                 let counter = [block as u32, (block >> 32) as u32, stream, step];
                 let word = philox4x32(counter, [seed as u32, (seed >> 32) as u32])[e % 4];
-                if unit_f32(word) >= p { rx[e] * f64::from(scale) } else { 0.0 }
+                if f64::from(unit_f32(word)) >= p { rx[e] * f64::from(scale) } else { 0.0 }
             })
             .collect();
         in_every_mode(
             &module("dropout.cu", &[format!("TYPE={kind}")]),
             "dropout",
             Shape::flat(2, 64),
-            || (Buffer::i32(&[step as i32]), buffer(kind, &x), unwritten(kind, count)),
+            || (Buffer::f32(&[step as f32]), buffer(kind, &x), unwritten(kind, count)),
             |(step, x, y)| {
                 let (low, high) = (seed as u32, (seed >> 32) as u32);
                 vec![
                     (count as i64).into(),
-                    p.into(),
+                    threshold.into(),
                     scale.into(),
                     low.into(),
                     high.into(),
@@ -164,123 +165,140 @@ fn dropout_draws_the_numbers_of_the_cpu() {
     }
 }
 
-/// One step of a rule for one parameter, in double precision: weight, first and second moment.
-fn step_of(
-    rule: &str,
+/// A rule with its switches, as the kernel's constants name them.
+#[derive(Clone, Copy)]
+struct Rule {
+    name: &'static str,
+    amsgrad: bool,
+    centered: bool,
     nesterov: bool,
     momentum: f64,
-    decay: f64,
-    t: i32,
-    state: [f64; 3],
-    gradient: f64,
-) -> [f64; 3] {
-    let (lr, beta1, beta2, eps) = (f64::from(0.01f32), 0.9, 0.999, f64::from(1e-8f32));
-    let [mut p, mut first, mut second] = state;
-    let mut g = gradient;
-    if rule == "ADAMW" {
-        p -= lr * decay * p
-    } else {
-        g += decay * p
-    }
-    match rule {
+    dampening: f64,
+}
+
+const BETAS: [f64; 2] = [0.8, 0.99];
+const EPS: f64 = 1e-6;
+const LR_DECAY: f64 = 0.1;
+const INITIAL: f64 = 0.05;
+
+/// One step for one parameter, in double precision and in the textbook's words; the slots as the kernel's.
+fn step_of(rule: Rule, decay: f64, lr: f64, t: i32, slots: &mut [f64; 4], gradient: f64) {
+    let [beta1, beta2] = BETAS;
+    let [p, a, b, c] = slots;
+    let g = if rule.name == "ADAMW" { gradient } else { gradient + decay * *p };
+    match rule.name {
+        "SGD" if rule.momentum == 0.0 => *p -= lr * g,
         "SGD" => {
-            first = momentum * first + g;
-            p -= lr * if nesterov { g + momentum * first } else { first };
+            *a = if t == 1 { g } else { rule.momentum * *a + (1.0 - rule.dampening) * g };
+            *p -= lr * if rule.nesterov { g + rule.momentum * *a } else { *a };
         }
         "RMSPROP" => {
-            second = beta2 * second + (1.0 - beta2) * g * g;
-            first = momentum * first + g / (second.sqrt() + eps);
-            p -= lr * first;
+            *a = beta2 * *a + (1.0 - beta2) * g * g;
+            let (mean, velocity) = if rule.centered { (b, c) } else { (c, b) };
+            let mut square = *a;
+            if rule.centered {
+                *mean = beta2 * *mean + (1.0 - beta2) * g;
+                square -= *mean * *mean;
+            }
+            let u = g / (square.sqrt() + EPS);
+            if rule.momentum == 0.0 {
+                *p -= lr * u;
+            } else {
+                *velocity = rule.momentum * *velocity + u;
+                *p -= lr * *velocity;
+            }
+        }
+        "ADAGRAD" => {
+            *a += g * g + if t == 1 { INITIAL } else { 0.0 };
+            *p -= lr / (1.0 + f64::from(t - 1) * LR_DECAY) * g / (a.sqrt() + EPS);
         }
         _ => {
-            first = beta1 * first + (1.0 - beta1) * g;
-            second = beta2 * second + (1.0 - beta2) * g * g;
-            let (c1, c2) = (1.0 - f64::powi(beta1, t), 1.0 - f64::powi(beta2, t));
-            p -= lr / c1 * first / ((second / c2).sqrt() + eps);
+            if rule.name == "ADAMW" {
+                *p *= 1.0 - lr * decay;
+            }
+            *a = beta1 * *a + (1.0 - beta1) * g;
+            *b = beta2 * *b + (1.0 - beta2) * g * g;
+            *c = c.max(*b);
+            let square = if rule.amsgrad { *c } else { *b };
+            let (c1, c2) = (1.0 - beta1.powi(t), 1.0 - beta2.powi(t));
+            *p -= lr / c1 * *a / ((square / c2).sqrt() + EPS);
         }
     }
-    [p, first, second]
 }
 
 #[test]
-fn optimisers_over_flat_buffers() {
-    let count = 300;
+fn optimisers_over_flat_stores() {
+    let n = 300;
+    let plain =
+        Rule { name: "SGD", amsgrad: false, centered: false, nesterov: false, momentum: 0.0, dampening: 0.0 };
     let rules = [
-        ("SGD", 0, 0.0),
-        ("SGD", 0, 0.9),
-        ("SGD", 1, 0.9),
-        ("RMSPROP", 0, 0.0),
-        ("RMSPROP", 0, 0.5),
-        ("ADAM", 0, 0.0),
-        ("ADAMW", 0, 0.0),
+        plain,
+        Rule { momentum: 0.9, dampening: 0.5, ..plain },
+        Rule { momentum: 0.9, nesterov: true, ..plain },
+        Rule { name: "RMSPROP", ..plain },
+        Rule { name: "RMSPROP", momentum: 0.5, ..plain },
+        Rule { name: "RMSPROP", momentum: 0.5, centered: true, ..plain },
+        Rule { name: "ADAM", ..plain },
+        Rule { name: "ADAM", amsgrad: true, ..plain },
+        Rule { name: "ADAMW", ..plain },
+        Rule { name: "ADAGRAD", ..plain },
     ];
-    for (rule, nesterov, momentum) in rules {
-        for decay in [0.0f32, 0.01] {
+    for rule in rules {
+        for decay in [0.0, 0.01] {
             let shadowed = decay > 0.0;
             let program = module(
                 "optim.cu",
                 &[
-                    format!("RULE={rule}"),
-                    format!("NESTEROV={nesterov}"),
+                    format!("RULE={}", rule.name),
+                    format!("AMSGRAD={}", u8::from(rule.amsgrad)),
+                    format!("CENTERED={}", u8::from(rule.centered)),
+                    format!("NESTEROV={}", u8::from(rule.nesterov)),
+                    format!("MOMENTUM={}", u8::from(rule.momentum != 0.0)),
                     format!("SHADOW={}", u8::from(shadowed)),
                     format!("ZERO_GRADIENT={}", u8::from(shadowed)),
                 ],
             );
-            let mut settings = Vec::new();
-            [0.9f64, 0.999].iter().for_each(|v| settings.extend(v.to_ne_bytes()));
-            [1e-8f32, decay, momentum].iter().for_each(|v| settings.extend(v.to_ne_bytes()));
-            settings.extend([0; 4]);
+            let numbers = [BETAS[0], BETAS[1], EPS, decay, rule.momentum, rule.dampening, LR_DECAY, INITIAL];
+            let settings: Vec<u8> = numbers.iter().flat_map(|v| v.to_ne_bytes()).collect();
+            let slots = match rule.name {
+                "ADAM" | "ADAMW" => 3 + usize::from(rule.amsgrad),
+                "RMSPROP" => 2 + usize::from(rule.centered) + usize::from(rule.momentum != 0.0),
+                "SGD" => 1 + usize::from(rule.momentum != 0.0),
+                _ => 2,
+            };
             for mode in gan_emu::Mode::all() {
-                let weight = normal(1, count);
-                let mut want: Vec<[f64; 3]> = weight.iter().map(|&w| [f64::from(w), 0.0, 0.0]).collect();
-                let used_first = rule.starts_with("ADAM") || momentum != 0.0;
-                let (w, first, second) =
-                    (Buffer::f32(&weight), Buffer::f32(&vec![0.0; count]), Buffer::f32(&vec![0.0; count]));
-                let shadow = Buffer::poisoned(2 * count);
-                let (lr, scale) = (Buffer::f32(&[0.01]), Buffer::f32(&[0.5]));
+                let weight = normal(1, n);
+                let mut want: Vec<[f64; 4]> = weight.iter().map(|&w| [f64::from(w), 0.0, 0.0, 0.0]).collect();
+                let store = Buffer::f32(&[weight, vec![0.0; (slots - 1) * n]].concat());
+                let (shadow, lr) = (Buffer::poisoned(2 * n), Buffer::f32(&[0.01]));
                 for t in 1..=3 {
-                    let gradient = normal(10 + t as u64, count);
-                    let (step, grad) = (Buffer::i32(&[t]), Buffer::f32(&gradient));
+                    let gradient = normal(10 + t as u64, n);
+                    let (step, grad) = (Buffer::f32(&[t as f32]), Buffer::f32(&gradient));
                     let args: Vec<Arg> = vec![
                         Arg::Value(settings.clone()),
-                        (count as i64).into(),
+                        (n as i64).into(),
                         (&lr).into(),
                         (&step).into(),
-                        (&scale).into(),
-                        (&w).into(),
+                        (&store).into(),
                         (&grad).into(),
-                        if used_first { (&first).into() } else { Arg::Null },
-                        if rule == "SGD" { Arg::Null } else { (&second).into() },
                         if shadowed { (&shadow).into() } else { Arg::Null },
                     ];
                     program
                         .launch("optimise", Shape::flat(1, 256), &args, mode)
                         .unwrap_or_else(|e| panic!("{e}"));
                     for (state, &g) in want.iter_mut().zip(&gradient) {
-                        *state = step_of(
-                            rule,
-                            nesterov == 1,
-                            f64::from(momentum),
-                            f64::from(decay),
-                            t,
-                            *state,
-                            0.5 * f64::from(g),
-                        );
+                        step_of(rule, decay, f64::from(0.01f32), t, state, f64::from(g));
                     }
-                    let expected = if shadowed {
-                        vec![0.0; count]
-                    } else {
-                        gradient.iter().map(|&g| f64::from(g)).collect()
-                    };
-                    assert_close("gradient", &grad.to_f32(), &expected, 0.0);
+                    let left: Vec<f64> =
+                        gradient.iter().map(|&g| if shadowed { 0.0 } else { f64::from(g) }).collect();
+                    assert_close("gradient", &grad.to_f32(), &left, 0.0);
                 }
                 let p: Vec<f64> = want.iter().map(|s| s[0]).collect();
-                assert_close(&format!("{rule} {decay}"), &w.to_f32(), &p, 2e-6);
+                let got = &store.to_f32()[..n];
+                assert_close(&format!("{} {decay}", rule.name), got, &p, 2e-6);
                 if shadowed {
-                    assert_eq!(
-                        shadow.to_bf16(),
-                        w.to_f32().iter().map(|&v| gan_emu::bf16_round(v)).collect::<Vec<_>>()
-                    );
+                    let rounded: Vec<f32> = got.iter().map(|&v| gan_emu::bf16_round(v)).collect();
+                    assert_eq!(shadow.to_bf16(), rounded);
                 }
             }
         }

@@ -183,7 +183,6 @@ fn every_kind_of_norm() {
                 &double(&gamma),
                 &double(&beta),
             );
-            let running = name == "batch";
             let m = module(
                 "norm.cu",
                 &[
@@ -191,7 +190,6 @@ fn every_kind_of_norm() {
                     format!("OUT={kind}"),
                     format!("LANES={lanes}"),
                     format!("AFFINE={}", u8::from(affine)),
-                    format!("RUNNING={}", u8::from(running)),
                 ],
             );
             for mode in Mode::all() {
@@ -202,9 +200,7 @@ fn every_kind_of_norm() {
                 let partial = Buffer::poisoned(8 * slices * outer * channels);
                 let (stats, averages) = (Buffer::poisoned(8 * sets), Buffer::poisoned(8 * sets));
                 let (vgamma, vbeta) = (Buffer::f32(&gamma), Buffer::f32(&beta));
-                let (dgamma, dbeta) = (Buffer::poisoned(4 * channels), Buffer::poisoned(4 * channels));
-                let (running_mean, running_variance) =
-                    (Buffer::f32(&vec![0.5; sets]), Buffer::f32(&vec![2.0; sets]));
+                let grads = Buffer::poisoned(8 * channels);
                 let n = || Arg::from(slices as i32);
                 let launch = |kernel: &str, grid: [usize; 3], args: Vec<Arg>| {
                     let shape = Shape { grid: grid.map(|v| v as u32), threads: 256, shared: 0 };
@@ -213,29 +209,32 @@ fn every_kind_of_norm() {
                 let tiles = [channels.div_ceil(lanes), outer, slices];
                 let warps = [(32 * sets).div_ceil(256), 1, 1];
                 launch("norm_stats", tiles, vec![s(), n(), (&vx).into(), (&partial).into()]);
-                launch(
-                    "norm_finish",
-                    warps,
-                    vec![
-                        s(),
-                        n(),
-                        eps.into(),
-                        (&partial).into(),
-                        (&stats).into(),
-                        0.1f32.into(),
-                        (&running_mean).into(),
-                        (&running_variance).into(),
-                    ],
-                );
+                launch("norm_finish", warps, vec![s(), n(), (&partial).into(), (&stats).into()]);
                 launch(
                     "norm_apply",
                     [2, 1, 1],
-                    vec![s(), (&vx).into(), (&stats).into(), (&vgamma).into(), (&vbeta).into(), (&y).into()],
+                    vec![
+                        s(),
+                        eps.into(),
+                        (&vx).into(),
+                        (&stats).into(),
+                        (&vgamma).into(),
+                        (&vbeta).into(),
+                        (&y).into(),
+                    ],
                 );
                 launch(
                     "norm_grad_sums",
                     tiles,
-                    vec![s(), n(), (&vx).into(), (&vdy).into(), (&stats).into(), (&partial).into()],
+                    vec![
+                        s(),
+                        n(),
+                        eps.into(),
+                        (&vx).into(),
+                        (&vdy).into(),
+                        (&stats).into(),
+                        (&partial).into(),
+                    ],
                 );
                 launch(
                     "norm_grad_finish",
@@ -245,13 +244,14 @@ fn every_kind_of_norm() {
                 launch(
                     "norm_grad_affine",
                     [channels.div_ceil(256), 1, 1],
-                    vec![s(), n(), (&partial).into(), (&dgamma).into(), (&dbeta).into()],
+                    vec![s(), n(), (&partial).into(), (&grads).into()],
                 );
                 launch(
                     "norm_grad_apply",
                     [2, 1, 1],
                     vec![
                         s(),
+                        eps.into(),
                         (&vx).into(),
                         (&vdy).into(),
                         (&stats).into(),
@@ -267,16 +267,12 @@ fn every_kind_of_norm() {
                 if inner * group > 1 {
                     assert_close(&format!("dx {what}"), &numbers(kind, &dx), &want.dx, precision(kind, 4e-6));
                 }
-                assert_close(&format!("dgamma {what}"), &dgamma.to_f32(), &want.dgamma, loose);
-                assert_close(&format!("dbeta {what}"), &dbeta.to_f32(), &want.dbeta, 4e-6);
-                if running {
-                    let size = (inner * group) as f64;
-                    let mean: Vec<f64> = want.mean.iter().map(|m| 0.9 * 0.5 + 0.1 * m).collect();
-                    let var: Vec<f64> =
-                        want.variance.iter().map(|v| 0.9 * 2.0 + 0.1 * v * size / (size - 1.0)).collect();
-                    assert_close("running mean", &running_mean.to_f32(), &mean, 2e-6);
-                    assert_close("running variance", &running_variance.to_f32(), &var, 2e-6);
-                }
+                let (dgamma, dbeta) = (&grads.to_f32()[..channels], &grads.to_f32()[channels..]);
+                assert_close(&format!("dgamma {what}"), dgamma, &want.dgamma, loose);
+                assert_close(&format!("dbeta {what}"), dbeta, &want.dbeta, 4e-6);
+                let (mean, variance) = (&stats.to_f32()[..sets], &stats.to_f32()[sets..]);
+                assert_close(&format!("mean {what}"), mean, &want.mean, 2e-6);
+                assert_close(&format!("variance {what}"), variance, &want.variance, 2e-6);
             }
         }
     }
