@@ -10,4 +10,4 @@ pub mod simd;
 pub mod tile;
 
 pub use io::{Io, View};
-pub use memory::{Buffer, Memory, Place, Slot};
+pub use memory::{Buffer, Memory, Place, Slot, available};
