@@ -3,6 +3,7 @@
 use crate::graph::Var;
 use crate::ops::gradient::grad;
 use crate::ops::sample::{Array, Domain, Sample, array, composite};
+use crate::shape::Shape;
 use serde::{Deserialize, Serialize};
 
 /// Binary cross entropy of logits against targets in [0, 1] of the same (or a broadcasting) shape:
@@ -115,7 +116,7 @@ pub fn interpolate(alpha: &Var, real: &Var, fake: &Var) -> Var {
 pub fn samples() -> Vec<Sample> {
     let shape: &[usize] = &[2, 3, 4];
     let mean = |x: &Array, f: &dyn Fn(f64) -> f64| {
-        array([0; 0], vec![x.data.iter().map(|&v| f(v)).sum::<f64>() / x.data.len() as f64])
+        array(Shape::scalar(), vec![x.data.iter().map(|&v| f(v)).sum::<f64>() / x.data.len() as f64])
     };
     let bce = |x: f64, t: f64| {
         let p = 1.0 / (1.0 + (-x).exp());
@@ -137,7 +138,7 @@ pub fn samples() -> Vec<Sample> {
         |x| bce_with_logits(&x[0], &x[1], None),
         move |x| {
             let each = x[0].data.iter().zip(&x[1].data).map(|(&v, &t)| bce(v, t));
-            array([0; 0], vec![each.sum::<f64>() / 24.0])
+            array(Shape::scalar(), vec![each.sum::<f64>() / 24.0])
         },
     ));
     all.push(composite(
@@ -149,7 +150,7 @@ pub fn samples() -> Vec<Sample> {
                 let (v, t, w) = (x[0].data[i], x[1].data[i], x[2].data[i / 4 % 3]);
                 t * w * bce(v, 1.0) + (1.0 - t) * bce(v, 0.0)
             });
-            array([0; 0], vec![each.sum::<f64>() / 24.0])
+            array(Shape::scalar(), vec![each.sum::<f64>() / 24.0])
         },
     ));
     type F = fn(f64) -> f64;
@@ -180,7 +181,7 @@ pub fn samples() -> Vec<Sample> {
                     image.iter().zip(&x[1].data).map(|(v, w)| (2.0 * v * w).powi(2)).sum::<f64>().sqrt()
                 };
                 let total: f64 = x[0].data.chunks(4).map(|i| (norm(i) - 1.0).powi(2)).sum();
-                array([0; 0], vec![total / 3.0])
+                array(Shape::scalar(), vec![total / 3.0])
             },
         )
         .fixing(0),

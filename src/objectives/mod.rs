@@ -4,12 +4,16 @@
 //! before any sigmoid or softmax.
 
 pub mod adversarial;
+pub mod pixel;
+pub mod segmentation;
+pub mod ssim;
 
 pub use adversarial::GanMode;
+pub use ssim::Ssim;
 
 use crate::ops::sample::Sample;
 
 /// The samples of every loss: they are tested as the operations are.
 pub fn samples() -> Vec<Sample> {
-    [adversarial::samples()].concat()
+    [adversarial::samples(), pixel::samples(), segmentation::samples(), ssim::samples()].concat()
 }

@@ -1,6 +1,8 @@
 //! The operations. One file is one operation: documentation and mathematics, shapes, derivative, cost, how each device
 //! runs it, and samples that drive the tests. Adding one: `docs/adding-an-operation.md`.
 
+pub mod activation;
+pub mod attention;
 pub mod binary;
 pub mod broadcast;
 pub mod concat;
@@ -11,10 +13,14 @@ pub mod gradient;
 pub mod image_pool;
 pub mod matmul;
 pub mod max_pool;
+pub mod mul_add;
 pub mod norm;
+pub mod one_hot;
 pub mod optimiser;
 pub mod pad;
+pub mod pad_mode;
 pub mod permute;
+pub mod pixel_shuffle;
 pub mod resample;
 pub mod reshape;
 pub mod sample;
@@ -44,6 +50,12 @@ pub fn registry() -> Vec<Sample> {
         dropout::samples(),
         image_pool::samples(),
         optimiser::samples(),
+        activation::samples(),
+        attention::samples(),
+        mul_add::samples(),
+        one_hot::samples(),
+        pad_mode::samples(),
+        pixel_shuffle::samples(),
     ]
     .concat()
 }

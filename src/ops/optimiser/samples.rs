@@ -123,7 +123,7 @@ pub fn samples() -> Vec<Sample> {
         &[(&[2, 7], Domain::Normal)],
         |x| x[0].apply(ClampParameters { n: 7, low: -0.3, high: 0.5 }, &[]),
         |x| {
-            let limited = |(i, v): (usize, &f64)| if i < 7 { v.max(-0.3).min(0.5) } else { *v };
+            let limited = |(i, v): (usize, &f64)| if i < 7 { v.clamp(-0.3, 0.5) } else { *v };
             array([2, 7], x[0].data.iter().enumerate().map(limited).collect())
         },
     ));

@@ -31,8 +31,9 @@ pub(super) fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T])
     }
     let pixels = g.n * g.out_pixels();
     let (rows, cols) = cuts(g);
-    let enough = rows.count() * cols.count() >= 8;
-    let slices = if enough { 1 } else { (pixels / (4 * PIXELS)).min(SLICES) };
+    let blocks = rows.count() * cols.count();
+    let slices =
+        if blocks < SLICES / 2 { SLICES.div_ceil(blocks.max(1)).min(pixels / (4 * PIXELS)) } else { 1 };
     sliced(pixels, slices, dw, |pixels, dw| slice(g, x, dy, pixels, dw));
 }
 
@@ -154,7 +155,7 @@ fn sum<T: Real>(
 
 /// Zeros behind the last column of the last panel.
 fn clear_last_columns<T: Real>(right: &mut [T], depth: usize, n: usize, width: usize) {
-    if n % width != 0 {
+    if !n.is_multiple_of(width) {
         let last = &mut right[n / width * width * depth..][..width * depth];
         last.chunks_exact_mut(width).for_each(|row| row[n % width..].fill(T::zero()));
     }

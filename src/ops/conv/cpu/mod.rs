@@ -37,7 +37,7 @@ pub fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
 
 fn check<T>(g: &ConvGeometry, x: &[T], w: &[T], y: &[T]) {
     assert!(
-        g.groups > 0 && g.c % g.groups == 0 && g.k % g.groups == 0,
+        g.groups > 0 && g.c.is_multiple_of(g.groups) && g.k.is_multiple_of(g.groups),
         "groups must divide the channels: {g:?}"
     );
     assert_eq!(x.len(), g.n * g.in_pixels() * g.c, "size of x: {g:?}");
