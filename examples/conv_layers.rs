@@ -1,13 +1,15 @@
 //! Times the CPU convolutions layer by layer, in all three directions, and sums them up for one training step.
 //!
-//!     cargo run --release --example conv_layers -- [pix2pix|cyclegan|dcgan|unet|unet3d] [threads] [repetitions]
+//!     cargo run --release --example conv_layers -- [pix2pix|cyclegan|dcgan|unet|unet3d] [threads] [repetitions] [name]
 //!
-//! Every figure is the minimum over the repetitions. Before each call the operands are pushed out of the caches, as the
+//! Every figure is the minimum over the repetitions; with one thread it is processor time, so that other programs do not
+//! count, else wall-clock time. Before each call the operands are pushed out of the caches, as the
 //! rest of a training step does.
 
 use gan::ops::conv::cpu;
 use gan::ops::conv::geometry::ConvGeometry;
-use std::time::Instant;
+use rustix::time::{ClockId, clock_gettime};
+use std::time::Duration;
 
 /// A layer and how often a step calls its forward pass, input gradient and weight gradient.
 struct Layer {
@@ -21,7 +23,7 @@ fn main() {
     let recipe = args.first().map_or("pix2pix", String::as_str);
     let number = |i: usize, default| args.get(i).map_or(default, |a| a.parse().expect("a number"));
     let (threads, repetitions): (usize, usize) = (number(1, 2), number(2, 7));
-    let layers = match recipe {
+    let mut layers = match recipe {
         "pix2pix" => pix2pix(),
         "cyclegan" => cyclegan(),
         "dcgan" => dcgan(),
@@ -29,6 +31,7 @@ fn main() {
         "unet3d" => unet(3, 1, 64, 32),
         other => panic!("no layers for {other}"),
     };
+    layers.retain(|layer| args.get(3).is_none_or(|name| layer.name.contains(name.as_str())));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
     pool.install(|| table(&layers, threads, repetitions));
 }
@@ -52,13 +55,13 @@ fn table(layers: &[Layer], threads: usize, repetitions: usize) {
         for _ in 0..repetitions {
             for (direction, best) in best.iter_mut().enumerate() {
                 flush.iter_mut().for_each(|v| *v += 1.0);
-                let start = Instant::now();
+                let start = now(threads);
                 match direction {
                     0 => cpu::forward(g, &x, &w, &mut y),
                     1 => cpu::grad_x(g, &dy, &w, &mut dx),
                     _ => cpu::grad_w(g, &x, &dy, &mut dw),
                 }
-                *best = best.min(start.elapsed().as_secs_f64() * 1e3);
+                *best = best.min((now(threads) - start).as_secs_f64() * 1e3);
             }
         }
         let gflop = g.flops() as f64 / 1e9;
@@ -87,6 +90,12 @@ fn numbers(len: usize) -> Vec<f32> {
     (0..len).map(|i| (i * 7919 % 1013) as f32 / 1013.0 - 0.5).collect()
 }
 
+/// Processor time of the only thread, or the time of day.
+fn now(threads: usize) -> Duration {
+    let clock = if threads == 1 { ClockId::ProcessCPUTime } else { ClockId::Monotonic };
+    Duration::try_from(clock_gettime(clock)).expect("clocks do not run backwards past zero")
+}
+
 /// Multiply-adds of one thread in cache, by the best of several products: what a share is a share of.
 fn peak() -> f64 {
     use gan::device::cpu::blocks::BlockMut;
@@ -96,11 +105,11 @@ fn peak() -> f64 {
     let mut out = vec![0f32; m * n];
     let mut best = f64::INFINITY;
     for _ in 0..20 {
-        let start = Instant::now();
+        let start = now(1);
         for _ in 0..200 {
             tile::multiply((m, n, depth), Left::Panels(&a), &b, &mut BlockMut::new(&mut out, n), None, false);
         }
-        best = best.min(start.elapsed().as_secs_f64());
+        best = best.min((now(1) - start).as_secs_f64());
     }
     (200 * 2 * m * n * depth) as f64 / best / 1e9
 }

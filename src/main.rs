@@ -1,2 +1,7 @@
 //! The `gan` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gan::cli::main()
+}

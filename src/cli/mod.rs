@@ -1,1 +1,142 @@
-//! (see the module list in lib.rs)
+//! The command line: one file per subcommand, each thin.
+
+mod bench;
+mod evaluate;
+mod info;
+mod phantom;
+mod predict;
+mod train;
+
+use crate::error::{Error, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+
+/// Train GANs and U-Nets on medical images: MR to PET, 3T to 7T, segmentation.
+///
+/// A run is described by a recipe, a commented TOML file. The shortest way from nothing to a trained network:
+///
+///   gan train recipes/mr2pet.toml        trains pix2pix on a made-up data set (made on the spot)
+///   tensorboard --logdir runs            shows how it goes
+///   gan evaluate runs/mr2pet             measures it on subjects that it has not seen
+///   gan predict runs/mr2pet sub-01_T1w.nii.gz --out predicted
+///
+/// Exit codes: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 stopped by Ctrl-C.
+#[derive(Parser)]
+#[command(name = "gan", version, verbatim_doc_comment)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::Args),
+    Predict(predict::Args),
+    Evaluate(evaluate::Args),
+    Info(info::Args),
+    Phantom(phantom::Args),
+    Bench(bench::Args),
+}
+
+/// Where to compute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The best that is there.
+    Auto,
+    /// This machine's processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda(usize),
+}
+
+impl std::str::FromStr for Device {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            "cuda" => Ok(Device::Cuda(0)),
+            _ => s
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Device::Cuda)
+                .ok_or_else(|| "write auto, cpu, cuda or cuda:N".to_string()),
+        }
+    }
+}
+
+impl Device {
+    /// Says clearly that there is no GPU support instead of quietly computing elsewhere.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Device::Auto | Device::Cpu => Ok(()),
+            Device::Cuda(n) => Err(Error::input(format!(
+                "--device cuda:{n}: this version computes on the CPU only; use --device cpu"
+            ))),
+        }
+    }
+}
+
+/// A run's checkpoint.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Which {
+    /// The one with the best validation score.
+    Best,
+    /// The last one.
+    Last,
+}
+
+impl Which {
+    /// As in the file's name; falls back to the last where no validation chose a best.
+    pub fn resolve(chosen: Option<Which>, run: &crate::train::run::RunDir) -> &'static str {
+        let best = crate::train::checkpoint::weights_path(&run.checkpoints(), "best", "G");
+        match chosen {
+            Some(Which::Best) => "best",
+            Some(Which::Last) => "last",
+            None if best.exists() => "best",
+            None => "last",
+        }
+    }
+}
+
+/// Limits the CPU device's threads. The results do not depend on it.
+fn set_threads(threads: Option<usize>) -> Result<()> {
+    let Some(n) = threads else { return Ok(()) };
+    if n == 0 {
+        return Err(Error::usage("--threads 0: at least one thread is needed"));
+    }
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(n)
+        .build_global()
+        .map_err(|e| Error::input(format!("cannot start {n} threads ({e}); lower --threads")))
+}
+
+/// Parses the command line, runs the subcommand and turns errors into one line and an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Train(a) => train::run(a),
+        Command::Predict(a) => predict::run(&a),
+        Command::Evaluate(a) => evaluate::run(&a),
+        Command::Info(a) => info::run(&a),
+        Command::Phantom(a) => phantom::run(&a),
+        Command::Bench(a) => bench::run(&a),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Interrupted) => ExitCode::from(Error::Interrupted.exit_code()),
+        Err(e) => {
+            eprintln!("gan: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+/// Prints a line of results; a closed pipe (`gan info x | head -1`) ends the program quietly.
+fn say(text: impl std::fmt::Display) {
+    use std::io::Write;
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}

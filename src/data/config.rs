@@ -2,7 +2,7 @@
 
 use super::manifest::{Manifest, check_fractions};
 use super::nifti_io::{Frame, LoadOptions, NanPolicy};
-use super::normalise::Normalisation;
+use super::normalise::{self, Normalisation};
 use super::orient::Plane;
 use super::phantom::{self, PhantomConfig};
 use crate::error::{Error, Result};
@@ -38,8 +38,10 @@ pub struct DataConfig {
     /// in the first input above a tenth of the way from its 1st to its 99th percentile. 0 keeps all.
     pub min_foreground: f64,
     /// Intensities of the inputs (default: percentiles 0.5 and 99.5 of each volume).
+    #[serde(deserialize_with = "normalise::for_input")]
     pub normalise_input: Normalisation,
     /// Intensities of the targets (default: minimum and percentile 99.9 of the training split).
+    #[serde(deserialize_with = "normalise::for_target")]
     pub normalise_target: Normalisation,
     /// Shares of the subjects in train, val, test where no `split` column says it (default 0.7, 0.1, 0.2).
     pub split: [f64; 3],
@@ -82,7 +84,8 @@ impl Default for Augment {
 
 impl Augment {
     /// Nothing is changed.
-    pub const NONE: Augment = Augment { flip: 0.0, shift: 0.0, rotate: 0.0, zoom: 0.0, gain: 0.0, noise: 0.0 };
+    pub const NONE: Augment =
+        Augment { flip: 0.0, shift: 0.0, rotate: 0.0, zoom: 0.0, gain: 0.0, noise: 0.0 };
 }
 
 impl Default for DataConfig {
@@ -120,7 +123,11 @@ impl DataConfig {
                     "data: no source is set; set one of `manifest` (a CSV file), `pattern` (file names) or `phantom` (made-up patients)",
                 ));
             }
-            _ => return Err(Error::input("data: `manifest`, `pattern` and `phantom` exclude each other; keep one")),
+            _ => {
+                return Err(Error::input(
+                    "data: `manifest`, `pattern` and `phantom` exclude each other; keep one",
+                ));
+            }
         }
         for (key, list) in [("input", &self.input), ("target", &self.target)] {
             if list.is_empty() {
@@ -143,14 +150,23 @@ impl DataConfig {
             )));
         }
         if self.canvas.is_some_and(|c| c.contains(&0)) {
-            return Err(Error::input("data: `canvas` must have a height and a width above 0, for example [256, 256]"));
+            return Err(Error::input(
+                "data: `canvas` must have a height and a width above 0, for example [256, 256]",
+            ));
         }
         let a = self.augment;
-        let limits =
-            [("flip", a.flip, 1.0), ("shift", a.shift, 1e4), ("rotate", a.rotate, 180.0), ("zoom", a.zoom, 0.9)];
-        for (key, value, most) in limits.into_iter().chain([("gain", a.gain, 1.0), ("noise", a.noise, 10.0)]) {
+        let limits = [
+            ("flip", a.flip, 1.0),
+            ("shift", a.shift, 1e4),
+            ("rotate", a.rotate, 180.0),
+            ("zoom", a.zoom, 0.9),
+        ];
+        for (key, value, most) in limits.into_iter().chain([("gain", a.gain, 1.0), ("noise", a.noise, 10.0)])
+        {
             if !(0.0..=most).contains(&value) {
-                return Err(Error::input(format!("data: `augment.{key} = {value}` must lie between 0 and {most}")));
+                return Err(Error::input(format!(
+                    "data: `augment.{key} = {value}` must lie between 0 and {most}"
+                )));
             }
         }
         Ok(())

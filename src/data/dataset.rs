@@ -50,11 +50,18 @@ pub struct Dataset {
 impl Dataset {
     /// Opens a split. `fit` is what a training split found ([`Dataset::fit`]), or what a run stored; without it
     /// it is found on the training split first. All images are read once, in parallel, and checked.
-    pub fn open(config: &DataConfig, split: Split, fit: Option<&DataFit>, options: OpenOptions) -> Result<Dataset> {
+    pub fn open(
+        config: &DataConfig,
+        split: Split,
+        fit: Option<&DataFit>,
+        options: OpenOptions,
+    ) -> Result<Dataset> {
         let manifest = config.manifest()?;
         let fit = match fit {
             Some(f) => f.clone(),
-            None if split == Split::Train => DataFit { canvas: [0, 0], input: Vec::new(), target: Vec::new() },
+            None if split == Split::Train => {
+                DataFit { canvas: [0, 0], input: Vec::new(), target: Vec::new() }
+            }
             None => {
                 let train = OpenOptions { need_target: true, ..options };
                 Dataset::open(config, Split::Train, None, train)?.fit
@@ -69,7 +76,7 @@ impl Dataset {
             slices_in_all: 0,
             fit,
             need_target: options.need_target,
-            cache: Cache::new(config.cache_mb << 20),
+            cache: Cache::new(config.cache_mb.saturating_mul(1 << 20)),
             entries,
         };
         let foreground: Vec<([usize; 3], Vec<f64>)> = (0..set.entries.len())
@@ -80,7 +87,8 @@ impl Dataset {
         if set.fit.canvas == [0, 0] {
             let largest = foreground.iter().map(|(d, _)| config.plane.slice_shape(*d));
             let largest = largest.fold([1, 1], |a, s| [a[0].max(s[0]), a[1].max(s[1])]);
-            let canvas = config.canvas.unwrap_or(largest.map(|n| n.next_multiple_of(options.multiple.max(1))));
+            let canvas =
+                config.canvas.unwrap_or(largest.map(|n| n.next_multiple_of(options.multiple.max(1))));
             let cases: Vec<_> =
                 (0..set.entries.len()).into_par_iter().map(|i| set.case_data(i)).collect::<Result<_>>()?;
             set.fit = case::fit(&cases, config, canvas);
@@ -161,7 +169,7 @@ impl Dataset {
         &self.entries[index].id
     }
 
-    /// A whole case: all its slices, also those that training skips.
+    /// A whole case: all its slices, also those that training skips, on the canvas ([`Case::uncropped`] for a larger one).
     pub fn case(&self, index: usize) -> Result<Case> {
         Ok(Case::cut(self.case_data(index)?, self.config.plane, &self.fit))
     }
@@ -253,7 +261,9 @@ impl Cache {
         let mut held = lock();
         let size = case.bytes();
         while held.bytes + size > self.limit {
-            let Some(oldest) = held.cases.iter().min_by_key(|(_, (_, used))| *used).map(|(k, _)| *k) else { break };
+            let Some(oldest) = held.cases.iter().min_by_key(|(_, (_, used))| *used).map(|(k, _)| *k) else {
+                break;
+            };
             if let Some((gone, _)) = held.cases.remove(&oldest) {
                 held.bytes -= gone.bytes();
             }

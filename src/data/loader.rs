@@ -123,7 +123,9 @@ impl Loader {
             let lane = &self.lanes[self.turn];
             self.turn = (self.turn + 1) % self.lanes.len();
             lane.recv().map_err(|_| {
-                Error::input("a loader thread stopped after an earlier error; correct that one and start again")
+                Error::input(
+                    "a loader thread stopped after an earlier error; correct that one and start again",
+                )
             })??
         };
         self.next_step += 1;

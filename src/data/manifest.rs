@@ -269,7 +269,9 @@ pub fn check_fractions(key: &str, fractions: &[f64; 3]) -> Result<()> {
 pub fn deal(n: usize, fractions: &[f64; 3]) -> Vec<Split> {
     let least = |f: f64| usize::from(f > 0.0);
     let wanted = |f: f64| ((n as f64 * f).round() as usize).max(least(f));
-    let test = wanted(fractions[2]).min(n.saturating_sub(1));
+    // One is kept for training, then one for test, then one for validation.
+    let spare = n.saturating_sub(1);
+    let test = wanted(fractions[2]).min(spare.saturating_sub(least(fractions[1])).max(spare.min(1)));
     let val = wanted(fractions[1]).min(n.saturating_sub(1 + test));
     let train = n - val - test;
     let part = |i: usize| match i {

@@ -4,11 +4,11 @@
 //! is clipped: values outside the fitted interval leave [-1, 1], and the inverse loses nothing.
 
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// How an image's intensities are brought to the network's range.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "lowercase", tag = "method")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Method {
     /// Minimum to -1, maximum to 1.
     Minmax,
@@ -42,9 +42,10 @@ pub enum Scope {
     Dataset,
 }
 
-/// Normalisation of one role (input or target).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Normalisation of one role (input or target). In a recipe: `{ method = "percentile", low = 0.5, high = 99.5, scope =
+/// "volume" }`, with the methods minmax, percentile, zscore, fixed and none; percentile's limits and the scope have defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(into = "Table")]
 pub struct Normalisation {
     /// What to do.
     pub method: Method,
@@ -79,6 +80,72 @@ impl Normalisation {
             _ => Ok(()),
         }
     }
+}
+
+/// A [`Normalisation`] as it is written.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    method: Name,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    low: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    high: Option<f64>,
+    scope: Option<Scope>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Name {
+    Minmax,
+    Percentile,
+    Zscore,
+    Fixed,
+    None,
+}
+
+impl From<Normalisation> for Table {
+    fn from(n: Normalisation) -> Table {
+        let (method, limits) = match n.method {
+            Method::Minmax => (Name::Minmax, None),
+            Method::Percentile { low, high } => (Name::Percentile, Some((low, high))),
+            Method::Zscore => (Name::Zscore, None),
+            Method::Fixed { low, high } => (Name::Fixed, Some((low, high))),
+            Method::None => (Name::None, None),
+        };
+        Table { method, low: limits.map(|l| l.0), high: limits.map(|l| l.1), scope: Some(n.scope) }
+    }
+}
+
+impl Table {
+    fn read(self, scope: Scope) -> Result<Normalisation, &'static str> {
+        let method = match (self.method, self.low, self.high) {
+            (Name::Percentile, low, high) => {
+                Method::Percentile { low: low.unwrap_or(0.5), high: high.unwrap_or(99.5) }
+            }
+            (Name::Fixed, Some(low), Some(high)) => Method::Fixed { low, high },
+            (Name::Fixed, ..) => return Err("method \"fixed\" needs `low` and `high`, in the image's units"),
+            (Name::Minmax, None, None) => Method::Minmax,
+            (Name::Zscore, None, None) => Method::Zscore,
+            (Name::None, None, None) => Method::None,
+            _ => {
+                return Err(
+                    "`low` and `high` belong to the methods \"percentile\" and \"fixed\" only; delete them",
+                );
+            }
+        };
+        Ok(Normalisation { method, scope: self.scope.unwrap_or(scope) })
+    }
+}
+
+/// Reads an input's normalisation: the scope is `volume` where none is given.
+pub(super) fn for_input<'de, D: Deserializer<'de>>(d: D) -> Result<Normalisation, D::Error> {
+    Table::deserialize(d)?.read(Scope::Volume).map_err(D::Error::custom)
+}
+
+/// Reads a target's normalisation: the scope is `dataset` where none is given.
+pub(super) fn for_target<'de, D: Deserializer<'de>>(d: D) -> Result<Normalisation, D::Error> {
+    Table::deserialize(d)?.read(Scope::Dataset).map_err(D::Error::custom)
 }
 
 /// A fitted map: `y = (x - centre) / half`.

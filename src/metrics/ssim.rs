@@ -341,11 +341,11 @@ mod tests {
             for r in 0..=dims[1] - side {
                 for c in 0..=dims[2] - side {
                     let mut m = [0.0; 5];
-                    for i in 0..thick {
-                        for j in 0..side {
-                            for k in 0..side {
+                    for (i, wi) in depth_weights.iter().enumerate() {
+                        for (j, wj) in w.iter().enumerate() {
+                            for (k, wk) in w.iter().enumerate() {
                                 let at = ((z + i) * dims[1] + r + j) * dims[2] + c + k;
-                                let weight = depth_weights[i] * w[j] * w[k];
+                                let weight = wi * wj * wk;
                                 let (a, b) = (x[at], y[at]);
                                 for (m, v) in m.iter_mut().zip([a, b, a * a, b * b, a * b]) {
                                     *m += weight * v;

@@ -57,11 +57,21 @@ const GAIN: f64 = 0.02;
 impl Ctx {
     /// Convolution to `out` channels with a kernel of `kernel` along each axis.
     #[track_caller]
-    pub fn conv(&self, key: &str, x: &Var, out: usize, kernel: usize, stride: usize, padding: usize, bias: bool) -> Var {
+    pub fn conv(
+        &self,
+        key: &str,
+        x: &Var,
+        out: usize,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+        bias: bool,
+    ) -> Var {
         self.graph().scope(key, || {
             let dims = x.rank().saturating_sub(2);
             let shape = [&[out], &vec![kernel; dims][..], &[x.channels()]].concat();
-            let w = self.param(&format!("{key}.weight"), &shape, Layout::ChannelsSecond, Init::Normal(0.0, GAIN));
+            let w =
+                self.param(&format!("{key}.weight"), &shape, Layout::ChannelsSecond, Init::Normal(0.0, GAIN));
             let y = x.conv(&w, &ConvSpec::new(dims, stride, padding));
             self.bias(key, y, out, bias)
         })
@@ -83,7 +93,8 @@ impl Ctx {
         self.graph().scope(key, || {
             let dims = x.rank().saturating_sub(2);
             let shape = [&[x.channels()], &vec![kernel; dims][..], &[out]].concat();
-            let w = self.param(&format!("{key}.weight"), &shape, Layout::ChannelsSecond, Init::Normal(0.0, GAIN));
+            let w =
+                self.param(&format!("{key}.weight"), &shape, Layout::ChannelsSecond, Init::Normal(0.0, GAIN));
             let y = x.conv_transpose(&w, &ConvSpec::new(dims, stride, padding), &vec![output_padding; dims]);
             self.bias(key, y, out, bias)
         })
@@ -123,7 +134,8 @@ impl Ctx {
                     let n = (x.shape().numel() / c) as f64;
                     // PyTorch keeps the unbiased variance; of a single value it has none and keeps the biased one.
                     let unbiased = if n > 1.0 { n / (n - 1.0) } else { 1.0 };
-                    let op = RunningStats { offset, channels: c, momentum: MOMENTUM, unbiased_factor: unbiased };
+                    let op =
+                        RunningStats { offset, channels: c, momentum: MOMENTUM, unbiased_factor: unbiased };
                     self.graph().write(state, &buffers.apply(op, &[&stats.detach()]));
                 }
                 x.normalize_with(&stats, NormKind::Batch, EPS, affine, false)

@@ -72,7 +72,11 @@ impl TensorSpec {
         self.reorder(torch, |a, b, s, nb, ns| ((a * nb + b) * ns + s, (a * ns + s) * nb + b))
     }
 
-    fn reorder<T: Copy>(&self, x: &[T], at: impl Fn(usize, usize, usize, usize, usize) -> (usize, usize)) -> Vec<T> {
+    fn reorder<T: Copy>(
+        &self,
+        x: &[T],
+        at: impl Fn(usize, usize, usize, usize, usize) -> (usize, usize),
+    ) -> Vec<T> {
         let mut out = x.to_vec();
         if self.layout == Layout::ChannelsSecond {
             let d = &self.shape[..];
@@ -154,7 +158,9 @@ impl NetSpec {
                 let own = &mut out[t.offset..t.offset + t.shape.numel()];
                 match t.init {
                     Init::Constant(v) => own.fill(T::of(v)),
-                    Init::Normal(mean, sd) => own.iter_mut().for_each(|v| *v = T::of(mean + sd * rng.normal())),
+                    Init::Normal(mean, sd) => {
+                        own.iter_mut().for_each(|v| *v = T::of(mean + sd * rng.normal()))
+                    }
                     Init::Uniform(b) => own.iter_mut().for_each(|v| *v = T::of(rng.range(-b, b))),
                 }
             }
@@ -173,7 +179,11 @@ impl NetSpec {
         let take = |t: &TensorSpec, from: &[T]| {
             (t.key.clone(), t.torch_shape(), t.to_torch(&from[t.offset..t.offset + t.shape.numel()]))
         };
-        self.params.iter().map(|t| take(t, store)).chain(self.buffers.iter().map(|t| take(t, buffers))).collect()
+        self.params
+            .iter()
+            .map(|t| take(t, store))
+            .chain(self.buffers.iter().map(|t| take(t, buffers)))
+            .collect()
     }
 
     /// Reads all tensors in PyTorch's order of axes. `find` gives extents and elements of a key.
@@ -186,7 +196,10 @@ impl NetSpec {
         let mut values = Vec::new();
         for t in self.params.iter().chain(&self.buffers) {
             let (shape, data) = find(&t.key).ok_or_else(|| {
-                Error::input(format!("{source} has no tensor {}; it holds weights of another architecture", t.key))
+                Error::input(format!(
+                    "{source} has no tensor {}; it holds weights of another architecture",
+                    t.key
+                ))
             })?;
             if shape != t.torch_shape() {
                 return Err(Error::input(format!(
@@ -247,7 +260,12 @@ impl Net {
 
     /// A context to trace a forward pass in: training (batch statistics, dropout) or evaluation.
     pub fn ctx(&self, train: bool, dropout: &Rc<DropoutSource>) -> Ctx {
-        Ctx { graph: self.graph.clone(), tensors: Tensors::Bound(self.clone()), train, dropout: dropout.clone() }
+        Ctx {
+            graph: self.graph.clone(),
+            tensors: Tensors::Bound(self.clone()),
+            train,
+            dropout: dropout.clone(),
+        }
     }
 }
 
@@ -295,7 +313,13 @@ impl Ctx {
                 let mut spec = spec.borrow_mut();
                 if !spec.params.iter().any(|p| p.key == key) {
                     let offset = spec.param_count();
-                    spec.params.push(TensorSpec { key: key.into(), shape: shape.into(), layout, init, offset });
+                    spec.params.push(TensorSpec {
+                        key: key.into(),
+                        shape: shape.into(),
+                        layout,
+                        init,
+                        offset,
+                    });
                 }
                 self.graph.input(key, shape)
             }

@@ -142,8 +142,10 @@ pub fn samples() -> Vec<Sample> {
         let store = move |v: &[Var]| v[0].mul_scalar(2.0).apply(PoolStore, &[&v[1], &with(v)]);
         let sample = sample::composite("pool_query", &inputs, query, move |x| naive(&x[0], &x[1], play).0);
         all.push(sample.noted(&note).fixing(0).fixing(1));
-        let twice = |a: &Array| Array { shape: a.shape.clone(), data: a.data.iter().map(|v| 2.0 * v).collect() };
-        let sample = sample::composite("pool_store", &inputs, store, move |x| naive(&twice(&x[0]), &x[1], play).1);
+        let twice =
+            |a: &Array| Array { shape: a.shape.clone(), data: a.data.iter().map(|v| 2.0 * v).collect() };
+        let sample =
+            sample::composite("pool_store", &inputs, store, move |x| naive(&twice(&x[0]), &x[1], play).1);
         all.push(sample.noted(&note).fixing(0).fixing(1));
     }
     all

@@ -103,7 +103,8 @@ impl Var {
 
 /// Padding, cropping, both at once, and slices.
 pub fn samples() -> Vec<Sample> {
-    let cases: [(&[usize], &[(i64, i64)]); 6] = [
+    type Case = (&'static [usize], &'static [(i64, i64)]);
+    let cases: [Case; 6] = [
         (&[5], &[(2, 1)]),
         (&[7], &[(-2, -1)]),
         (&[2, 4, 3], &[(0, 0), (1, 2), (0, 0)]),

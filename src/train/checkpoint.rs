@@ -56,7 +56,11 @@ fn checksum<'a>(tensors: impl Iterator<Item = (String, &'a [u8])>) -> String {
     format!("{:08x}", sorted.iter().fold(0, |crc, (_, data)| crc32c::crc32c_append(crc, data)))
 }
 
-fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)], mut metadata: HashMap<String, String>) -> Result<()> {
+fn write(
+    path: &Path,
+    tensors: &[(String, Vec<usize>, Vec<f32>)],
+    mut metadata: HashMap<String, String>,
+) -> Result<()> {
     let data: Vec<Vec<u8>> = tensors.iter().map(|(_, _, v)| bytes(v)).collect();
     let named = tensors.iter().zip(&data).map(|((name, _, _), d)| (name.clone(), d.as_slice()));
     metadata.insert("crc32c".into(), checksum(named));
@@ -64,7 +68,9 @@ fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)], mut metadata: 
         .iter()
         .zip(&data)
         .map(|((name, shape, _), data)| {
-            TensorView::new(Dtype::F32, shape.clone(), data).map(|v| (name.as_str(), v)).map_err(|e| unwritable(path, &e))
+            TensorView::new(Dtype::F32, shape.clone(), data)
+                .map(|v| (name.as_str(), v))
+                .map_err(|e| unwritable(path, &e))
         })
         .collect::<Result<Vec<_>>>()?;
     let file = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(path, &e))?;
@@ -83,7 +89,6 @@ pub fn save_weights(path: &Path, spec: &NetSpec, states: &States, architecture: 
 
 /// A safetensors file in memory.
 pub struct Tensors {
-    path: PathBuf,
     file: Vec<u8>,
     metadata: HashMap<String, String>,
 }
@@ -107,7 +112,7 @@ impl Tensors {
                 return Err(corrupt(&"its checksum does not match its content"));
             }
         }
-        Ok(Tensors { path: path.to_path_buf(), file, metadata })
+        Ok(Tensors { file, metadata })
     }
 
     /// A metadata entry.
@@ -151,8 +156,10 @@ pub fn load_weights(path: &Path, spec: &NetSpec, states: &mut States, architectu
 
 /// Writes everything that a resumed run needs.
 pub fn save_state(path: &Path, states: &States, progress: &Progress, recipe_hash: &str) -> Result<()> {
-    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> =
-        states.names().map(|n| (n.to_string(), vec![states.get::<f32>(n).len()], states.get::<f32>(n).to_vec())).collect();
+    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = states
+        .names()
+        .map(|n| (n.to_string(), vec![states.get::<f32>(n).len()], states.get::<f32>(n).to_vec()))
+        .collect();
     let progress = serde_json::to_string(progress).expect("plain data");
     let metadata = [("format", FORMAT), ("progress", &progress), ("recipe", recipe_hash)];
     write(path, &tensors, metadata.map(|(k, v)| (k.to_string(), v.to_string())).into())
@@ -188,7 +195,6 @@ pub fn load_state(path: &Path, states: &mut States, recipe_hash: &str) -> Result
     }
     Ok(progress)
 }
-
 
 #[cfg(test)]
 mod tests {

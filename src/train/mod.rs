@@ -1,5 +1,14 @@
-//! Training: what a run writes for the person who watches it.
+//! Training: recipes, the session, checkpoints, and what a run writes for the person who watches it.
 
+pub mod checkpoint;
 pub mod csvlog;
 pub mod panels;
+pub mod pix2pix;
+pub mod recipe;
+pub mod reporter;
+pub mod run;
+pub mod schedule;
+pub mod score;
+pub mod session;
+pub mod step;
 pub mod tensorboard;

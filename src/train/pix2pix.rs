@@ -73,7 +73,15 @@ impl Pix2pix {
     }
 
     /// Traces a training step on `a [n, h, w, inputs]` and `b [n, h, w, targets]`; leaves the losses and `fake_B` readable.
-    pub fn trace_step(&self, step: &mut StepBuilder, g: &Net, d: &Net, a: &Var, b: &Var, updates: [&Update; 2]) {
+    pub fn trace_step(
+        &self,
+        step: &mut StepBuilder,
+        g: &Net,
+        d: &Net,
+        a: &Var,
+        b: &Var,
+        updates: [&Update; 2],
+    ) {
         let graph = step.graph().clone();
         let channel = a.rank().saturating_sub(1);
         let fake = graph.phase("G forward", || self.generate(&step.train(g), a));
@@ -92,7 +100,9 @@ impl Pix2pix {
         let g_l1 = graph.phase("G loss", || fake.sub(b).abs().mean_all().mul_scalar(self.loss.lambda_l1));
         graph.phase("G backward", || step.update(g, &g_gan.add(&g_l1), updates[0]));
 
-        for (name, value) in [("loss/D_fake", &d_fake), ("loss/D_real", &d_real), ("loss/G_GAN", &g_gan), ("loss/G_L1", &g_l1)] {
+        for (name, value) in
+            [("loss/D_fake", &d_fake), ("loss/D_real", &d_real), ("loss/G_GAN", &g_gan), ("loss/G_L1", &g_l1)]
+        {
             step.output(name, value);
         }
         step.output("fake_B", &fake);

@@ -302,7 +302,10 @@ impl Recipe {
         if self.train.epochs + self.train.decay_epochs == 0 || self.train.steps == Some(0) {
             return wrong("train.epochs", "leaves nothing to do; ask for at least one epoch or step");
         }
-        for (key, lr) in [("optimiser.lr", Some(self.optimiser.lr)), ("optimiser.lr_discriminator", self.optimiser.lr_discriminator)] {
+        for (key, lr) in [
+            ("optimiser.lr", Some(self.optimiser.lr)),
+            ("optimiser.lr_discriminator", self.optimiser.lr_discriminator),
+        ] {
             if lr.is_some_and(|v| !(v > 0.0 && v.is_finite())) {
                 return wrong(key, "must be a positive number, such as 0.0002");
             }
@@ -357,7 +360,9 @@ fn set(table: &mut Table, assignment: &str) -> Result<()> {
     };
     let parts: Vec<&str> = key.trim().split('.').collect();
     let Some((last, parents)) = parts.split_last().filter(|_| parts.iter().all(|p| !p.is_empty())) else {
-        return Err(Error::usage(format!("--set {assignment}: `{key}` is no key; write for example train.batch")));
+        return Err(Error::usage(format!(
+            "--set {assignment}: `{key}` is no key; write for example train.batch"
+        )));
     };
     let mut at = table;
     for part in parents {
@@ -365,7 +370,9 @@ fn set(table: &mut Table, assignment: &str) -> Result<()> {
             .entry(part.to_string())
             .or_insert_with(|| Value::Table(Table::new()))
             .as_table_mut()
-            .ok_or_else(|| Error::usage(format!("--set {assignment}: `{part}` holds a value, not a table of keys")))?;
+            .ok_or_else(|| {
+                Error::usage(format!("--set {assignment}: `{part}` holds a value, not a table of keys"))
+            })?;
     }
     at.insert(last.to_string(), value);
     Ok(())
@@ -379,7 +386,8 @@ fn explain(path: &str, message: &str) -> String {
         let (wrong, known) = (quoted.first().copied().unwrap_or(""), &quoted[1.min(quoted.len())..]);
         let nearest = known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, wrong));
         let hint = nearest.map_or(String::new(), |n| format!("; did you mean `{n}`?"));
-        let all = if known.len() > 1 { format!(" (known here: {})", known.join(", ")) } else { String::new() };
+        let all =
+            if known.len() > 1 { format!(" (known here: {})", known.join(", ")) } else { String::new() };
         return if message.starts_with("unknown field") {
             // The path already ends in the wrong key, or stops at the table that holds it.
             let table = parent.strip_suffix(wrong).unwrap_or(parent).trim_end_matches('.');
@@ -434,7 +442,9 @@ mod tests {
 
     #[test]
     fn unknown_keys_name_the_nearest() {
-        assert!(fault(MINIMAL, &["train.bach=4"]).contains("unknown key `train.bach`; did you mean `batch`?"));
+        assert!(
+            fault(MINIMAL, &["train.bach=4"]).contains("unknown key `train.bach`; did you mean `batch`?")
+        );
         assert!(fault(MINIMAL, &["trian.batch=4"]).contains("unknown key `trian`; did you mean `train`?"));
         let inner = fault(MINIMAL, &["model.generator.nfg=4"]);
         assert!(inner.contains("nfg`; did you mean `ngf`?"), "{inner}");

@@ -73,7 +73,10 @@ impl RunDir {
         let path = self.join(name);
         let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
         serde_json::from_str(&text).map_err(|e| {
-            Error::input(format!("{} is damaged ({e}); restore it from a copy or train again", path.display()))
+            Error::input(format!(
+                "{} is damaged ({e}); restore it from a copy or train again",
+                path.display()
+            ))
         })
     }
 
@@ -119,7 +122,13 @@ pub fn architecture(recipe: &Recipe, net: &str) -> String {
         "G" => serde_json::to_string(&model.generator),
         _ => serde_json::to_string(&model.discriminator),
     };
-    format!("{} {} inputs={:?} targets={:?}", net, part.expect("plain data"), recipe.data.input, recipe.data.target)
+    format!(
+        "{} {} inputs={:?} targets={:?}",
+        net,
+        part.expect("plain data"),
+        recipe.data.input,
+        recipe.data.target
+    )
 }
 
 /// A trained generator, ready to predict.
@@ -211,7 +220,7 @@ fn predict_program(method: &Pix2pix, spec: &NetSpec, slots: usize, shape: [usize
 /// How far a run got, for those who only look.
 pub fn progress(run: &RunDir, which: &str) -> Result<Progress> {
     let file = checkpoint::Tensors::read(&checkpoint::state_path(&run.checkpoints(), which))?;
-    file.metadata("progress")
-        .and_then(|p| serde_json::from_str(p).ok())
-        .ok_or_else(|| Error::input(format!("{}: the checkpoint does not say how far it got", run.root().display())))
+    file.metadata("progress").and_then(|p| serde_json::from_str(p).ok()).ok_or_else(|| {
+        Error::input(format!("{}: the checkpoint does not say how far it got", run.root().display()))
+    })
 }

@@ -18,7 +18,8 @@ pub fn score(case: &Case, predicted: &[f32], three_d: bool) -> Result<CaseScores
     let ssim = Ssim::new(Window::Gaussian, RANGE)?;
     let mut mean = CaseScores::new(case.id.clone());
     for channel in 0..c {
-        let plane = |v: &[f32]| -> Vec<f32> { v.iter().skip(channel).step_by(c).map(|v| 0.5 * (v + 1.0)).collect() };
+        let plane =
+            |v: &[f32]| -> Vec<f32> { v.iter().skip(channel).step_by(c).map(|v| 0.5 * (v + 1.0)).collect() };
         let (out, want) = (plane(predicted), plane(target));
         let fitted = case.target_fit(channel);
         let scores = if three_d && n >= 11 {

@@ -34,7 +34,11 @@ impl StepBuilder {
     pub fn new(dtype: DType, seed: u64) -> Self {
         let graph = Graph::new(dtype);
         let step = Some(graph.input("step", Shape::scalar()));
-        StepBuilder { dropout: Rc::new(DropoutSource { seed, step, streams: Cell::new(0) }), graph, outputs: Vec::new() }
+        StepBuilder {
+            dropout: Rc::new(DropoutSource { seed, step, streams: Cell::new(0) }),
+            graph,
+            outputs: Vec::new(),
+        }
     }
 
     /// The graph.
@@ -79,7 +83,7 @@ impl StepBuilder {
                 }
                 let lr = graph.input(&format!("lr.{name}"), Shape::scalar());
                 let t = graph.input(&format!("t.{name}"), Shape::scalar());
-                let op = OptimiserStep { rule: update.rule.clone(), n: net.spec().param_count() };
+                let op = OptimiserStep { rule: update.rule, n: net.spec().param_count() };
                 let new = graph.read(net.store()).apply(op, &[&flat, &lr, &t]);
                 graph.write(net.store(), &new);
                 if let Some(decay) = update.ema {

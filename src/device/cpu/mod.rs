@@ -3,10 +3,11 @@
 pub mod blocks;
 pub mod gemm;
 mod io;
+mod kernels;
 mod memory;
 pub mod parallel;
 pub mod scratch;
-pub mod simd;
+mod simd;
 pub mod tile;
 
 pub use io::{Io, View};

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::dtype::Real;
+use std::any::TypeId;
 use std::cell::RefCell;
 
 /// A cache line, so that every buffer starts on one.
@@ -18,7 +19,8 @@ thread_local! {
 
 /// Calls `f` with `len` numbers of unspecified value.
 pub fn numbers<T: Real, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
-    // SAFETY: the only implementations of `Real` are `f32` and `f64`, of which every bit pattern is a value.
+    assert!([TypeId::of::<f32>(), TypeId::of::<f64>()].contains(&TypeId::of::<T>()), "not a plain number");
+    // SAFETY: every bit pattern of an `f32` and of an `f64` is a value.
     unsafe { with(len, f) }
 }
 

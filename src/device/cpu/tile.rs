@@ -8,11 +8,11 @@
 #![allow(unsafe_code)]
 
 use super::blocks::BlockMut;
-use super::simd::{Portable, Vector};
-use crate::dtype::{DType, Real};
+use super::kernels::{Kernels, MAX_ROWS, kernels};
+use crate::dtype::Real;
 
 /// Largest depth of [`Left::Rows`].
-pub const ROW_DEPTH: usize = 512;
+pub const ROW_DEPTH: usize = 256;
 
 /// Elements between rows of [`Left::Rows`]: an odd number of cache lines, lest all rows of a tile fall in one set of
 /// the cache; a constant, so that the kernel's addresses are.
@@ -57,10 +57,21 @@ pub fn multiply<T: Real>(
     to: Option<&[usize]>,
     accumulate: bool,
 ) {
+    multiply_by(kernels::<T>(), (m, n, depth), left, right, out, to, accumulate);
+}
+
+fn multiply_by<T: Real>(
+    kernels: &Kernels<T>,
+    (m, n, depth): (usize, usize, usize),
+    left: Left<T>,
+    right: &[T],
+    out: &mut BlockMut<T>,
+    to: Option<&[usize]>,
+    accumulate: bool,
+) {
     if m == 0 || n == 0 {
         return;
     }
-    let kernels = kernels::<T>();
     assert!(n <= out.cols(), "product wider than its output");
     match to {
         Some(to) => {
@@ -68,12 +79,14 @@ pub fn multiply<T: Real>(
         }
         None => assert!(m <= out.rows(), "product taller than its output"),
     }
-    assert!(right.len() >= right_len::<T>(n, depth), "right operand too small");
+    assert!(right.len() >= n.next_multiple_of(kernels.width) * depth, "right operand too small");
     match left {
         Left::Rows(a) => {
             assert!(depth <= ROW_DEPTH && a.len() >= (m - 1) * ROW_STRIDE + depth, "left rows too few")
         }
-        Left::Panels(a) => assert!(a.len() >= left_panels_len::<T>(m, depth), "left panels too few"),
+        Left::Panels(a) => {
+            assert!(a.len() >= m.next_multiple_of(kernels.rows) * depth, "left panels too few")
+        }
     }
     let (out, stride) = out.raw();
     // Rows of equal share rather than full tiles and a remainder: a tile of two rows cannot keep the pipeline full.
@@ -91,9 +104,8 @@ pub fn multiply<T: Real>(
             let r = to.map_or(row + i, |to| to[row + i]);
             *start = out.wrapping_add(r * stride);
         }
-        for (panel, b) in
-            right[..right_len::<T>(n, depth)].chunks_exact((depth * kernels.width).max(1)).enumerate()
-        {
+        let panels = &right[..n.next_multiple_of(kernels.width) * depth];
+        for (panel, b) in panels.chunks_exact((depth * kernels.width).max(1)).enumerate() {
             let col = panel * kernels.width;
             let cols = kernels.width.min(n - col);
             let starts = starts.map(|s| s.wrapping_add(col));
@@ -123,7 +135,7 @@ pub fn pack_right<T: Real>(
     src: &[T],
     stride: usize,
 ) {
-    pack(panel_width::<T>(), dst, depth, at, rows, n, src, stride);
+    (kernels::<T>().pack_right)(dst, depth, at, rows, n, src, stride);
 }
 
 /// As [`pack_right`], to the panels of a left operand: element `j` of a source row belongs to row `j` of the operand.
@@ -136,28 +148,12 @@ pub fn pack_left<T: Real>(
     src: &[T],
     stride: usize,
 ) {
-    pack(panel_rows::<T>(), dst, depth, at, rows, n, src, stride);
+    (kernels::<T>().pack_left)(dst, depth, at, rows, n, src, stride);
 }
 
-fn pack<T: Real>(
-    width: usize,
-    dst: &mut [T],
-    depth: usize,
-    at: usize,
-    rows: usize,
-    n: usize,
-    src: &[T],
-    stride: usize,
-) {
-    for (panel, dst) in dst.chunks_exact_mut(depth * width).take(n.div_ceil(width)).enumerate() {
-        let col = panel * width;
-        let cols = width.min(n - col);
-        for (r, dst) in dst.chunks_exact_mut(width).skip(at).take(rows).enumerate() {
-            let src = &src[r * stride + col..][..cols];
-            copy_short(&mut dst[..cols], src);
-            dst[cols..].fill(T::zero());
-        }
-    }
+/// Copies `run` to the columns from `col` on of depth `at` of a right operand of depth `depth`.
+pub fn put_right<T: Real>(dst: &mut [T], depth: usize, at: usize, col: usize, run: &[T]) {
+    (kernels::<T>().put_right)(dst, depth, at, col, run);
 }
 
 /// Copies a few dozen elements, without the call that `copy_from_slice` makes.
@@ -184,207 +180,127 @@ pub fn pack_right_transposed<T: Real>(
     src: &[T],
     stride: usize,
 ) {
-    let kernels = kernels::<T>();
+    transpose_by(kernels::<T>(), dst, depth, at, count, n, src, stride);
+}
+
+fn transpose_by<T: Real>(
+    kernels: &Kernels<T>,
+    dst: &mut [T],
+    depth: usize,
+    at: usize,
+    count: usize,
+    n: usize,
+    src: &[T],
+    stride: usize,
+) {
+    if n == 0 || count == 0 {
+        return;
+    }
     let width = kernels.width;
+    assert!(
+        at + count <= depth && dst.len() >= n.next_multiple_of(width) * depth,
+        "target of a transpose too small"
+    );
+    assert!(src.len() >= (n - 1) * stride + count, "source of a transpose too small");
     for (panel, dst) in dst.chunks_exact_mut(depth * width).take(n.div_ceil(width)).enumerate() {
         let col = panel * width;
         let cols = width.min(n - col);
         let dst = &mut dst[at * width..(at + count) * width];
-        let src = &src[col * stride..];
-        assert!(src.len() >= (cols - 1) * stride + count, "source of a transpose too small");
         // SAFETY: `cols` rows of `count` elements lie inside `src` by the assertion, and `dst` holds `count` rows of
-        // `width` elements.
-        unsafe { (kernels.transpose)(cols, count, src.as_ptr(), stride, dst.as_mut_ptr(), width) };
+        // `width` elements. `kernels` was chosen for this processor.
+        unsafe {
+            (kernels.transpose)(cols, count, src[col * stride..].as_ptr(), stride, dst.as_mut_ptr(), width)
+        };
     }
 }
 
-/// Upper limit of `Kernels::rows`.
-const MAX_ROWS: usize = 14;
+#[cfg(test)]
+mod tests {
+    use super::super::kernels::{for_f32, for_f64};
+    use super::*;
 
-/// `(rows, depth, left, right panel, starts of the output rows, columns, accumulate)`.
-type Kernel<T> = unsafe fn(usize, usize, *const T, *const T, &[*mut T; MAX_ROWS], usize, bool);
+    /// Operands of small whole numbers, whose products are exact.
+    fn number<T: Real>(i: usize, j: usize) -> T {
+        T::of((i * 7 + j * 13) as f64 % 11.0 - 5.0)
+    }
 
-/// `(source rows, source columns, source, its stride, target, its stride)`.
-type Transpose<T> = unsafe fn(usize, usize, *const T, usize, *mut T, usize);
-
-/// The kernels of one instruction set.
-struct Kernels<T> {
-    /// Columns of a right panel: two registers.
-    width: usize,
-    /// Rows of a tile: as many as the registers hold beside a panel's row.
-    rows: usize,
-    from_rows: Kernel<T>,
-    from_panels: Kernel<T>,
-    transpose: Transpose<T>,
-}
-
-/// The fastest kernels that this processor runs.
-fn kernels<T: Real>() -> &'static Kernels<T> {
-    let kernels: *const () = match T::DTYPE {
-        DType::F32 => std::ptr::from_ref(kernels_f32()).cast(),
-        DType::F64 => std::ptr::from_ref(kernels_f64()).cast(),
-    };
-    assert_eq!(size_of::<T>(), T::DTYPE.size());
-    // SAFETY: the tag of a `Real` is that of the type itself (`f32` and `f64` are its only implementations).
-    unsafe { &*kernels.cast() }
-}
-
-macro_rules! choose {
-    ($name:ident, $t:ty, $avx512:ident, $avx2:ident, $portable:ident) => {
-        fn $name() -> &'static Kernels<$t> {
-            #[cfg(target_arch = "x86_64")]
-            {
-                if std::arch::is_x86_feature_detected!("avx512f") {
-                    return &$avx512::KERNELS;
-                }
-                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                    return &$avx2::KERNELS;
-                }
-            }
-            &$portable::KERNELS
+    fn check<T: Real>(kernels: &Kernels<T>, (m, n, depth): (usize, usize, usize), accumulate: bool) {
+        let mut rows = vec![T::nan(); m * ROW_STRIDE];
+        for (r, row) in rows.chunks_exact_mut(ROW_STRIDE).enumerate() {
+            row[..depth].iter_mut().enumerate().for_each(|(d, v)| *v = number(r, d));
         }
-    };
-}
-choose!(kernels_f32, f32, avx512_f32, avx2_f32, portable_f32);
-choose!(kernels_f64, f64, avx512_f64, avx2_f64, portable_f64);
+        let left: Vec<T> = (0..depth * m).map(|i| number(i % m, i / m)).collect();
+        let mut panels = vec![T::nan(); m.next_multiple_of(kernels.rows) * depth];
+        (kernels.pack_left)(&mut panels, depth, 0, depth, m, &left, m);
 
-/// One register tile: `M` rows and `NV` registers of columns. Element `(r, d)` of the left operand is at
-/// `r * RS + d * CS`.
-///
-/// # Safety
-/// See the call in [`multiply`].
-#[inline(always)]
-unsafe fn tile<T: Real, V: Vector<T>, const M: usize, const NV: usize, const RS: usize, const CS: usize>(
-    depth: usize,
-    mut a: *const T,
-    mut b: *const T,
-    starts: &[*mut T; MAX_ROWS],
-    cols: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller's, for every pointer below.
-    unsafe {
-        let mut acc = [[V::zero(); NV]; M];
-        for _ in 0..depth {
-            let mut right = [V::zero(); NV];
-            for (j, right) in right.iter_mut().enumerate() {
-                *right = V::load(b.add(j * V::LANES));
-            }
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let left = V::splat(*a.add(i * RS));
-                for (acc, right) in acc.iter_mut().zip(right) {
-                    *acc = left.mul_add(right, *acc);
-                }
-            }
-            a = a.add(CS);
-            b = b.add(2 * V::LANES);
+        // The right operand by rows, by columns, and by pieces of rows.
+        let right: Vec<T> = (0..depth * n).map(|i| number(i / n, i % n + 3)).collect();
+        let columns: Vec<T> = (0..depth * n).map(|i| number(i % depth, i / depth + 3)).collect();
+        let mut packed = vec![T::nan(); n.next_multiple_of(kernels.width) * depth];
+        (kernels.pack_right)(&mut packed, depth, 0, depth, n, &right, n);
+        let mut transposed = vec![T::nan(); packed.len()];
+        transpose_by(kernels, &mut transposed, depth, 0, depth / 2, n, &columns, depth);
+        transpose_by(
+            kernels,
+            &mut transposed,
+            depth,
+            depth / 2,
+            depth - depth / 2,
+            n,
+            &columns[depth / 2..],
+            depth,
+        );
+        let mut pieces = vec![T::zero(); packed.len()];
+        for (d, row) in right.chunks_exact(n).enumerate() {
+            let (a, b) = row.split_at(n / 3);
+            (kernels.put_right)(&mut pieces, depth, d, 0, a);
+            (kernels.put_right)(&mut pieces, depth, d, n / 3, b);
         }
-        if cols == NV * V::LANES {
-            for (acc, &start) in acc.iter().zip(starts) {
-                for (j, &acc) in acc.iter().enumerate() {
-                    let out = start.add(j * V::LANES);
-                    if accumulate { V::load(out).add(acc).store(out) } else { acc.store(out) }
+        assert!(packed == transposed && packed == pieces, "layouts of {n} columns, depth {depth}");
+
+        let start = if accumulate { T::one() } else { T::nan() };
+        let to: Vec<usize> = (0..m).map(|r| m - 1 - r).collect();
+        for (left, to) in [(Left::Rows(&rows), Some(&to[..])), (Left::Panels(&panels), None)] {
+            let mut out = vec![start; m * (n + 1)];
+            let mut block = BlockMut::new(&mut out, n + 1);
+            multiply_by(kernels, (m, n, depth), left, &packed, &mut block.part(0, m, 0, n), to, accumulate);
+            for r in 0..m {
+                let row = block.row(to.map_or(r, |to| to[r]));
+                for (j, &got) in row[..n].iter().enumerate() {
+                    let sum: f64 = (0..depth).map(|d| number::<f64>(r, d) * number::<f64>(d, j + 3)).sum();
+                    assert_eq!(
+                        got.f64(),
+                        sum + f64::from(u8::from(accumulate)),
+                        "({r}, {j}) of {m} x {n} x {depth}"
+                    );
                 }
-            }
-            return;
-        }
-        for (acc, &start) in acc.iter().zip(starts) {
-            let mut row = [T::zero(); 2 * 16];
-            for (j, acc) in acc.iter().enumerate() {
-                acc.store(row.as_mut_ptr().add(j * V::LANES));
-            }
-            for (j, &v) in row[..cols].iter().enumerate() {
-                let out = start.add(j);
-                *out = if accumulate { *out + v } else { v };
+                assert!(row[n].is_nan() || row[n] == start, "written behind the last column");
             }
         }
     }
-}
 
-/// # Safety
-/// See [`pack_right_transposed`].
-#[inline(always)]
-unsafe fn transpose_any<T: Real>(
-    rows: usize,
-    cols: usize,
-    src: *const T,
-    stride: usize,
-    dst: *mut T,
-    width: usize,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        for c in 0..cols {
-            for r in 0..rows {
-                *dst.add(c * width + r) = *src.add(r * stride + c);
-            }
-            for r in rows..width {
-                *dst.add(c * width + r) = T::zero();
+    #[test]
+    fn every_instruction_set_multiplies_and_packs() {
+        for sizes in [(1, 1, 1), (3, 5, 7), (14, 32, 9), (15, 33, 20), (29, 70, 37), (8, 16, 256), (13, 8, 2)]
+        {
+            for accumulate in [false, true] {
+                for_f32().iter().for_each(|kernels| check::<f32>(kernels, sizes, accumulate));
+                for_f64().iter().for_each(|kernels| check::<f64>(kernels, sizes, accumulate));
             }
         }
     }
+
+    #[test]
+    fn an_empty_sum_is_zero() {
+        let mut out = [f32::NAN; 6];
+        multiply(
+            (2, 3, 0),
+            Left::Rows(&[0.0; ROW_STRIDE]),
+            &[],
+            &mut BlockMut::new(&mut out, 3),
+            None,
+            false,
+        );
+        assert_eq!(out, [0.0; 6]);
+    }
 }
-
-macro_rules! instruction_set {
-    ($name:ident, [$($feature:meta)?], $t:ty, $vector:ty, $rows:literal, [$($m:literal)*], $transpose:expr) => {
-        mod $name {
-            use super::*;
-
-            pub(super) static KERNELS: Kernels<$t> = Kernels {
-                width: 2 * <$vector as Vector<$t>>::LANES,
-                rows: $rows,
-                from_rows: dispatch::<ROW_STRIDE, 1>,
-                from_panels: dispatch::<1, $rows>,
-                transpose: $transpose,
-            };
-
-            $(#[$feature])?
-            unsafe fn one<const M: usize, const NV: usize, const RS: usize, const CS: usize>(
-                depth: usize,
-                a: *const $t,
-                b: *const $t,
-                starts: &[*mut $t; MAX_ROWS],
-                cols: usize,
-                accumulate: bool,
-            ) {
-                // SAFETY: the caller's.
-                unsafe { tile::<$t, $vector, M, NV, RS, CS>(depth, a, b, starts, cols, accumulate) }
-            }
-
-            unsafe fn dispatch<const RS: usize, const CS: usize>(
-                rows: usize,
-                depth: usize,
-                a: *const $t,
-                b: *const $t,
-                starts: &[*mut $t; MAX_ROWS],
-                cols: usize,
-                accumulate: bool,
-            ) {
-                let wide = cols > <$vector as Vector<$t>>::LANES;
-                // SAFETY: the caller's.
-                unsafe {
-                    match (rows, wide) {
-                        $(
-                            ($m, true) => one::<$m, 2, RS, CS>(depth, a, b, starts, cols, accumulate),
-                            ($m, false) => one::<$m, 1, RS, CS>(depth, a, b, starts, cols, accumulate),
-                        )*
-                        _ => unreachable!("a tile of {rows} rows"),
-                    }
-                }
-            }
-        }
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m256, __m256d, __m512, __m512d};
-#[cfg(target_arch = "x86_64")]
-instruction_set!(avx512_f32, [target_feature(enable = "avx512f")], f32, __m512, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], transpose_any::<f32>);
-#[cfg(target_arch = "x86_64")]
-instruction_set!(avx512_f64, [target_feature(enable = "avx512f")], f64, __m512d, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], transpose_any::<f64>);
-#[cfg(target_arch = "x86_64")]
-instruction_set!(avx2_f32, [target_feature(enable = "avx2,fma")], f32, __m256, 6, [1 2 3 4 5 6], transpose_any::<f32>);
-#[cfg(target_arch = "x86_64")]
-instruction_set!(avx2_f64, [target_feature(enable = "avx2,fma")], f64, __m256d, 6, [1 2 3 4 5 6], transpose_any::<f64>);
-instruction_set!(portable_f32, [], f32, Portable<f32>, 6, [1 2 3 4 5 6], transpose_any::<f32>);
-instruction_set!(portable_f64, [], f64, Portable<f64>, 6, [1 2 3 4 5 6], transpose_any::<f64>);

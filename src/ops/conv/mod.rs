@@ -106,7 +106,7 @@ impl ConvSpec {
                 w.channels() * self.groups
             ));
         }
-        if w[0] % self.groups != 0 {
+        if !w[0].is_multiple_of(self.groups) {
             return Err(format!("{} output channels do not divide into {} groups", w[0], self.groups));
         }
         Ok(())

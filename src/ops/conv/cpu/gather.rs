@@ -39,7 +39,7 @@ impl Axis {
     }
 
     /// Inputs at `residue` modulo the stride gather outputs: the input gradient.
-    pub fn backward(g: &ConvGeometry, axis: usize, residue: usize) -> Self {
+    fn backward(g: &ConvGeometry, axis: usize, residue: usize) -> Self {
         let (stride, dilation) = (g.stride[axis], g.dilation[axis]);
         let at = (residue + g.padding[axis]) as isize;
         // Tap `t` reaches output `(at - t * dilation) / stride` where that is whole: for every `period`-th tap.
@@ -121,8 +121,14 @@ impl Gather {
     }
 
     /// The input gradient, for the inputs at `residues` modulo the strides.
-    pub fn backward(g: &ConvGeometry, residues: [usize; 3]) -> Self {
+    fn backward(g: &ConvGeometry, residues: [usize; 3]) -> Self {
         Gather { axes: [0, 1, 2].map(|axis| Axis::backward(g, axis, residues[axis])), kernel: g.kernel }
+    }
+
+    /// The input gradient's class number `i`, of as many as the product of the strides.
+    pub fn class(g: &ConvGeometry, i: usize) -> Self {
+        let [_, h, w] = g.stride;
+        Gather::backward(g, [i / (h * w), i / w % h, i % w])
     }
 
     /// Number of taps that see anything.
@@ -202,6 +208,9 @@ impl Gather {
         let joined = aw.spacing == 1 && depth == channels;
         let (lines, plane) = (aw.src_len as usize, (ah.src_len * aw.src_len) as usize);
         let inside = |p: isize, a: &Axis| (p >= 0 && p < a.src_len).then_some(p as usize);
+        if taps.is_empty() {
+            return;
+        }
         let begin = self.split(taps.start);
         for (i, window) in windows.iter().enumerate() {
             let [image, z, y, x] = window.map(|v| v as isize);

@@ -1,6 +1,6 @@
 //! The weight gradient: output gradients, transposed, times gathered inputs, summed over the pixels.
 
-use super::Gather;
+use super::{Gather, narrow};
 use crate::device::cpu::blocks::{self, BlockMut, Cut};
 use crate::device::cpu::tile::{self, Left};
 use crate::device::cpu::{parallel, scratch};
@@ -10,26 +10,47 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Pixels summed at once.
-const PIXELS: usize = 256;
+const PIXELS: usize = 192;
 
 /// Columns of a block: taps times channels.
 const COLUMNS: usize = 256;
 
 /// Rows of a block: output channels.
-const ROWS: usize = 126;
+const ROWS: usize = 256;
+
+/// Slices of the pixels that are summed separately, at most.
+const SLICES: usize = 16;
 
 /// `dw` of the convolution.
 pub(super) fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    let pixels = g.n * g.out_pixels();
-    let slices = slices(g, pixels);
-    if slices == 1 {
-        return slice(g, x, dy, 0..pixels, dw);
+    if narrow::grad_w_pays(g) {
+        let pixels = g.n * g.in_pixels();
+        return sliced(pixels, pixels.div_ceil(PIXELS).min(SLICES), dw, |pixels, dw| {
+            narrow::grad_w(g, x, dy, pixels, dw)
+        });
     }
-    // Small weights and many pixels: sums over slices of the pixels, added up in order.
+    let pixels = g.n * g.out_pixels();
+    let (rows, cols) = cuts(g);
+    let blocks = rows.count() * cols.count();
+    let slices =
+        if blocks < SLICES / 2 { SLICES.div_ceil(blocks.max(1)).min(pixels / (4 * PIXELS)) } else { 1 };
+    sliced(pixels, slices, dw, |pixels, dw| slice(g, x, dy, pixels, dw));
+}
+
+/// Sums over up to `slices` slices of the pixels, added up in order: for small weights and many pixels.
+fn sliced<T: Real>(
+    pixels: usize,
+    slices: usize,
+    dw: &mut [T],
+    f: impl Fn(Range<usize>, &mut [T]) + Sync + Send,
+) {
+    if slices <= 1 || dw.is_empty() {
+        return f(0..pixels, dw);
+    }
     let len = dw.len();
     scratch::numbers(slices * len, |partial: &mut [T]| {
         partial.par_chunks_mut(len).enumerate().for_each(|(i, partial)| {
-            slice(g, x, dy, i * pixels / slices..(i + 1) * pixels / slices, partial);
+            f(i * pixels / slices..(i + 1) * pixels / slices, partial);
         });
         let partial = &*partial;
         parallel::for_chunks(dw, 4096, |start, dw| {
@@ -42,12 +63,6 @@ pub(super) fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T])
             }
         });
     });
-}
-
-/// Slices of the pixels that are summed separately.
-fn slices(g: &ConvGeometry, pixels: usize) -> usize {
-    let (rows, cols) = cuts(g);
-    if rows.count() * cols.count() >= 8 { 1 } else { (pixels / (4 * PIXELS)).clamp(1, 16) }
 }
 
 fn cuts(g: &ConvGeometry) -> (Cut, Cut) {
@@ -88,6 +103,30 @@ fn block<T: Real>(
         (0..m).for_each(|r| out.row(r).fill(T::zero()));
         return;
     }
+    let passes = pixels.len().div_ceil(PIXELS);
+    if passes < 3 {
+        return sum(g, gather, x, dy, pixels, (row, taps, channels), out);
+    }
+    // Rows of the weights lie a power of two apart as a rule, and then compete for a few sets of the cache.
+    scratch::numbers(m * n, |total: &mut [T]| {
+        sum(g, gather, x, dy, pixels, (row, taps, channels), &mut BlockMut::new(total, n));
+        for (r, total) in total.chunks_exact(n).enumerate() {
+            out.row(r).copy_from_slice(total);
+        }
+    });
+}
+
+/// Output channels from `row` on by (taps x channels), summed over `pixels`.
+fn sum<T: Real>(
+    g: &ConvGeometry,
+    gather: &Gather,
+    x: &[T],
+    dy: &[T],
+    pixels: Range<usize>,
+    (row, taps, channels): (usize, Range<usize>, (usize, usize, usize)),
+    out: &mut BlockMut<T>,
+) {
+    let (m, n) = (out.rows(), out.cols());
     let width = tile::panel_width::<T>();
     let most = PIXELS.min(pixels.len());
     scratch::points(most, |windows| {
@@ -100,8 +139,10 @@ fn block<T: Real>(
                         tile::pack_left(left, depth, 0, depth, m, &dy[first * g.k + row..], g.k);
                         clear_last_columns(right, depth, n, width);
                         gather.runs(&windows[..depth], taps.clone(), channels, |pixel, col, len, from| {
-                            let run = from.map(|from| &x[from..from + len]);
-                            put_in_panels(right, depth, width, pixel, col, len, run);
+                            match from {
+                                Some(from) => tile::put_right(right, depth, pixel, col, &x[from..from + len]),
+                                None => zero_in_panels(right, depth, width, pixel, col, len),
+                            }
                         });
                         let accumulate = first > pixels.start;
                         tile::multiply((m, n, depth), Left::Panels(left), right, out, None, accumulate);
@@ -114,34 +155,25 @@ fn block<T: Real>(
 
 /// Zeros behind the last column of the last panel.
 fn clear_last_columns<T: Real>(right: &mut [T], depth: usize, n: usize, width: usize) {
-    if n % width != 0 {
+    if !n.is_multiple_of(width) {
         let last = &mut right[n / width * width * depth..][..width * depth];
         last.chunks_exact_mut(width).for_each(|row| row[n % width..].fill(T::zero()));
     }
 }
 
-/// Puts columns `col..col + len` of row `row` in the panels they belong to.
-#[inline]
-fn put_in_panels<T: Real>(
+/// Zeros columns `col..col + len` of row `row` in the panels they belong to.
+fn zero_in_panels<T: Real>(
     right: &mut [T],
     depth: usize,
     width: usize,
     row: usize,
     mut col: usize,
     len: usize,
-    mut run: Option<&[T]>,
 ) {
     let end = col + len;
     while col < end {
         let here = (width - col % width).min(end - col);
-        let dst = &mut right[(col / width * depth + row) * width + col % width..][..here];
-        match &mut run {
-            Some(run) => {
-                tile::copy_short(dst, &run[..here]);
-                *run = &run[here..];
-            }
-            None => dst.fill(T::zero()),
-        }
+        right[(col / width * depth + row) * width + col % width..][..here].fill(T::zero());
         col += here;
     }
 }

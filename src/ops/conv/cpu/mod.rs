@@ -6,6 +6,7 @@
 
 mod gather;
 mod grad_w;
+mod narrow;
 mod product;
 
 use crate::dtype::Real;
@@ -15,13 +16,17 @@ use gather::Gather;
 /// `y = conv(x, w)`.
 pub fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], y: &mut [T]) {
     check(g, x, w, y);
-    product::forward(g, x, w, y);
+    if !narrow::forward(g, x, w, y) {
+        product::forward(g, x, w, y);
+    }
 }
 
 /// The gradient of `<conv(x, w), dy>` by `x`; also the transposed convolution of `dy`.
 pub fn grad_x<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], dx: &mut [T]) {
     check(g, dx, w, dy);
-    product::grad_x(g, dy, w, dx);
+    if !narrow::grad_x(g, dy, w, dx) {
+        product::grad_x(g, dy, w, dx);
+    }
 }
 
 /// The gradient of `<conv(x, w), dy>` by `w`.
@@ -32,7 +37,7 @@ pub fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
 
 fn check<T>(g: &ConvGeometry, x: &[T], w: &[T], y: &[T]) {
     assert!(
-        g.groups > 0 && g.c % g.groups == 0 && g.k % g.groups == 0,
+        g.groups > 0 && g.c.is_multiple_of(g.groups) && g.k.is_multiple_of(g.groups),
         "groups must divide the channels: {g:?}"
     );
     assert_eq!(x.len(), g.n * g.in_pixels() * g.c, "size of x: {g:?}");

@@ -10,13 +10,18 @@ use crate::ops::conv::geometry::ConvGeometry;
 use std::ops::Range;
 
 /// Pixels of a block: their gathered rows and the weights they meet fill about half of the second-level cache.
-const PIXELS: usize = 192;
+const PIXELS: usize = 384;
+
+/// Output channels of a block.
+const COLUMNS: usize = 128;
 
 /// `y = conv(x, w)`.
 pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], y: &mut [T]) {
     let (c, k, taps) = (g.group_c(), g.group_k(), g.taps());
     let gather = Gather::forward(g);
-    let (rows, cols) = cuts(g.n * g.out_pixels(), g.groups, k, 1, gather.taps() * c);
+    // Where one block holds all pixels, only the channels are left to share out.
+    let columns = if g.n * g.out_pixels() <= PIXELS { COLUMNS / 2 } else { COLUMNS };
+    let (rows, cols) = cuts(g.n * g.out_pixels(), g.groups, k, 1, columns);
     blocks::for_grid(y, rows, cols, |row, col, mut out| {
         let (group, n) = (col / k, out.cols());
         let weights = |dst: &mut [T], range: Range<usize>, channels: Range<usize>| {
@@ -34,13 +39,13 @@ pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], y: &mut [T]) 
 /// `dx` of the convolution: class by class of the input positions modulo the stride.
 pub(super) fn grad_x<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], dx: &mut [T]) {
     let (c, k, taps) = (g.group_c(), g.group_k(), g.taps());
+    let g = &apart(g);
     let classes: usize = g.stride.iter().product();
-    let (rows, cols) = cuts(g.n * g.in_pixels(), g.groups, c, classes, taps.div_ceil(classes) * k);
+    let (rows, cols) = cuts(g.n * g.in_pixels(), g.groups, c, classes, COLUMNS);
     blocks::for_grid(dx, rows, cols, |row, col, mut out| {
         let (group, n) = (col / c, out.cols());
         for class in 0..classes {
-            let [_, h, w_] = g.stride;
-            let gather = Gather::backward(g, [class / (h * w_), class / w_ % h, class % w_]);
+            let gather = Gather::class(g, class);
             let weights = |dst: &mut [T], range: Range<usize>, channels: Range<usize>| {
                 let depth = range.len() * channels.len();
                 for (i, j) in range.enumerate() {
@@ -64,10 +69,27 @@ struct Source<'a, T> {
     count: usize,
 }
 
+/// Along an axis with a single output the stride means nothing: a large one gives every input a class of its own, which
+/// sees one tap, where otherwise it would see all of them, and padding through all but one.
+fn apart(g: &ConvGeometry) -> ConvGeometry {
+    let mut g = g.clone();
+    for axis in 0..3 {
+        if g.output[axis] == 1 {
+            g.stride[axis] = g.stride[axis].max(g.input[axis]);
+        }
+    }
+    g
+}
+
 /// How the output, `pixels` x (`groups` x `n`), is cut.
-fn cuts(pixels: usize, groups: usize, n: usize, classes: usize, _depth: usize) -> (Cut, Cut) {
-    let per_block = PIXELS * classes;
-    (Cut::whole(pixels, per_block.max(1)), Cut { parts: groups, part: n, chunk: n.clamp(1, 128) })
+fn cuts(pixels: usize, groups: usize, n: usize, classes: usize, columns: usize) -> (Cut, Cut) {
+    let rows = Cut::whole(pixels, even(pixels, PIXELS * classes).max(1));
+    (rows, Cut { parts: groups, part: n, chunk: even(n, columns).max(1) })
+}
+
+/// The length of pieces of equal share, at most `most` long.
+fn even(len: usize, most: usize) -> usize {
+    len.div_ceil(len.div_ceil(most).max(1))
 }
 
 /// One block of the output: those of its pixels that belong to the gather. `weights` lays out the right operand for
@@ -132,7 +154,8 @@ fn gather_rows<T: Real>(
     gather.runs(windows, taps, wanted, |row, col, len, from| {
         let dst = &mut left[row * ROW_STRIDE + col..][..len];
         match from {
-            Some(from) => tile::copy_short(dst, &source.data[from..from + len]),
+            Some(from) if len < 64 => tile::copy_short(dst, &source.data[from..from + len]),
+            Some(from) => dst.copy_from_slice(&source.data[from..from + len]),
             None => dst.fill(T::zero()),
         }
     });

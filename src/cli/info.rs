@@ -1,0 +1,139 @@
+use super::say;
+use crate::data::Volume;
+use crate::data::nifti_io::{LoadOptions, NanPolicy, inspect};
+use crate::error::{Error, Result};
+use crate::train::checkpoint::Tensors;
+use crate::train::csvlog::{bytes, count};
+use crate::train::run::{RunDir, progress};
+use crate::train::session::RunInfo;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Say what a file or a run is
+///
+/// A NIfTI file: shape, spacing, stored type, axes, affine, range of values. A checkpoint: its tensors and architecture. A
+/// run folder: what was trained, how far, how well.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  gan info sub-01_T1w.nii.gz
+  gan info runs/mr2pet --json")]
+pub struct Args {
+    /// A NIfTI file, a safetensors file or a run folder
+    path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let path = &args.path;
+    if !path.exists() {
+        return Err(Error::input(format!("{} does not exist; check the path", path.display())));
+    }
+    let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let facts = if path.is_dir() {
+        about_run(path)?
+    } else if name.ends_with(".safetensors") {
+        about_checkpoint(path)?
+    } else {
+        about_image(path)?
+    };
+    if args.json {
+        say(format!("{facts:#}"));
+    } else {
+        print(&facts);
+    }
+    Ok(())
+}
+
+/// Key, colon, value; nested objects indented by their keys.
+fn print(facts: &Value) {
+    let Some(map) = facts.as_object() else { return };
+    let width = map.keys().map(String::len).max().unwrap_or(0);
+    for (key, value) in map {
+        let text = match value {
+            Value::String(s) => s.clone(),
+            Value::Array(rows) if rows.iter().any(|r| r.is_array() || r.is_string()) => {
+                let lines: Vec<String> =
+                    rows.iter().map(|r| r.as_str().map_or_else(|| row(r), String::from)).collect();
+                lines.join(&format!("\n{:width$}  ", ""))
+            }
+            Value::Array(_) => row(value),
+            other => other.to_string(),
+        };
+        say(format!("{key:width$}  {text}"));
+    }
+}
+
+fn row(v: &Value) -> String {
+    let parts = v.as_array().map(|a| a.iter().map(ToString::to_string).collect::<Vec<_>>());
+    parts.map_or(v.to_string(), |p| p.join(" "))
+}
+
+fn about_image(path: &Path) -> Result<Value> {
+    let header = inspect(path)?;
+    let rows: Vec<Vec<f64>> =
+        header.affine.0.iter().map(|r| r.iter().map(|v| (v * 1e6).round() / 1e6 + 0.0).collect()).collect();
+    let mut facts = json!({
+        "file": path, "format": format!("NIfTI-{}", header.version()), "shape": header.shape, "spacing": header.pixdim,
+        "type": header.stored_name(), "byte order": format!("{:?}", header.endian).to_lowercase(),
+        "axes": header.affine.axis_codes(), "qform code": header.qform_code, "sform code": header.sform_code,
+        "affine": rows, "slope": header.slope, "intercept": header.inter,
+    });
+    // What has no single intensity per voxel (colours, complex numbers) has no range: say why instead.
+    let options = LoadOptions { frame: crate::data::nifti_io::Frame::All, nan: NanPolicy::Zero };
+    match Volume::load_with(path, options) {
+        Ok(v) => {
+            let (mut low, mut high, mut sum) = (f32::INFINITY, f32::NEG_INFINITY, 0.0f64);
+            for x in &v.voxels {
+                (low, high, sum) = (low.min(*x), high.max(*x), sum + f64::from(*x));
+            }
+            facts["range"] = json!([low, high]);
+            facts["mean"] = json!(sum / v.voxels.len().max(1) as f64);
+        }
+        Err(e) => facts["range"] = json!(e.to_string()),
+    }
+    Ok(facts)
+}
+
+fn about_checkpoint(path: &Path) -> Result<Value> {
+    let file = Tensors::read(path)?;
+    let list = file.list();
+    let elements: usize = list.iter().map(|(_, s, _)| s.iter().product::<usize>()).sum();
+    let size: usize = list.iter().map(|(_, _, b)| b).sum();
+    let mut metadata: Vec<(&String, &String)> = file.all_metadata().iter().collect();
+    metadata.sort();
+    let mut facts = json!({
+        "file": path, "tensors": list.len(), "elements": count(elements as u64), "size": bytes(size as u64),
+    });
+    for (k, v) in metadata {
+        facts[k] = json!(v);
+    }
+    facts["contents"] = list.iter().map(|(n, s, _)| json!(format!("{n} {s:?}"))).collect();
+    Ok(facts)
+}
+
+fn about_run(path: &Path) -> Result<Value> {
+    let run = RunDir::new(path);
+    let recipe = run.recipe()?;
+    let info: RunInfo = run.load_json("run.json")?;
+    let mut nets: Vec<String> =
+        info.parameters.iter().map(|(n, c)| format!("{n}: {} parameters", count(*c as u64))).collect();
+    nets.sort();
+    let mut facts = json!({
+        "run": path, "recipe": recipe.name, "about": recipe.about, "seed": recipe.seed,
+        "input": recipe.data.input, "target": recipe.data.target, "networks": nets, "command": info.command,
+        "program": info.version, "device": format!("{}, {} threads", info.device, info.threads), "finished": info.finished,
+        "memory": format!("{} of temporaries, {} of parameters and moments", bytes(info.memory_bytes[0] as u64), bytes(info.memory_bytes[1] as u64)),
+    });
+    match progress(&run, "last") {
+        Ok(p) => {
+            facts["steps"] = json!(p.step);
+            if let Some((value, step)) = p.best {
+                facts["best"] = json!(format!("{} {value:.4} at step {step}", recipe.validate.metric.name()));
+            }
+        }
+        Err(_) => facts["steps"] = json!("no checkpoint yet"),
+    }
+    Ok(facts)
+}

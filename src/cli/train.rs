@@ -1,0 +1,96 @@
+use super::{Device, set_threads};
+use crate::error::{Error, Result};
+use crate::train::recipe::Recipe;
+use crate::train::run::RunDir;
+use crate::train::session::{TrainOptions, train};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Train a recipe
+///
+/// Writes a run folder: the resolved recipe, TensorBoard events (train/ and val/), checkpoints (safetensors with
+/// PyTorch's keys), metrics.csv and sample pictures. Ctrl-C saves a checkpoint and exits with 130. `--resume` continues a
+/// run bit for bit as if it had not been interrupted, whatever ended it.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  gan train recipes/mr2pet.toml
+  gan train recipes/mr2pet.toml --set train.batch=4 --set model.generator.ngf=64 --out runs/wide
+  gan train recipes/mr2pet.toml --out runs/wide --resume")]
+pub struct Args {
+    /// The recipe (TOML)
+    recipe: PathBuf,
+    /// Override a key of the recipe; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    /// The run folder [default: runs/<name>, numbered if it exists]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Continue the run in the run folder from its last checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Stop after so many steps; the learning-rate schedule is stretched over them
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Seed of weights, order, augmentation and dropout
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Threads of the CPU device [default: all]; the result does not depend on it
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Show nothing but errors
+    #[arg(long)]
+    quiet: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    args.device.check()?;
+    set_threads(args.threads)?;
+    let mut set = args.set.clone();
+    set.extend(args.steps.map(|n| format!("train.steps={n}")));
+    set.extend(args.seed.map(|n| format!("seed={n}")));
+    let recipe = Recipe::load(&args.recipe, &set)?;
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None if args.resume => recipe.default_out(),
+        None => free_folder(&recipe.default_out()),
+    };
+    let options = TrainOptions {
+        out,
+        resume: args.resume,
+        quiet: args.quiet,
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        stop: on_interrupt()?,
+    };
+    train(&recipe, &options)
+}
+
+/// `path`, or `path-2`, `path-3`, ... if runs are there already: nothing is ever overwritten.
+fn free_folder(path: &Path) -> PathBuf {
+    let taken = |p: &Path| RunDir::new(p).exists();
+    if !taken(path) {
+        return path.to_path_buf();
+    }
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    (2u32..)
+        .map(|i| path.with_file_name(format!("{name}-{i}")))
+        .find(|p| !taken(p))
+        .unwrap_or_else(|| path.into())
+}
+
+/// A flag that Ctrl-C and SIGTERM raise; the second one ends the program at once.
+fn on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(Error::Interrupted.exit_code()));
+        }
+        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+    })
+    .map_err(|e| Error::input(format!("cannot listen for Ctrl-C ({e})")))?;
+    Ok(stop)
+}

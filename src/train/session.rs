@@ -1,0 +1,523 @@
+//! A training run from its first step to its last, and again from any checkpoint in between.
+
+use super::checkpoint::{self, Progress};
+use super::csvlog::{self, MetricsLog};
+use super::panels::{Comparison, ComparisonStyle, comparison};
+use super::pix2pix::{POOL_STATE, Pix2pix};
+use super::recipe::{Recipe, Schedule};
+use super::reporter::Reporter;
+use super::run::{self, RunDir};
+use super::score;
+use super::step::{StepBuilder, Update};
+use super::tensorboard::Events;
+use crate::data::{Case, DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::exec::{Program, States};
+use crate::fsio;
+use crate::metrics::case::Summary;
+use crate::nn::NetSpec;
+use crate::ops::image_pool;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// What the command line adds to a recipe.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// The run folder.
+    pub out: PathBuf,
+    /// Continue the run that is there.
+    pub resume: bool,
+    /// Show nothing but errors.
+    pub quiet: bool,
+    /// The command, for `run.json`.
+    pub command: String,
+    /// Set from outside to stop after the current step.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What `run.json` says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Version of the program.
+    pub version: String,
+    /// The command line that (last) started it.
+    pub command: String,
+    /// The device.
+    pub device: String,
+    /// Threads of the CPU device.
+    pub threads: usize,
+    /// Parameters per network.
+    pub parameters: HashMap<String, usize>,
+    /// Bytes of memory that a step needs: temporaries, and parameters with moments.
+    pub memory_bytes: [usize; 2],
+    /// FLOPs of a step.
+    pub flops_per_step: u64,
+    /// Whether it reached its last step.
+    pub finished: bool,
+}
+
+/// Trains a recipe to its end. Fails with [`Error::Interrupted`], after a checkpoint, when asked to stop.
+pub fn train(recipe: &Recipe, options: &TrainOptions) -> Result<()> {
+    let run = RunDir::new(&options.out);
+    if run.exists() && !options.resume {
+        return Err(Error::input(format!(
+            "{} holds a run already; continue it with --resume, or choose another folder with --out",
+            options.out.display()
+        )));
+    }
+    let mut reporter = Reporter::new(options.quiet);
+    Session::open(recipe, options, run, &mut reporter)?.run(&mut reporter)
+}
+
+struct Session<'a> {
+    recipe: &'a Recipe,
+    options: &'a TrainOptions,
+    run: RunDir,
+    method: Pix2pix,
+    specs: [NetSpec; 2],
+    states: States,
+    program: Program,
+    predictors: HashMap<usize, Program>,
+    loader: Loader,
+    validation: Vec<Case>,
+    progress: Progress,
+    total: u64,
+    hash: String,
+    log: MetricsLog,
+    train_events: Events,
+    val_events: Events,
+}
+
+/// Columns of `metrics.csv`.
+const LOSSES: [&str; 4] = ["loss/D_fake", "loss/D_real", "loss/G_GAN", "loss/G_L1"];
+const SCORES: [&str; 4] = ["val/mae", "val/nmse", "val/psnr", "val/ssim"];
+
+impl<'a> Session<'a> {
+    fn open(
+        recipe: &'a Recipe,
+        options: &'a TrainOptions,
+        run: RunDir,
+        reporter: &mut Reporter,
+    ) -> Result<Self> {
+        let method = run::method(recipe);
+        let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
+        if let Some(phantom) = &recipe.data.phantom {
+            reporter.note(&format!(
+                "data: made-up patients, no real ones: a phantom of {} subjects (seed {}) in {}",
+                phantom.subjects,
+                phantom.seed,
+                phantom.dir.display()
+            ));
+        }
+        let dataset = Dataset::open(&recipe.data, Split::Train, None, open)?;
+        reporter.note(&format!("data: {}", dataset.stats()));
+        let fit = dataset.fit().clone();
+        let validation = open_validation(recipe, &fit, open)?;
+        let [h, w] = fit.canvas;
+        let specs = method.describe(h, w)?;
+        let hash = run::recipe_hash(recipe, &fit);
+
+        let mut states = initial_states(recipe, &method, &specs, [h, w]);
+        let progress = restore(&run, options, &mut states, &hash, reporter)?;
+        let program = step_program(recipe, &method, &specs, [h, w])?;
+        let dataset = Arc::new(dataset);
+        let loader = open_loader(recipe, dataset, progress.step)?;
+        let total = total_steps(recipe, loader.steps_per_epoch());
+        prepare_folder(recipe, options, &run, &fit, &specs, &program)?;
+
+        let resumed = (progress.step > 0).then_some(progress.step);
+        let columns: Vec<&str> = LOSSES.iter().chain(&["lr/G"]).chain(&SCORES).copied().collect();
+        let log = MetricsLog::resume(&run.join("metrics.csv"), &columns, progress.step)?;
+        let mut train_events = Events::create(&run.join("train"), resumed)?;
+        let val_events = Events::create(&run.join("val"), resumed)?;
+        if resumed.is_none() {
+            train_events.text("recipe", 0, &format!("```toml\n{}\n```", recipe.to_toml()))?;
+        }
+        describe_plan(reporter, &specs, &program, total, loader.steps_per_epoch());
+        Ok(Session {
+            recipe,
+            options,
+            run,
+            method,
+            specs,
+            states,
+            program,
+            predictors: HashMap::new(),
+            loader,
+            validation,
+            progress,
+            total,
+            hash,
+            log,
+            train_events,
+            val_events,
+        })
+    }
+
+    fn run(mut self, reporter: &mut Reporter) -> Result<()> {
+        reporter.begin(self.progress.step, self.total);
+        let per_epoch = self.loader.steps_per_epoch();
+        let every = self.recipe.validate.every_epochs as u64 * per_epoch;
+        let began = Instant::now();
+        while self.progress.step < self.total {
+            if self.options.stop.load(Ordering::Relaxed) {
+                self.checkpoint("last")?;
+                reporter.end();
+                reporter.note(&format!(
+                    "stopped at step {} of {}; continue with --resume --out {}",
+                    self.progress.step,
+                    self.total,
+                    self.run.root().display()
+                ));
+                return Err(Error::Interrupted);
+            }
+            let losses = self.step()?;
+            let step = self.progress.step;
+            let last = step == self.total;
+            if step.is_multiple_of(self.recipe.log.every) || last || step == 1 {
+                self.log_losses(&losses)?;
+            }
+            reporter.step(step, &losses, self.recipe.train.batch);
+            if !self.validation.is_empty() && ((every > 0 && step.is_multiple_of(every)) || last) {
+                let scores = self.validate()?;
+                reporter.validation(step, &scores);
+            }
+            if step.is_multiple_of(self.recipe.log.checkpoint_every) || last {
+                self.checkpoint("last")?;
+            }
+        }
+        self.finish(reporter, began)
+    }
+
+    /// Runs one step and returns its losses.
+    fn step(&mut self) -> Result<Vec<(&'static str, f64)>> {
+        let batch = self.loader.next()?;
+        let step = self.progress.step;
+        let [lr_g, lr_d] = self.learning_rates();
+        let t = [(step + 1) as f32];
+        let choices: Vec<f32> = match self.recipe.loss.pool {
+            0 => Vec::new(),
+            size => image_pool::choices(self.recipe.seed, "AB", step, self.recipe.train.batch, size)
+                .into_iter()
+                .map(|c| c as f32)
+                .collect(),
+        };
+        let inputs: [(&str, &[f32]); 8] = [
+            ("input", &batch.input),
+            ("target", &batch.target),
+            ("step", &[step as f32]),
+            ("lr.G", &[lr_g as f32]),
+            ("lr.D", &[lr_d as f32]),
+            ("t.G", &t),
+            ("t.D", &t),
+            ("pool.choices", &choices),
+        ];
+        self.program.run(&mut self.states, &inputs);
+        let losses = LOSSES.map(|name| (name, self.program.scalar(&mut self.states, name)));
+        if let Some((name, value)) = losses.iter().find(|(_, v)| !v.is_finite()) {
+            return Err(Error::input(format!(
+                "{name} became {value} at step {}; the last checkpoint stands: lower `optimiser.lr`, or check the images for outliers",
+                step + 1
+            )));
+        }
+        self.progress.step += 1;
+        Ok(losses.to_vec())
+    }
+
+    /// Of the generator and the discriminator, for the step to come.
+    fn learning_rates(&self) -> [f64; 2] {
+        let train = &self.recipe.train;
+        let epochs = (train.epochs + train.decay_epochs) as u64;
+        let epoch = match train.steps {
+            // The schedule is stretched over the steps asked for.
+            Some(steps) => self.progress.step * epochs / steps,
+            None => self.progress.step / self.loader.steps_per_epoch(),
+        };
+        let o = &self.recipe.optimiser;
+        let factor = o.schedule.factor(epoch as usize, train) * self.progress.plateau_factor;
+        [o.lr * factor, o.lr_discriminator.unwrap_or(o.lr) * factor]
+    }
+
+    fn log_losses(&mut self, losses: &[(&'static str, f64)]) -> Result<()> {
+        let step = self.progress.step;
+        let [lr, _] = self.learning_rates();
+        let mut row = losses.to_vec();
+        row.push(("lr/G", lr));
+        for (name, value) in &row {
+            self.train_events.scalar(name, step, *value as f32)?;
+        }
+        self.log.append(step, &row)
+    }
+
+    /// The states that predictions use: the generator's parameters (or their running mean) without moments.
+    fn prediction_states(&self) -> States {
+        let g = &self.specs[0];
+        let mut states = States::new();
+        let source = if self.recipe.optimiser.ema.is_some() { g.ema_name() } else { g.store_name() };
+        states.set(&g.store_name(), &self.states.get::<f32>(&source)[..g.param_count()]);
+        states.set(&g.buffers_name(), self.states.get::<f32>(&g.buffers_name()));
+        states
+    }
+
+    /// Predicts the validation subjects, scores them, draws samples, and keeps the best checkpoint.
+    fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
+        let step = self.progress.step;
+        let mut states = self.prediction_states();
+        let mut cases = Vec::new();
+        let mut outputs = Vec::new();
+        for case in &self.validation {
+            let g = &self.specs[0];
+            let predicted = run::predict_slices(
+                &mut self.predictors,
+                &self.method,
+                g,
+                1,
+                &mut states,
+                &case.input,
+                case.input_shape,
+            )?;
+            cases.push(score::score(case, &predicted, false)?);
+            outputs.push(predicted);
+        }
+        let summary = Summary::of(cases)?;
+        let of = |name: &str| summary.get(name).map_or(f64::NAN, |m| m.mean.mean);
+        let scores = SCORES.map(|name| (name, of(name.trim_start_matches("val/"))));
+        for (name, value) in scores {
+            self.val_events.scalar(name, step, value as f32)?;
+        }
+        self.log.append(step, &scores)?;
+        self.draw_samples(&outputs)?;
+        let metric = self.recipe.validate.metric;
+        let value = of(metric.name());
+        if self.progress.best.is_none_or(|(best, _)| metric.better(value, best)) {
+            self.progress.best = Some((value, step));
+            self.progress.plateau_waited = 0;
+            self.checkpoint("best")?;
+        } else if let Schedule::Plateau { factor, patience } = self.recipe.optimiser.schedule {
+            self.progress.plateau_waited += 1;
+            if self.progress.plateau_waited > patience {
+                self.progress.plateau_factor *= factor;
+                self.progress.plateau_waited = 0;
+            }
+        }
+        self.val_events.flush()?;
+        self.train_events.flush()?;
+        Ok(scores.to_vec())
+    }
+
+    /// A picture of evenly spaced slices of the validation subjects: input | target | output | error.
+    fn draw_samples(&mut self, outputs: &[Vec<f32>]) -> Result<()> {
+        let rows = self.recipe.log.samples;
+        if rows == 0 {
+            return Ok(());
+        }
+        let mut tiles: Vec<[Vec<f32>; 3]> = Vec::new();
+        for r in 0..rows {
+            let (case, output) = (&self.validation[r % self.validation.len()], &outputs[r % outputs.len()]);
+            let [n, h, w, ci] = case.input_shape;
+            // From a quarter to three quarters of the way: where there is something to see.
+            let k = n / 4 + (2 * r + 1) * n / (4 * rows);
+            let first = |v: &[f32], c: usize| -> Vec<f32> {
+                v[k * h * w * c..(k + 1) * h * w * c].iter().step_by(c).copied().collect()
+            };
+            let target = case.target.as_deref().unwrap_or_default();
+            tiles.push([
+                first(&case.input, ci),
+                first(target, case.target_shape[3]),
+                first(output, case.target_shape[3]),
+            ]);
+        }
+        let [_, h, w, _] = self.validation[0].input_shape;
+        let lines: Vec<Comparison> =
+            tiles.iter().map(|[input, target, output]| Comparison { input, target, output }).collect();
+        let image = comparison(&lines, h, w, &ComparisonStyle::signed_unit())?;
+        let step = self.progress.step;
+        image.save(&self.run.join("samples").join(format!("step-{step:07}.png")))?;
+        self.val_events.image("images/input_target_output_error", step, &image)?;
+        let style = ComparisonStyle::signed_unit();
+        for (i, tag) in ["images/real_A", "images/real_B", "images/fake_B"].into_iter().enumerate() {
+            let tile = style.target.draw(&tiles[0][i], h, w)?;
+            self.val_events.image(tag, step, &tile)?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, which: &str) -> Result<()> {
+        let dir = self.run.checkpoints();
+        let predicting = self.prediction_states();
+        let [g, d] = &self.specs;
+        checkpoint::save_weights(
+            &checkpoint::weights_path(&dir, which, "G"),
+            g,
+            &predicting,
+            &run::architecture(self.recipe, "G"),
+        )?;
+        checkpoint::save_weights(
+            &checkpoint::weights_path(&dir, which, "D"),
+            d,
+            &self.states,
+            &run::architecture(self.recipe, "D"),
+        )?;
+        if which == "last" {
+            self.train_events.flush()?;
+            checkpoint::save_state(
+                &checkpoint::state_path(&dir, which),
+                &self.states,
+                &self.progress,
+                &self.hash,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, reporter: &mut Reporter, began: Instant) -> Result<()> {
+        reporter.end();
+        let mut info: RunInfo = self.run.load_json("run.json")?;
+        info.finished = true;
+        self.run.save_json("run.json", &info)?;
+        self.train_events.flush()?;
+        self.val_events.flush()?;
+        reporter.summary(&self.run, &self.progress, began.elapsed());
+        Ok(())
+    }
+}
+
+fn open_validation(recipe: &Recipe, fit: &DataFit, open: OpenOptions) -> Result<Vec<Case>> {
+    if recipe.validate.every_epochs == 0 {
+        return Ok(Vec::new());
+    }
+    let set = Dataset::open(&recipe.data, Split::Val, Some(fit), open)?;
+    (0..set.cases()).map(|i| set.case(i)).collect()
+}
+
+fn open_loader(recipe: &Recipe, dataset: Arc<Dataset>, first_step: u64) -> Result<Loader> {
+    let config = LoaderConfig {
+        batch: recipe.train.batch,
+        seed: recipe.seed,
+        workers: recipe.train.workers,
+        shuffle: true,
+        augment: recipe.data.augment,
+        drop_last: true,
+        unpaired: false,
+    };
+    Loader::new(dataset, config, first_step)
+}
+
+fn total_steps(recipe: &Recipe, per_epoch: u64) -> u64 {
+    recipe.train.steps.unwrap_or((recipe.train.epochs + recipe.train.decay_epochs) as u64 * per_epoch)
+}
+
+fn update(recipe: &Recipe, ema: bool) -> Update {
+    let o = &recipe.optimiser;
+    Update { rule: o.rule, clip_norm: o.clip_norm, ema: o.ema.filter(|_| ema) }
+}
+
+fn initial_states(recipe: &Recipe, method: &Pix2pix, specs: &[NetSpec; 2], [h, w]: [usize; 2]) -> States {
+    let mut states = States::new();
+    for spec in specs {
+        spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
+    }
+    if recipe.optimiser.ema.is_some() {
+        let g = &specs[0];
+        let start = states.get::<f32>(&g.store_name())[..g.param_count()].to_vec();
+        states.set(&g.ema_name(), &start);
+    }
+    if let Some(shape) = method.pool_shape(h, w) {
+        states.set(POOL_STATE, &vec![0f32; shape.numel()]);
+    }
+    states
+}
+
+/// Plans the training step of a recipe for slices of the given extents.
+pub fn step_program(
+    recipe: &Recipe,
+    method: &Pix2pix,
+    specs: &[NetSpec; 2],
+    [h, w]: [usize; 2],
+) -> Result<Program> {
+    let mut step = StepBuilder::new(DType::F32, recipe.seed);
+    let n = recipe.train.batch;
+    let a = step.graph().input("input", [n, h, w, method.inputs]);
+    let b = step.graph().input("target", [n, h, w, method.targets]);
+    let slots = recipe.optimiser.rule.slots();
+    let (g, d) = (step.bind(&specs[0], slots), step.bind(&specs[1], slots));
+    method.trace_step(&mut step, &g, &d, &a, &b, [&update(recipe, true), &update(recipe, false)]);
+    Program::new(step.graph(), &step.outputs())
+}
+
+/// Reads the last checkpoint if the run is resumed and has one.
+fn restore(
+    run: &RunDir,
+    options: &TrainOptions,
+    states: &mut States,
+    hash: &str,
+    reporter: &mut Reporter,
+) -> Result<Progress> {
+    let fresh = Progress { plateau_factor: 1.0, ..Default::default() };
+    let path = checkpoint::state_path(&run.checkpoints(), "last");
+    if !options.resume {
+        return Ok(fresh);
+    }
+    if !path.exists() {
+        reporter.note(&format!("{} has no checkpoint yet; starting over", run.root().display()));
+        return Ok(fresh);
+    }
+    let progress = checkpoint::load_state(&path, states, hash)?;
+    reporter.note(&format!("resuming {} at step {}", run.root().display(), progress.step));
+    Ok(progress)
+}
+
+fn prepare_folder(
+    recipe: &Recipe,
+    options: &TrainOptions,
+    run: &RunDir,
+    fit: &DataFit,
+    specs: &[NetSpec; 2],
+    program: &Program,
+) -> Result<()> {
+    fsio::create_dir(&run.checkpoints())?;
+    fsio::create_dir(&run.join("samples"))?;
+    let info = RunInfo {
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: options.command.clone(),
+        device: "cpu".into(),
+        threads: rayon::current_num_threads(),
+        parameters: specs.iter().map(|s| (s.name.clone(), s.param_count())).collect(),
+        memory_bytes: [program.plan().arena_bytes, program.plan().state_bytes()],
+        flops_per_step: program.plan().cost().flops,
+        finished: false,
+    };
+    run.save_json("run.json", &info)?;
+    run.save_json("data.json", fit)?;
+    // Last: this file is what makes the folder a run.
+    fsio::write_bytes(&run.join("recipe.toml"), recipe.to_toml().as_bytes())
+}
+
+fn describe_plan(
+    reporter: &mut Reporter,
+    specs: &[NetSpec; 2],
+    program: &Program,
+    total: u64,
+    per_epoch: u64,
+) {
+    let plan = program.plan();
+    let params: Vec<String> =
+        specs.iter().map(|s| format!("{} {}", s.name, csvlog::count(s.param_count() as u64))).collect();
+    reporter.note(&format!("networks: {} parameters", params.join(", ")));
+    reporter.note(&format!(
+        "a step: {} operations, {:.2} GFLOP; memory {} of temporaries (peak) and {} of parameters and moments",
+        plan.steps.len(),
+        plan.cost().flops as f64 / 1e9,
+        csvlog::bytes(plan.arena_bytes as u64),
+        csvlog::bytes(plan.state_bytes() as u64)
+    ));
+    reporter.note(&format!(
+        "training: {total} steps, {per_epoch} an epoch, on the CPU with {} threads",
+        rayon::current_num_threads()
+    ));
+}
