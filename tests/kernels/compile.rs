@@ -114,7 +114,7 @@ fn items() -> Vec<Item> {
                 } else {
                     &[out]
                 };
-                let p = plan(g, pass, math, tiles, slices, pitches, constants, math == Math::Bf16);
+                let p = plan(g, pass, math, tiles, slices, pitches, [true; 2], constants, math == Math::Bf16);
                 let registers = if p.specialisation.constants.iter().any(|c| c == "MIN_BLOCKS=2") {
                     65536 / p.threads / 2
                 } else {
@@ -208,6 +208,7 @@ fn items() -> Vec<Item> {
             plain("softmax.cu", &[&element, "LOG=0", lanes]);
         }
         plain("dropout.cu", &[&element]);
+        plain("image_pool.cu", &[&element]);
         plain("transpose.cu", &["IN=float", &output]);
         plain("transpose.cu", &[&input, "OUT=float"]);
     }

@@ -8,6 +8,7 @@ pub const KERNELS: &[Source] = &[
     ("conv.cu", include_str!("../../../kernels/conv.cu")),
     ("conv_grad_w.cu", include_str!("../../../kernels/conv_grad_w.cu")),
     ("dropout.cu", include_str!("../../../kernels/dropout.cu")),
+    ("image_pool.cu", include_str!("../../../kernels/image_pool.cu")),
     ("matmul.cu", include_str!("../../../kernels/matmul.cu")),
     ("norm.cu", include_str!("../../../kernels/norm.cu")),
     ("optim.cu", include_str!("../../../kernels/optim.cu")),

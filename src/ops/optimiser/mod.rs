@@ -8,6 +8,7 @@
 mod clamp;
 mod clip;
 mod ema;
+mod launch;
 mod running;
 mod samples;
 
@@ -18,6 +19,7 @@ pub use running::RunningStats;
 pub use samples::samples;
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
@@ -424,6 +426,10 @@ impl Op for OptimiserStep {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, _: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Ok(LaunchList::of(launch::step(self, gpu)))
     }
 }
 
