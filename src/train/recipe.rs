@@ -228,9 +228,14 @@ impl Metric {
         }
     }
 
+    /// Whether larger is better.
+    pub fn maximise(self) -> bool {
+        matches!(self, Metric::Psnr | Metric::Ssim)
+    }
+
     /// Whether `new` beats `old`.
     pub fn better(self, new: f64, old: f64) -> bool {
-        if matches!(self, Metric::Psnr | Metric::Ssim) { new > old } else { new < old }
+        if self.maximise() { new > old } else { new < old }
     }
 }
 
