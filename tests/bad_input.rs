@@ -140,13 +140,13 @@ fn recipes() {
     for (file, words) in files {
         refused(dir, &["train", file, "--out", "run"], 1, words);
     }
-    let keys: [(&str, &[&str]); 33] = [
+    let keys: [(&str, &[&str]); 35] = [
         ("train.bach=4", &["r.toml", "`train.bach`", "did you mean `batch`?"]),
         ("trian.batch=4", &["`trian`", "did you mean `train`?"]),
         ("model.generator.nfg=4", &["nfg", "did you mean `ngf`?"]),
         ("data.phantom.subject=4", &["subject", "did you mean `subjects`?"]),
         ("data.augment.flipp=0.5", &["flipp", "did you mean `flip`?"]),
-        ("train.batch=many", &["`train.batch`", "integer", "many"]),
+        ("train.batch=many", &["`train.batch`", "a whole number", "many"]),
         ("train.batch=-1", &["`train.batch`"]),
         ("train.batch=2.5", &["`train.batch`"]),
         ("train.batch=0", &["`train.batch`"]),
@@ -154,7 +154,9 @@ fn recipes() {
         ("train.batch=500", &["`train.batch` is 500", "slices", "lower it"]),
         ("train.workers=100000", &["`train.workers`"]),
         ("optimiser.lr=-1", &["`optimiser.lr`", "positive"]),
-        ("optimiser.lr=\"fast\"", &["`optimiser.lr`"]),
+        ("optimiser.lr=\"fast\"", &["`optimiser.lr`", "expected a number"]),
+        ("train=3", &["`train`", "a table of keys"]),
+        ("data.input=3", &["`data.input`", "a list"]),
         ("optimiser.ema=1", &["`optimiser.ema`"]),
         ("optimiser.schedule.kind=liner", &["liner", "did you mean `linear`?"]),
         ("optimiser.rule.kind=adamm", &["adamm", "did you mean `adam`?"]),
@@ -450,9 +452,15 @@ fn predictions_and_evaluations() {
     // A later subject's fault is found before the first prediction is written.
     predict(&[T1, T2, "a/x.nii.gz", "garbage.nii"], 1, &["garbage.nii"]);
     predict(&[T1, "small.nii"], 1, &["T1w.nii.gz", "small.nii", "resample"]);
-    fs::copy(dir.join(T1), dir.join("sub-9_desc-synth_pet.nii.gz")).unwrap();
-    let own = ["predict", "run", "sub-9_desc-synth_pet.nii.gz", T2, "--out", "."];
-    refused(dir, &own, 1, &["overwrite the input sub-9_desc-synth_pet.nii.gz", "--out"]);
+    // The output's place is taken by a link to the input.
+    #[cfg(unix)]
+    {
+        fs::create_dir(dir.join("links")).unwrap();
+        std::os::unix::fs::symlink(dir.join("a/x.nii.gz"), dir.join("links/x_desc-synth_pet.nii.gz"))
+            .unwrap();
+        let own = ["predict", "run", "a/x.nii.gz", T2, "--out", "links"];
+        refused(dir, &own, 1, &["overwrite the input a/x.nii.gz", "--out"]);
+    }
 
     let ramp = |i: usize| (i % 97) as f32;
     let write = |name: &str, bytes: &[u8]| {

@@ -99,8 +99,10 @@ pub fn tree(dir: &Path) -> BTreeMap<PathBuf, String> {
 
 /// Names of temporary files below `dir`.
 pub fn leftovers(dir: &Path) -> Vec<PathBuf> {
-    let temporary =
-        |p: &PathBuf| p.to_string_lossy().contains(".tmp") || p.to_string_lossy().contains(".partial");
+    let temporary = |p: &PathBuf| {
+        let name = p.file_name().unwrap_or_default().to_string_lossy();
+        name.contains(".tmp") || name.contains(".partial")
+    };
     tree(dir).into_keys().filter(temporary).collect()
 }
 
