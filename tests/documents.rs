@@ -1,7 +1,9 @@
-//! `docs/recipes.md` lists every key that a recipe may have, no other, and the defaults that the program has.
+//! The documents say what the program does: `docs/recipes.md` lists every key that a recipe may have, no other, and the
+//! defaults that the program has; code that a document quotes stands in the source; links lead somewhere.
 
 use gan::train::recipe::Recipe;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 const MINIMAL: &str = r#"
@@ -61,7 +63,8 @@ fn flatten(prefix: &str, table: &Table, out: &mut BTreeMap<String, Value>) {
 #[test]
 fn every_key_is_documented_and_no_other() {
     let mut keys = BTreeSet::new();
-    for table in ["", "data", "data.augment", "data.phantom", "loss", "optimiser", "train", "validate", "log"] {
+    for table in ["", "data", "data.augment", "data.phantom", "loss", "optimiser", "train", "validate", "log"]
+    {
         keys.extend(known(table, &[]));
     }
     keys.extend(known("data.normalise_input", &["data.normalise_input.method=minmax"]));
@@ -92,10 +95,12 @@ fn every_key_is_documented_and_no_other() {
         }
         keys.extend(own);
     }
-    keys.extend(["model", "model.generator", "model.discriminator", "optimiser.rule", "optimiser.schedule"]
-        .iter()
-        .filter(|t| **t != "model" || !keys.contains("model.kind"))
-        .map(|t| format!("{t}.kind")));
+    keys.extend(
+        ["model", "model.generator", "model.discriminator", "optimiser.rule", "optimiser.schedule"]
+            .iter()
+            .filter(|t| **t != "model" || !keys.contains("model.kind"))
+            .map(|t| format!("{t}.kind")),
+    );
     let documented: BTreeSet<String> =
         rows.iter().map(|(_, k, _)| k.clone()).filter(|k| k.contains('.') || keys.contains(k)).collect();
     let missing: Vec<_> = keys.difference(&documented).collect();
@@ -126,4 +131,49 @@ fn documented_defaults_are_the_program_s() {
         checked += 1;
     }
     assert!(checked > 50, "only {checked} defaults were found in the document");
+}
+
+/// All documents of the repository, with their text.
+fn documents() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in [root.to_path_buf(), root.join("docs"), root.join("docs/measurements")] {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "md") {
+                let text = std::fs::read_to_string(&path).expect("a document");
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(found.len() > 8, "only {} documents", found.len());
+    found
+}
+
+#[test]
+fn links_lead_to_files() {
+    let mut broken = Vec::new();
+    for (path, text) in documents() {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or("");
+            let elsewhere = target.is_empty() || target.contains("://");
+            if !elsewhere && !path.parent().expect("a folder").join(target).exists() {
+                broken.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn the_walk_through_an_operation_quotes_its_file() {
+    let source = include_str!("../src/ops/broadcast.rs");
+    let document = include_str!("../docs/adding-an-operation.md");
+    let mut blocks = 0;
+    for block in document.split("```rust\n").skip(1) {
+        let code = block.split("```").next().expect("a block ends");
+        assert!(source.contains(code), "src/ops/broadcast.rs does not hold this any more:\n{code}");
+        blocks += 1;
+    }
+    assert!(blocks > 5, "only {blocks} blocks");
 }
