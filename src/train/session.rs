@@ -86,7 +86,7 @@ struct Session<'a> {
     specs: [NetSpec; 2],
     states: States,
     program: Program,
-    predictors: HashMap<usize, Program>,
+    predictors: HashMap<[usize; 3], Program>,
     loader: Loader,
     validation: Vec<Case>,
     progress: Progress,
