@@ -124,6 +124,7 @@ fn named(file: &str, code: &str) -> BTreeSet<String> {
             }
         }
     }
+    found.remove("super");
     found
 }
 
