@@ -228,9 +228,14 @@ impl Metric {
         }
     }
 
+    /// Whether larger is better.
+    pub fn maximise(self) -> bool {
+        matches!(self, Metric::Psnr | Metric::Ssim)
+    }
+
     /// Whether `new` beats `old`.
     pub fn better(self, new: f64, old: f64) -> bool {
-        if matches!(self, Metric::Psnr | Metric::Ssim) { new > old } else { new < old }
+        if self.maximise() { new > old } else { new < old }
     }
 }
 
@@ -415,7 +420,27 @@ fn explain(path: &str, message: &str) -> String {
         let full = if parent.is_empty() { key.to_string() } else { format!("{parent}.{key}") };
         return format!("the key `{full}` is missing; add it");
     }
-    if parent.is_empty() { message.to_string() } else { format!("`{parent}`: {message}") }
+    let first = plain(message);
+    if parent.is_empty() {
+        format!("{first}; correct the value")
+    } else {
+        format!("`{parent}`: {first}; correct the value")
+    }
+}
+
+/// serde's message without the names that types have in the program.
+fn plain(message: &str) -> String {
+    let Some((got, expected)) = message.split_once("expected ") else { return message.to_string() };
+    let expected = match expected {
+        "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number that is not negative",
+        "i64" | "i32" => "a whole number",
+        "f64" | "f32" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list, such as [\"t1\", \"t2\"]",
+        e if e.starts_with("struct ") || e == "a map" || e.contains("enum") => "a table of keys",
+        e => e,
+    };
+    format!("{got}expected {expected}")
 }
 
 #[cfg(test)]
