@@ -207,7 +207,11 @@ mod tests {
         let path = state_path(dir.path(), "last");
         let mut states = States::new();
         states.set("a", &[1.5f32, -0.0, f32::MIN_POSITIVE]);
-        let progress = Progress { step: 7, best: Some((0.1, 3)), plateau: PlateauState { waited: 2, ..Default::default() } };
+        let progress = Progress {
+            step: 7,
+            best: Some((0.1, 3)),
+            plateau: PlateauState { waited: 2, ..Default::default() },
+        };
         save_state(&path, &states, &progress, "h").expect("written");
         let mut again = States::new();
         again.set("a", &[0f32; 3]);

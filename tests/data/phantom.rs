@@ -1,10 +1,10 @@
 //! The phantom: physics, determinism, files, and that its PET is worth learning.
 
 use crate::message;
-use gan::train::score::{apply_lookup, fit_lookup};
 use gan::data::manifest::{Manifest, Split};
 use gan::data::phantom::{MODALITIES, PhantomConfig, Subject, ensure, simulate};
 use gan::data::{DataConfig, Dataset, OpenOptions, Volume};
+use gan::train::score::{apply_lookup, fit_lookup};
 use std::fs;
 use std::path::Path;
 
