@@ -1,9 +1,15 @@
 //! Networks: generators and discriminators, layer by layer as in their reference implementations, with the same keys.
 
+pub mod image;
+pub mod multi_scale;
 pub mod patchgan;
+pub mod resnet_generator;
 pub mod unet_generator;
 
+pub use image::{ImageDiscriminator, ImageGenerator};
+pub use multi_scale::MultiScaleGan;
 pub use patchgan::{PatchGan, PixelGan};
+pub use resnet_generator::ResnetGenerator;
 pub use unet_generator::UnetGenerator;
 
 use crate::graph::Var;
@@ -26,4 +32,23 @@ pub fn padded(x: &Var, multiple: usize, f: impl FnOnce(&Var) -> Var) -> Var {
     crop.extend(missing.iter().map(|&m| (-((m / 2) as i64), -((m - m / 2) as i64))));
     crop.push((0, 0));
     y.pad_zero(&crop)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::Var;
+    use crate::nn::{Ctx, NetSpec};
+
+    /// What a network keeps when it is traced on an input of the given shape.
+    pub fn describe(shape: &[usize], forward: impl FnOnce(&Ctx, &Var) -> Var) -> NetSpec {
+        NetSpec::describe("net", |cx, graph| {
+            forward(cx, &graph.input("x", shape));
+        })
+        .expect("the shapes fit")
+    }
+
+    /// The keys of the parameters that end so, without the ending.
+    pub fn keys(spec: &NetSpec, ending: &str) -> Vec<String> {
+        spec.params.iter().filter_map(|p| p.key.strip_suffix(ending)).map(str::to_string).collect()
+    }
 }

@@ -5,4 +5,4 @@ pub mod params;
 pub mod spectral;
 
 pub use layers::{Activation, Norm};
-pub use params::{Ctx, Net, NetSpec};
+pub use params::{Ctx, Net, NetSpec, Scheme};

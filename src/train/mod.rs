@@ -2,8 +2,10 @@
 
 pub mod checkpoint;
 pub mod csvlog;
+pub mod cyclegan;
 pub mod panels;
 pub mod pix2pix;
+pub mod pool;
 pub mod recipe;
 pub mod reporter;
 pub mod run;
