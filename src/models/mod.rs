@@ -1,16 +1,34 @@
 //! Networks: generators and discriminators, layer by layer as in their reference implementations, with the same keys.
 
+pub mod dcgan;
+pub mod denoiser;
+pub mod dense;
 pub mod image;
+pub mod mlp_gan;
 pub mod multi_scale;
+pub mod noise;
 pub mod patchgan;
+pub mod residual_gan;
 pub mod resnet_generator;
+pub mod segmentation_unet;
+pub mod srcnn;
 pub mod unet_generator;
+pub mod vdsr;
 
+pub use dcgan::{DcganDiscriminator, DcganGenerator};
+pub use denoiser::Denoiser;
+pub use dense::DenseNetwork;
 pub use image::{ImageDiscriminator, ImageGenerator};
+pub use mlp_gan::{MlpDiscriminator, MlpGenerator};
 pub use multi_scale::MultiScaleGan;
+pub use noise::{NoiseDiscriminator, NoiseGenerator, NoiseModel};
 pub use patchgan::{PatchGan, PixelGan};
+pub use residual_gan::{ResidualCritic, ResidualGenerator};
 pub use resnet_generator::ResnetGenerator;
+pub use segmentation_unet::{SegmentationUnet, Widths};
+pub use srcnn::Srcnn;
 pub use unet_generator::UnetGenerator;
+pub use vdsr::Vdsr;
 
 use crate::graph::Var;
 use crate::ops::resample::AxisMap;

@@ -1,5 +1,6 @@
 //! Training: recipes, the session, checkpoints, and what a run writes for the person who watches it.
 
+pub mod adversarial;
 pub mod checkpoint;
 pub mod csvlog;
 pub mod cyclegan;
@@ -13,4 +14,6 @@ pub mod schedule;
 pub mod score;
 pub mod session;
 pub mod step;
+pub mod supervised;
 pub mod tensorboard;
+pub mod wgan;

@@ -7,6 +7,7 @@ use crate::nn::{Ctx, Net, NetSpec};
 use crate::ops::concat::pack;
 use crate::ops::gradient::grad;
 use crate::ops::optimiser::{EmaUpdate, OptimiserStep, Rule, clip_by_norm};
+use crate::ops::random::{Distribution, Random};
 use crate::shape::Shape;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -71,6 +72,23 @@ impl StepBuilder {
     /// A context for a forward pass of `net` in evaluation.
     pub fn eval(&self, net: &Net) -> Ctx {
         net.ctx(false, &self.dropout)
+    }
+
+    /// Standard normal numbers, drawn anew in every step. A pure function of the seed, of the step's number and of how
+    /// many random tensors were traced before.
+    pub fn normal(&self, shape: impl Into<Shape>) -> Var {
+        self.random(Distribution::Normal, shape.into())
+    }
+
+    /// As [`StepBuilder::normal`], evenly distributed in [0, 1).
+    pub fn uniform(&self, shape: impl Into<Shape>) -> Var {
+        self.random(Distribution::Uniform, shape.into())
+    }
+
+    fn random(&self, distribution: Distribution, shape: Shape) -> Var {
+        let stream = self.dropout.streams.replace(self.dropout.streams.get() + 1);
+        let op = Random { distribution, shape, seed: self.dropout.seed, stream };
+        self.dropout.step.as_ref().expect("a step has a number").apply(op, &[])
     }
 
     /// Makes a value readable after the step.

@@ -46,7 +46,7 @@ fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
         specs,
         rename,
         inputs: ["a", "b"].map(|n| (n.to_string(), n.to_string())).to_vec(),
-        updates: |_| 1,
+        updates: |_, _| 1,
         losses: LOSSES.iter().map(|l| (l.to_string(), l.replace("loss/", ""))).collect(),
         outputs: vec![("fake_B", "fake_b"), ("fake_A", "fake_a")],
     }

@@ -109,7 +109,7 @@ pub struct Play<'a> {
     /// Inputs: ours, theirs.
     pub inputs: Vec<(String, String)>,
     /// How often a step updates a network.
-    pub updates: fn(&str) -> usize,
+    pub updates: fn(&Fixture, &str) -> usize,
     /// Scalars: ours, theirs.
     pub losses: Vec<(String, String)>,
     /// Images: ours, theirs.
@@ -146,7 +146,7 @@ impl<'a> Play<'a> {
                 given.push((ours.clone(), channels_last(shape, data).1.into_iter().map(T::of).collect()));
             }
             for spec in &self.specs {
-                let first = s * (self.updates)(&spec.name) + 1;
+                let first = s * (self.updates)(fixture, &spec.name) + 1;
                 given.push((format!("lr.{}", spec.name), lr.to_vec()));
                 given.push((format!("t.{}", spec.name), vec![T::of(first as f64)]));
             }

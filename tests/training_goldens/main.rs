@@ -6,4 +6,6 @@
 
 mod cyclegan;
 mod harness;
+mod noise;
 mod pix2pix;
+mod unet;

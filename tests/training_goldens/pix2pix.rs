@@ -66,7 +66,7 @@ fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
         specs: specs.to_vec(),
         rename,
         inputs: vec![("input".into(), "a".into()), ("target".into(), "b".into())],
-        updates: |_| 1,
+        updates: |_, _| 1,
         losses: ["D_fake", "D_real", "G_GAN", "G_L1"].map(same).to_vec(),
         outputs: vec![("fake_B", "fake")],
     }
