@@ -10,9 +10,11 @@ use crate::exec::States;
 use crate::fsio;
 use crate::nn::NetSpec;
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use serde_json::{Map, json};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Version of the state file's layout.
@@ -41,10 +43,6 @@ pub fn state_path(dir: &Path, which: &str) -> PathBuf {
     dir.join(format!("{which}_state.safetensors"))
 }
 
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
@@ -56,35 +54,39 @@ fn checksum<'a>(tensors: impl Iterator<Item = (String, &'a [u8])>) -> String {
     format!("{:08x}", sorted.iter().fold(0, |crc, (_, data)| crc32c::crc32c_append(crc, data)))
 }
 
+/// Writes a safetensors file. The header is laid out here and not by the crate, which keeps metadata in a hash map: two
+/// files of equal content would differ in their bytes.
 fn write(
     path: &Path,
-    tensors: &[(String, Vec<usize>, Vec<f32>)],
-    mut metadata: HashMap<String, String>,
+    mut tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+    metadata: &[(&str, &str)],
 ) -> Result<()> {
-    let data: Vec<Vec<u8>> = tensors.iter().map(|(_, _, v)| bytes(v)).collect();
-    let named = tensors.iter().zip(&data).map(|((name, _, _), d)| (name.clone(), d.as_slice()));
-    metadata.insert("crc32c".into(), checksum(named));
-    let views = tensors
-        .iter()
-        .zip(&data)
-        .map(|((name, shape, _), data)| {
-            TensorView::new(Dtype::F32, shape.clone(), data)
-                .map(|v| (name.as_str(), v))
-                .map_err(|e| unwritable(path, &e))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let file = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(path, &e))?;
-    fsio::write_bytes(path, &file)
-}
-
-fn unwritable(path: &Path, why: &dyn std::fmt::Display) -> Error {
-    Error::input(format!("cannot lay out {}: {why}", path.display()))
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let (mut header, mut crc, mut data) = (Map::new(), 0, Vec::new());
+    let mut about: BTreeMap<&str, String> = metadata.iter().map(|(k, v)| (*k, v.to_string())).collect();
+    header.insert("__metadata__".into(), json!(null));
+    for (name, shape, values) in tensors {
+        let begin = data.len();
+        data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        crc = crc32c::crc32c_append(crc, &data[begin..]);
+        header.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, data.len()] }));
+    }
+    about.insert("crc32c", format!("{crc:08x}"));
+    header["__metadata__"] = json!(about);
+    let mut header = serde_json::to_vec(&header).expect("plain data");
+    // The data begins at a multiple of eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    fsio::write_atomic(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        out.write_all(&data)
+    })
 }
 
 /// Writes a network's weights. The file depends on nothing but them and the architecture.
 pub fn save_weights(path: &Path, spec: &NetSpec, states: &States, architecture: &str) -> Result<()> {
     let metadata = [("format", "pt"), ("network", &spec.name), ("architecture", architecture)];
-    write(path, &spec.export(states), metadata.map(|(k, v)| (k.to_string(), v.to_string())).into())
+    write(path, spec.export(states), &metadata)
 }
 
 /// A safetensors file in memory.
@@ -99,7 +101,7 @@ impl Tensors {
         let file = std::fs::read(path).map_err(Error::io("read the checkpoint", path))?;
         let corrupt = |why: &dyn std::fmt::Display| {
             Error::input(format!(
-                "{} is not a whole safetensors file ({why}); use another checkpoint of the run",
+                "{} is damaged: not a whole safetensors file ({why}); use another checkpoint, or train again",
                 path.display()
             ))
         };
@@ -162,7 +164,7 @@ pub fn save_state(path: &Path, states: &States, progress: &Progress, recipe_hash
         .collect();
     let progress = serde_json::to_string(progress).expect("plain data");
     let metadata = [("format", FORMAT), ("progress", &progress), ("recipe", recipe_hash)];
-    write(path, &tensors, metadata.map(|(k, v)| (k.to_string(), v.to_string())).into())
+    write(path, tensors, &metadata)
 }
 
 /// Reads a state file into states of the same names and sizes.
@@ -178,7 +180,7 @@ pub fn load_state(path: &Path, states: &mut States, recipe_hash: &str) -> Result
         return Err(foreign("is no state file of this version"));
     }
     if file.metadata("recipe") != Some(recipe_hash) {
-        return Err(foreign("belongs to a run with other settings"));
+        return Err(foreign("belongs to a run with other settings or other images"));
     }
     let progress: Progress = file
         .metadata("progress")
@@ -217,7 +219,7 @@ mod tests {
         for cut in [0, 5, 20, whole.len() - 1] {
             std::fs::write(&path, &whole[..cut]).expect("written");
             let e = load_state(&path, &mut again, "h").expect_err("refused").to_string();
-            assert!(e.contains("last_state.safetensors") && e.contains("another checkpoint"), "{e}");
+            assert!(e.contains("last_state.safetensors") && e.contains("damaged"), "{e}");
         }
         let mut flipped = whole.clone();
         *flipped.last_mut().expect("not empty") ^= 1;

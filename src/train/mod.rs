@@ -10,5 +10,6 @@ pub mod run;
 pub mod schedule;
 pub mod score;
 pub mod session;
+pub mod start;
 pub mod step;
 pub mod tensorboard;

@@ -252,6 +252,9 @@ impl Default for Log {
     }
 }
 
+/// Most slices in a batch or a pool of images.
+const MOST_SLICES: usize = 4096;
+
 fn one() -> u64 {
     1
 }
@@ -296,8 +299,17 @@ impl Recipe {
         if self.name.is_empty() || self.name.contains(['/', '\\']) {
             return wrong("name", "must be a plain name, such as \"mr2pet\"");
         }
-        if self.train.batch == 0 {
-            return wrong("train.batch", "must be at least 1");
+        if !(1..=MOST_SLICES).contains(&self.train.batch) {
+            return wrong("train.batch", "must lie between 1 and 4096");
+        }
+        if self.train.workers > 64 {
+            return wrong("train.workers", "must be at most 64; 2 are usually enough");
+        }
+        if self.loss.pool > MOST_SLICES {
+            return wrong("loss.pool", "must be at most 4096; 50 is usual where there is one, 0 is none");
+        }
+        if self.log.samples > 64 {
+            return wrong("log.samples", "must be at most 64 rows");
         }
         if self.train.epochs + self.train.decay_epochs == 0 || self.train.steps == Some(0) {
             return wrong("train.epochs", "leaves nothing to do; ask for at least one epoch or step");
