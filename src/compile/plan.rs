@@ -216,7 +216,9 @@ impl Planner {
                 let root = self.root[input];
                 let own = matches!(&self.nodes[root].source, Source::Op { op, .. }
                     if matches!(op.memory(), Memory::Fresh | Memory::Reuse(_)));
-                if own && self.bytes(root) == self.bytes(input) && !self.packed.contains_key(&root) {
+                // What someone reads after the pack must not lie in its memory, which may be written to by then.
+                let last = self.last_use[root] == id;
+                if own && last && self.bytes(root) == self.bytes(input) && !self.packed.contains_key(&root) {
                     self.packed.insert(root, (id, offset));
                 }
                 offset += self.bytes(input);
