@@ -182,7 +182,8 @@ norm_grad_affine(const Shape shape, int slices, const Pair* __restrict__ partial
 
 KERNEL __launch_bounds__(256, 4)
 norm_grad_apply(const Shape shape, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy,
-                const float* __restrict__ stats, const Pair* __restrict__ averages, const float* __restrict__ gamma, IN* __restrict__ dx) {
+                const float* __restrict__ stats, const Pair* __restrict__ averages,
+                const float* __restrict__ gamma, IN* __restrict__ dx) {
     const i64 count = i64(shape.outer) * shape.inner * shape.channels;
     for (i64 i = global_thread(); i < count; i += global_threads()) {
         const Place p = place_of(shape, i);

@@ -1,23 +1,25 @@
-// Optimisers: one launch over the flat store of all parameters and moments, [slots, n]: slot 0 holds the parameters, the
-// others what the rule remembers. Formulas and order of arithmetic are those of `src/ops/optimiser/mod.rs`.
+// Optimisers: one launch over the flat store of all parameters and moments, [slots, n]: slot 0 holds the parameters,
+// the others what the rule remembers. Formulas and order of arithmetic are those of `src/ops/optimiser/mod.rs`.
 //
 // Versions
 //   1  grid-stride loop, one element a turn; fp32 master weights, moments and gradients. Not yet measured.
 //
 // Maths (t = *step, counted from 1; g = gradient, with weight decay: g + decay p):
-//   ADAM     m = lerp(m, g, 1 - beta1);  v = beta2 v + (1 - beta2) g^2;  with AMSGRAD: v is replaced by its maximum so far;
-//            p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)             slots p, m, v, maximum
-//   ADAMW    p *= 1 - lr decay, then ADAM without decay                                 slots as ADAM
-//   RMSPROP  v = beta2 v + (1 - beta2) g^2;  with CENTERED: m = lerp(m, g, 1 - beta2), root of v - m^2 instead of v;
-//            u = g / (sqrt(v) + eps);  with MOMENTUM: b = momentum b + u, u = b;  p -= lr u    slots p, v, m, b as used
-//   SGD      with MOMENTUM: b = momentum b + (1 - dampening) g (first step: b = g), u = NESTEROV ? g + momentum b : b;
-//            p -= lr u                                                                  slots p, b
-//   ADAGRAD  a += g^2 (first step: + initial);  p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(a) + eps)     slots p, a
+//   ADAM     slots p, m, v, top:  m = lerp(m, g, 1 - beta1);  v = beta2 v + (1 - beta2) g^2;
+//            with AMSGRAD top = max(top, v) stands for v;
+//            p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+//   ADAMW    slots as ADAM:  p *= 1 - lr decay, then ADAM without decay
+//   RMSPROP  slots p, v, then m and b where used:  v = beta2 v + (1 - beta2) g^2;
+//            with CENTERED m = lerp(m, g, 1 - beta2) and v - m^2 stands for v;  u = g / (sqrt(v) + eps);
+//            with MOMENTUM b = momentum b + u, u = b;  p -= lr u
+//   SGD      slots p, b:  u = g;  with MOMENTUM b = momentum b + (1 - dampening) g (first step: b = g),
+//            u = NESTEROV ? g + momentum b : b;  p -= lr u
+//   ADAGRAD  slots p, a:  a += g^2 (first step: + initial);  p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(a) + eps)
 //   any grid (a grid-stride loop); block 256
 //
 // Constants: RULE; AMSGRAD, CENTERED, MOMENTUM, NESTEROV (0, 1); SHADOW (0, 1): also writes the weights as bf16;
-// ZERO_GRADIENT (0, 1): leaves the gradient at zero for the next step. lr and step are scalars in device memory, so that
-// a captured step can be replayed.
+// ZERO_GRADIENT (0, 1): leaves the gradient at zero for the next step. lr and step are scalars in device memory, so
+// that a captured step can be replayed.
 #include "gan.cuh"
 
 enum Rule { SGD, RMSPROP, ADAM, ADAMW, ADAGRAD };

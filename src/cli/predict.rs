@@ -57,9 +57,15 @@ pub fn run(args: &Args) -> Result<()> {
     for (files, names) in cases {
         let case = Case::open(files, &data, predictor.fit())?.uncropped(predictor.multiple());
         let volumes = predictor.volumes(&case)?;
+        let existed = args.out.exists();
         fsio::create_dir(&args.out)?;
         for (path, volume) in names.iter().zip(volumes) {
-            volume.save(path)?;
+            volume.save(path).inspect_err(|_| {
+                if !existed {
+                    // Only if it is empty.
+                    let _ = std::fs::remove_dir(&args.out);
+                }
+            })?;
             say(path.display());
         }
     }

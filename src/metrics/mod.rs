@@ -8,6 +8,8 @@
 
 pub mod baseline;
 pub mod case;
+pub mod distribution;
+pub mod features;
 pub mod image;
 pub mod overlap;
 pub mod ssim;

@@ -1,10 +1,34 @@
 //! Networks: generators and discriminators, layer by layer as in their reference implementations, with the same keys.
 
+pub mod dcgan;
+pub mod denoiser;
+pub mod dense;
+pub mod image;
+pub mod mlp_gan;
+pub mod multi_scale;
+pub mod noise;
 pub mod patchgan;
+pub mod residual_gan;
+pub mod resnet_generator;
+pub mod segmentation_unet;
+pub mod srcnn;
 pub mod unet_generator;
+pub mod vdsr;
 
+pub use dcgan::{DcganDiscriminator, DcganGenerator};
+pub use denoiser::Denoiser;
+pub use dense::DenseNetwork;
+pub use image::{ImageDiscriminator, ImageGenerator};
+pub use mlp_gan::{MlpDiscriminator, MlpGenerator};
+pub use multi_scale::MultiScaleGan;
+pub use noise::{NoiseDiscriminator, NoiseGenerator, NoiseModel};
 pub use patchgan::{PatchGan, PixelGan};
+pub use residual_gan::{ResidualCritic, ResidualGenerator};
+pub use resnet_generator::ResnetGenerator;
+pub use segmentation_unet::{SegmentationUnet, Widths};
+pub use srcnn::Srcnn;
 pub use unet_generator::UnetGenerator;
+pub use vdsr::Vdsr;
 
 use crate::graph::Var;
 use crate::ops::resample::AxisMap;
@@ -26,4 +50,23 @@ pub fn padded(x: &Var, multiple: usize, f: impl FnOnce(&Var) -> Var) -> Var {
     crop.extend(missing.iter().map(|&m| (-((m / 2) as i64), -((m - m / 2) as i64))));
     crop.push((0, 0));
     y.pad_zero(&crop)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::Var;
+    use crate::nn::{Ctx, NetSpec};
+
+    /// What a network keeps when it is traced on an input of the given shape.
+    pub fn describe(shape: &[usize], forward: impl FnOnce(&Ctx, &Var) -> Var) -> NetSpec {
+        NetSpec::describe("net", |cx, graph| {
+            forward(cx, &graph.input("x", shape));
+        })
+        .expect("the shapes fit")
+    }
+
+    /// The keys of the parameters that end so, without the ending.
+    pub fn keys(spec: &NetSpec, ending: &str) -> Vec<String> {
+        spec.params.iter().filter_map(|p| p.key.strip_suffix(ending)).map(str::to_string).collect()
+    }
 }

@@ -49,17 +49,24 @@ impl PatchGan {
     /// Traces the network: `[n, h, w, c]` to logits `[n, h', w', 1]`.
     #[track_caller]
     pub fn forward(&self, cx: &Ctx, x: &Var) -> Var {
-        let mut h = cx.conv("model.0", x, self.ndf, 4, 2, 1, true).leaky_relu(0.2);
+        self.forward_as(cx, "model", x)
+    }
+
+    /// As [`PatchGan::forward`], with the keys behind another prefix than `model`.
+    #[track_caller]
+    pub fn forward_as(&self, cx: &Ctx, prefix: &str, x: &Var) -> Var {
+        let key = |i: usize| format!("{prefix}.{i}");
+        let mut h = cx.conv(&key(0), x, self.ndf, 4, 2, 1, true).leaky_relu(0.2);
         let mut index = 2;
         for layer in 1..=self.layers {
             let stride = if layer < self.layers { 2 } else { 1 };
             let width = self.ndf << layer.min(3);
-            h = cx.conv(&format!("model.{index}"), &h, width, 4, stride, 1, self.norm.wants_bias());
-            h = cx.norm(&format!("model.{}", index + 1), &h, self.norm).leaky_relu(0.2);
+            h = cx.conv(&key(index), &h, width, 4, stride, 1, self.norm.wants_bias());
+            h = cx.norm(&key(index + 1), &h, self.norm).leaky_relu(0.2);
             // Without a norm there is no module in its place.
             index += if self.norm == Norm::None { 2 } else { 3 };
         }
-        cx.conv(&format!("model.{index}"), &h, 1, 4, 1, 1, true)
+        cx.conv(&key(index), &h, 1, 4, 1, 1, true)
     }
 }
 
@@ -72,5 +79,35 @@ impl PixelGan {
         let h = cx.conv("net.2", &h, 2 * self.ndf, 1, 1, 0, bias);
         let h = cx.norm("net.3", &h, self.norm).leaky_relu(0.2);
         cx.conv("net.5", &h, 1, 1, 1, 0, bias)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::tests::{describe, keys};
+
+    #[test]
+    fn parameters_and_keys_are_those_of_the_reference() {
+        let patch = |c: usize, norm| {
+            let d = PatchGan { layers: 3, ndf: 64, norm };
+            describe(&[1, 64, 64, c], |cx, x| d.forward(cx, x))
+        };
+        assert_eq!(patch(6, Norm::Batch).param_count(), 2_768_705);
+        let instance = patch(3, Norm::Instance);
+        assert_eq!(instance.param_count(), 2_764_737);
+        assert_eq!(keys(&instance, ".weight"), [0, 2, 5, 8, 11].map(|i| format!("model.{i}")));
+        let pixel = PixelGan { ndf: 64, norm: Norm::Batch };
+        assert_eq!(describe(&[1, 8, 8, 6], |cx, x| pixel.forward(cx, x)).param_count(), 9_024);
+    }
+
+    #[test]
+    fn a_256_image_has_30_x_30_patches() {
+        let d = PatchGan { layers: 3, ndf: 4, norm: Norm::Batch };
+        describe(&[1, 256, 256, 2], |cx, x| {
+            let y = d.forward(cx, x);
+            assert_eq!(y.shape()[..], [1, 30, 30, 1]);
+            y
+        });
     }
 }

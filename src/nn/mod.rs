@@ -7,4 +7,4 @@ pub mod schedule;
 pub mod spectral;
 
 pub use layers::{Activation, Norm};
-pub use params::{Ctx, Net, NetSpec};
+pub use params::{Ctx, Net, NetSpec, Scheme};

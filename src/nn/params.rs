@@ -35,6 +35,53 @@ pub enum Init {
     Uniform(f64),
 }
 
+/// How a network's weights begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Scheme {
+    /// The GAN literature's: weights N(0, 0.02), scales of norms N(1, 0.02), all else 0 (Radford et al., ICLR 2016).
+    #[default]
+    Gan,
+    /// Weights N(0, 2 / fan in), which keeps the variance through ReLUs (He et al., ICCV 2015).
+    He,
+    /// Weights and biases uniform within plus and minus 1 / sqrt(fan in): what PyTorch's layers begin with.
+    Torch,
+    /// Weights normal with this standard deviation.
+    Normal(f64),
+}
+
+impl Scheme {
+    /// Of a weight with so many inputs per output.
+    pub fn weight(self, fan_in: usize) -> Init {
+        match self {
+            Scheme::Gan => Init::Normal(0.0, 0.02),
+            Scheme::He => Init::Normal(0.0, (2.0 / fan_in as f64).sqrt()),
+            Scheme::Torch => Init::Uniform(1.0 / (fan_in as f64).sqrt()),
+            Scheme::Normal(sd) => Init::Normal(0.0, sd),
+        }
+    }
+
+    /// Of a bias beside such a weight.
+    pub fn bias(self, fan_in: usize) -> Init {
+        match self {
+            Scheme::Torch => self.weight(fan_in),
+            _ => Init::Constant(0.0),
+        }
+    }
+
+    /// Of a norm's scale.
+    pub fn scale(self) -> Init {
+        match self {
+            Scheme::Gan => Init::Normal(1.0, 0.02),
+            _ => Init::Constant(1.0),
+        }
+    }
+
+    /// Of a norm's shift.
+    pub fn shift() -> Init {
+        Init::Constant(0.0)
+    }
+}
+
 /// A parameter, or a buffer that is no parameter (running statistics).
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorSpec {
@@ -117,6 +164,7 @@ impl NetSpec {
             tensors: Tensors::Listening(spec.clone()),
             train: true,
             dropout: Rc::new(DropoutSource { seed: 0, step: Some(step), streams: Cell::new(0) }),
+            scheme: Scheme::default(),
         };
         graph.scope(name, || trace(&ctx, &graph));
         graph.check()?;
@@ -265,6 +313,7 @@ impl Net {
             tensors: Tensors::Bound(self.clone()),
             train,
             dropout: dropout.clone(),
+            scheme: Scheme::default(),
         }
     }
 }
@@ -293,9 +342,20 @@ pub struct Ctx {
     tensors: Tensors,
     train: bool,
     dropout: Rc<DropoutSource>,
+    scheme: Scheme,
 }
 
 impl Ctx {
+    /// The same context for layers whose weights begin another way.
+    pub fn with_scheme(&self, scheme: Scheme) -> Ctx {
+        Ctx { scheme, ..self.clone() }
+    }
+
+    /// How weights begin.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
     /// The graph.
     pub fn graph(&self) -> &Graph {
         &self.graph

@@ -21,6 +21,7 @@ pub mod pad;
 pub mod pad_mode;
 pub mod permute;
 pub mod pixel_shuffle;
+pub mod random;
 pub mod resample;
 pub mod reshape;
 pub mod sample;
@@ -56,6 +57,7 @@ pub fn registry() -> Vec<Sample> {
         one_hot::samples(),
         pad_mode::samples(),
         pixel_shuffle::samples(),
+        random::samples(),
     ]
     .concat()
 }

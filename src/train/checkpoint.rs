@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::fsio;
 use crate::nn::NetSpec;
+use crate::nn::schedule::PlateauState;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
@@ -27,10 +28,8 @@ pub struct Progress {
     pub step: u64,
     /// The best validation score so far and the step that had it.
     pub best: Option<(f64, u64)>,
-    /// Factor that a plateau schedule has brought the learning rate to.
-    pub plateau_factor: f64,
-    /// Validations since the best one.
-    pub plateau_waited: u32,
+    /// What a plateau schedule remembers.
+    pub plateau: PlateauState,
 }
 
 /// The weights' file of one network.
@@ -208,7 +207,11 @@ mod tests {
         let path = state_path(dir.path(), "last");
         let mut states = States::new();
         states.set("a", &[1.5f32, -0.0, f32::MIN_POSITIVE]);
-        let progress = Progress { step: 7, best: Some((0.1, 3)), plateau_factor: 0.5, plateau_waited: 2 };
+        let progress = Progress {
+            step: 7,
+            best: Some((0.1, 3)),
+            plateau: PlateauState { waited: 2, ..Default::default() },
+        };
         save_state(&path, &states, &progress, "h").expect("written");
         let mut again = States::new();
         again.set("a", &[0f32; 3]);

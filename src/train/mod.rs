@@ -1,9 +1,12 @@
 //! Training: recipes, the session, checkpoints, and what a run writes for the person who watches it.
 
+pub mod adversarial;
 pub mod checkpoint;
 pub mod csvlog;
+pub mod cyclegan;
 pub mod panels;
 pub mod pix2pix;
+pub mod pool;
 pub mod recipe;
 pub mod reporter;
 pub mod run;
@@ -12,4 +15,6 @@ pub mod score;
 pub mod session;
 pub mod start;
 pub mod step;
+pub mod supervised;
 pub mod tensorboard;
+pub mod wgan;

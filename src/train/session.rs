@@ -4,7 +4,7 @@ use super::checkpoint::{self, Progress};
 use super::csvlog::{self, MetricsLog};
 use super::panels::{Comparison, ComparisonStyle, comparison};
 use super::pix2pix::{POOL_STATE, Pix2pix};
-use super::recipe::{Recipe, Schedule};
+use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::score;
@@ -18,6 +18,7 @@ use crate::exec::{Program, States};
 use crate::fsio;
 use crate::metrics::case::Summary;
 use crate::nn::NetSpec;
+use crate::nn::schedule::Schedule;
 use crate::ops::image_pool;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -257,6 +258,10 @@ impl<'a> Session<'a> {
         Ok(losses.to_vec())
     }
 
+    fn schedule(&self) -> Schedule {
+        self.recipe.optimiser.schedule.over(&self.recipe.train, self.recipe.validate.metric.maximise())
+    }
+
     /// Of the generator and the discriminator, for the step to come.
     fn learning_rates(&self) -> [f64; 2] {
         let train = &self.recipe.train;
@@ -267,7 +272,7 @@ impl<'a> Session<'a> {
             None => self.progress.step / self.loader.steps_per_epoch(),
         };
         let o = &self.recipe.optimiser;
-        let factor = o.schedule.factor(epoch as usize, train) * self.progress.plateau_factor;
+        let factor = self.schedule().factor(epoch as f64, &self.progress.plateau);
         [o.lr * factor, o.lr_discriminator.unwrap_or(o.lr) * factor]
     }
 
@@ -322,16 +327,10 @@ impl<'a> Session<'a> {
         self.draw_samples(&outputs)?;
         let metric = self.recipe.validate.metric;
         let value = of(metric.name());
+        self.schedule().observe(value, &mut self.progress.plateau);
         if self.progress.best.is_none_or(|(best, _)| metric.better(value, best)) {
             self.progress.best = Some((value, step));
-            self.progress.plateau_waited = 0;
             self.checkpoint("best")?;
-        } else if let Schedule::Plateau { factor, patience } = self.recipe.optimiser.schedule {
-            self.progress.plateau_waited += 1;
-            if self.progress.plateau_waited > patience {
-                self.progress.plateau_factor *= factor;
-                self.progress.plateau_waited = 0;
-            }
         }
         self.val_events.flush()?;
         self.train_events.flush()?;

@@ -73,7 +73,7 @@ pub fn restore(
     hash: &str,
     reporter: &Reporter,
 ) -> Result<Progress> {
-    let fresh = Progress { plateau_factor: 1.0, ..Default::default() };
+    let fresh = Progress::default();
     if !options.resume {
         return Ok(fresh);
     }

@@ -7,8 +7,10 @@ use crate::nn::{Ctx, Net, NetSpec};
 use crate::ops::concat::pack;
 use crate::ops::gradient::grad;
 use crate::ops::optimiser::{EmaUpdate, OptimiserStep, Rule, clip_by_norm};
+use crate::ops::random::{Distribution, Random};
 use crate::shape::Shape;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// How a network's parameters are updated.
@@ -27,6 +29,16 @@ pub struct StepBuilder {
     graph: Graph,
     dropout: Rc<DropoutSource>,
     outputs: Vec<(String, Var)>,
+    rates: HashMap<String, Rate>,
+}
+
+/// What drives a network's updates in this step.
+struct Rate {
+    lr: Var,
+    /// The number of the step's first update of the network.
+    first: Var,
+    /// How many updates were traced.
+    updates: usize,
 }
 
 impl StepBuilder {
@@ -38,6 +50,7 @@ impl StepBuilder {
             dropout: Rc::new(DropoutSource { seed, step, streams: Cell::new(0) }),
             graph,
             outputs: Vec::new(),
+            rates: HashMap::new(),
         }
     }
 
@@ -61,28 +74,62 @@ impl StepBuilder {
         net.ctx(false, &self.dropout)
     }
 
+    /// Standard normal numbers, drawn anew in every step. A pure function of the seed, of the step's number and of how
+    /// many random tensors were traced before.
+    pub fn normal(&self, shape: impl Into<Shape>) -> Var {
+        self.random(Distribution::Normal, shape.into())
+    }
+
+    /// As [`StepBuilder::normal`], evenly distributed in [0, 1).
+    pub fn uniform(&self, shape: impl Into<Shape>) -> Var {
+        self.random(Distribution::Uniform, shape.into())
+    }
+
+    fn random(&self, distribution: Distribution, shape: Shape) -> Var {
+        let stream = self.dropout.streams.replace(self.dropout.streams.get() + 1);
+        let op = Random { distribution, shape, seed: self.dropout.seed, stream };
+        self.dropout.step.as_ref().expect("a step has a number").apply(op, &[])
+    }
+
     /// Makes a value readable after the step.
     pub fn output(&mut self, name: &str, value: &Var) {
         self.outputs.push((name.to_string(), value.clone()));
     }
 
-    /// Updates `net` to lessen `loss`. Reads the scalar inputs `lr.<net>` and `t.<net>` (the number of this update, from
-    /// 1). From here on the graph sees the new parameters.
+    /// Updates `net` to lessen `loss`. Reads the scalar inputs `lr.<net>` and `t.<net>`: the number of this update, from
+    /// 1; where a step updates a network several times, that of the first of them. From here on the graph sees the new
+    /// parameters.
     pub fn update(&mut self, net: &Net, loss: &Var, update: &Update) {
+        self.update_all(&[net], loss, update);
+    }
+
+    /// As [`StepBuilder::update`], of several networks by the same loss, differentiated once.
+    ///
+    /// The rules work parameter by parameter, so this is the same as one optimiser over all of them; `clip_norm` is
+    /// not: it shortens each network's gradient by itself.
+    pub fn update_all(&mut self, nets: &[&Net], loss: &Var, update: &Update) {
+        let params: Vec<Vec<Var>> = nets.iter().map(|net| net.params()).collect();
+        let gradients = grad(loss, &params.concat());
+        let mut rest = gradients.as_slice();
+        for (net, params) in nets.iter().zip(&params) {
+            let (own, others) = rest.split_at(params.len());
+            self.apply(net, own, update);
+            rest = others;
+        }
+    }
+
+    fn apply(&mut self, net: &Net, gradients: &[Var], update: &Update) {
         let graph = self.graph.clone();
         let name = net.spec().name.clone();
-        let params = net.params();
-        let gradients = grad(loss, &params);
         graph.phase("optimiser", || {
             graph.scope(&name, || {
                 let mut flat = pack(&gradients.iter().collect::<Vec<_>>());
+                let [lr, t] = self.rate(&name);
                 if let Some(limit) = update.clip_norm {
                     let (clipped, norm) = clip_by_norm(&flat, limit);
                     flat = clipped;
                     self.output(&format!("grad_norm/{name}"), &norm);
                 }
-                let lr = graph.input(&format!("lr.{name}"), Shape::scalar());
-                let t = graph.input(&format!("t.{name}"), Shape::scalar());
                 let op = OptimiserStep { rule: update.rule, n: net.spec().param_count() };
                 let new = graph.read(net.store()).apply(op, &[&flat, &lr, &t]);
                 graph.write(net.store(), &new);
@@ -93,6 +140,22 @@ impl StepBuilder {
                 }
             });
         });
+    }
+
+    /// Learning rate and number of the next update of a network.
+    fn rate(&mut self, name: &str) -> [Var; 2] {
+        let graph = &self.graph;
+        let rate = self.rates.entry(name.to_string()).or_insert_with(|| Rate {
+            lr: graph.input(&format!("lr.{name}"), Shape::scalar()),
+            first: graph.input(&format!("t.{name}"), Shape::scalar()),
+            updates: 0,
+        });
+        rate.updates += 1;
+        let t = match rate.updates {
+            1 => rate.first.clone(),
+            n => rate.first.add_scalar((n - 1) as f64),
+        };
+        [rate.lr.clone(), t]
     }
 
     /// The readable values, by name.

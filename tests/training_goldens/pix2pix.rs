@@ -1,0 +1,79 @@
+//! pix2pix: a U-Net generator and a PatchGAN with batch norm.
+
+use crate::harness::{Fixture, Judge, Play, agree};
+use gan::dtype::Real;
+use gan::models::{PatchGan, UnetGenerator};
+use gan::nn::Norm;
+use gan::objectives::GanMode;
+use gan::train::pix2pix::Pix2pix;
+use gan::train::recipe::{Discriminator, Generator, Loss, Pix2pixModel};
+use gan::train::step::StepBuilder;
+
+fn downs(fixture: &Fixture) -> usize {
+    (0..).take_while(|i| fixture.has(&format!("G.down.{i}.weight"))).count()
+}
+
+/// The fixture's names of the generator's tensors, for ours: `model.model.0.weight` is `down.0.weight`, and so on.
+fn unet_name(key: &str, downs: usize) -> String {
+    let (path, tensor) = key.rsplit_once('.').expect("a tensor's name");
+    let depth = path.matches(".3.").count() + usize::from(path.starts_with("model.model.1."));
+    let last: usize = path.rsplit_once('.').expect("a module").1.parse().expect("its number");
+    let module = match (depth, last) {
+        (0, 0) => "down.0".to_string(),
+        (0, _) => "up.0".to_string(),
+        (k, 1) => format!("down.{k}"),
+        (k, 3) if k == downs - 1 => format!("up.{k}"),
+        (k, 4) if k == downs - 1 => format!("up_norm.{k}"),
+        (k, 2) => format!("down_norm.{k}"),
+        (k, 5) => format!("up.{k}"),
+        (k, _) => format!("up_norm.{k}"),
+    };
+    format!("{module}.{tensor}")
+}
+
+fn rename(fixture: &Fixture, net: &str, key: &str) -> String {
+    if net == "G" { unet_name(key, downs(fixture)) } else { key.to_string() }
+}
+
+fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
+    let (ngf, inputs) = (fixture.shape("G.down.0.weight")[0], fixture.shape("G.down.0.weight")[1]);
+    let targets = fixture.shape("G.up.0.weight")[1];
+    let ndf = fixture.shape("D.model.0.weight")[0];
+    let convs =
+        (0..).step_by(3).skip(1).take_while(|i| fixture.has(&format!("D.model.{}.weight", i - 1))).count();
+    let generator = UnetGenerator { downs: downs(fixture), ngf, norm: Norm::Batch, dropout: 0.0 };
+    let method = Pix2pix {
+        model: Pix2pixModel {
+            generator: Generator::Unet(generator),
+            discriminator: Discriminator::Patch(PatchGan { layers: convs - 1, ndf, norm: Norm::Batch }),
+        },
+        loss: Loss { gan: GanMode::Bce, lambda_l1: 100.0, lambda_gan: 1.0, pool: 0 },
+        inputs,
+        targets,
+    };
+    let shape = fixture.input_shape("a");
+    let specs = method.describe(shape[1], shape[2]).expect("valid sizes");
+    let update = fixture.update();
+    let mut step = StepBuilder::new(T::DTYPE, 0);
+    let a = step.graph().input("input", shape);
+    let b = step.graph().input("target", fixture.input_shape("b"));
+    let [g, d] = [0, 1].map(|i| step.bind(&specs[i], update.rule.slots()));
+    method.trace_step(&mut step, &g, &d, &a, &b, [&update, &update]);
+    let same = |name: &str| (format!("loss/{name}"), name.to_string());
+    Play {
+        fixture,
+        step,
+        specs: specs.to_vec(),
+        rename,
+        inputs: vec![("input".into(), "a".into()), ("target".into(), "b".into())],
+        updates: |_, _| 1,
+        losses: ["D_fake", "D_real", "G_GAN", "G_L1"].map(same).to_vec(),
+        outputs: vec![("fake_B", "fake")],
+    }
+    .run::<T>()
+}
+
+#[test]
+fn pix2pix_steps_agree_with_pytorch() {
+    agree("step.pix2pix", play::<f64>, play::<f32>);
+}
