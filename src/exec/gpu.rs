@@ -7,7 +7,7 @@ use super::States;
 use crate::compile::plan::{Plan, Step, plan};
 use crate::device::backend::Backend;
 use crate::device::cpu::{Place, Slot};
-use crate::device::launch::{ALIGNED, ELEMENT, Launch, LaunchArg, LaunchList, Operand, Operands};
+use crate::device::launch::{ALIGNED, ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operand, Operands};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Memory, Var};
@@ -93,10 +93,8 @@ impl<B: Backend> GpuProgram<B> {
             )));
         }
         let bound = addresses(&**backend, &plan, states);
-        // The first look at the lists only measures: alignment is known before the addresses are, because all
-        // stretches of device memory are aligned.
-        let lists =
-            plan.steps.iter().map(|s| step_launches(&**backend, s)).collect::<Result<Vec<LaunchList>>>()?;
+        let traits = backend.traits();
+        let lists = plan.steps.iter().map(|s| launches(s, &traits)).collect::<Result<Vec<LaunchList>>>()?;
         let workspace_bytes = lists.iter().map(|l| l.workspace_bytes).max().unwrap_or(0);
         let (table_offsets, tables) = join_tables(&lists);
         let needed = (plan.arena_bytes + workspace_bytes + tables.len()) as u64;
@@ -140,11 +138,6 @@ impl<B: Backend> GpuProgram<B> {
     /// What it does and where.
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// The launches of each step of the plan.
-    pub fn launches(&self) -> impl Iterator<Item = (&Step, Vec<&Launch>)> {
-        self.plan.steps.iter().zip(self.ready.iter().map(|r| r.iter().map(|r| &r.launch).collect()))
     }
 
     /// The address of a value.
@@ -258,8 +251,9 @@ fn aligned(slot: &Slot) -> bool {
     at.is_multiple_of(ALIGNED)
 }
 
-/// What a step launches, checked.
-fn step_launches<B: Backend>(backend: &B, step: &Step) -> Result<LaunchList> {
+/// What a step launches, checked. Its own memory is taken to be where the plan says, of an arena and states that are
+/// aligned.
+pub fn launches(step: &Step, gpu: &GpuTraits) -> Result<LaunchList> {
     let fault = |why: String| {
         let place = if step.path.is_empty() { String::new() } else { format!("layer {}: ", step.path) };
         Error::input(format!("{place}{}: {why}", step.op.name()))
@@ -281,11 +275,10 @@ fn step_launches<B: Backend>(backend: &B, step: &Step) -> Result<LaunchList> {
     if step.output.shape.numel() == 0 {
         return Ok(LaunchList::default());
     }
-    let operand = |slot: &'_ Slot| aligned(slot);
     let inputs: Vec<Operand> =
-        step.inputs.iter().map(|s| Operand { shape: &s.shape, aligned: operand(s) }).collect();
-    let output = Operand { shape: &step.output.shape, aligned: operand(&step.output) };
-    let list = step.op.launches(&Operands { inputs: &inputs, output }, &backend.traits()).map_err(fault)?;
+        step.inputs.iter().map(|s| Operand { shape: &s.shape, aligned: aligned(s) }).collect();
+    let output = Operand { shape: &step.output.shape, aligned: aligned(&step.output) };
+    let list = step.op.launches(&Operands { inputs: &inputs, output }, gpu).map_err(fault)?;
     for launch in &list.launches {
         if launch.grid.contains(&0) || launch.grid[1..].iter().any(|&g| g > 65_535) {
             return Err(fault(format!("{} cannot be launched in {:?} blocks", launch.kernel, launch.grid)));

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The run-time compiler, also where `pip install --user` or the system's Python has put it.
-fn nvrtc() -> Option<Nvrtc> {
+pub fn nvrtc() -> Option<Nvrtc> {
     let error = match Nvrtc::find() {
         Ok(found) => return Some(found),
         Err(e) => e,
@@ -35,7 +35,7 @@ fn nvrtc() -> Option<Nvrtc> {
 }
 
 /// A cache that outlives the test, so that only what has changed is compiled again.
-fn cache() -> Cache {
+pub fn cache() -> Cache {
     Cache::at(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels")).unwrap()
 }
 
@@ -212,6 +212,8 @@ fn items() -> Vec<Item> {
         plain("transpose.cu", &["IN=float", &output]);
         plain("transpose.cu", &[&input, "OUT=float"]);
     }
+    plain("random.cu", &["NORMAL=0"]);
+    plain("random.cu", &["NORMAL=1"]);
     for (rule, momentum) in [("SGD", 1), ("RMSPROP", 0), ("ADAM", 0), ("ADAMW", 0), ("ADAGRAD", 0)] {
         let (rule, momentum) = (format!("RULE={rule}"), format!("MOMENTUM={momentum}"));
         let switches = ["AMSGRAD=0", "CENTERED=0", "NESTEROV=0", "SHADOW=1", "ZERO_GRADIENT=1"];
