@@ -18,7 +18,7 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}{}", path.display(), hint(source))]
+    #[error("cannot {action} {}: {source}{}", path.display(), hint(source, path))]
     Io {
         /// What was tried: "read", "write", "create the folder".
         action: &'static str,
@@ -60,7 +60,7 @@ impl Error {
 }
 
 /// The way out, for the refusals that have an obvious one.
-fn hint(e: &std::io::Error) -> &'static str {
+fn hint(e: &std::io::Error, path: &Path) -> &'static str {
     use std::io::ErrorKind::*;
     match e.kind() {
         StorageFull | QuotaExceeded | FileTooLarge => {
@@ -68,6 +68,9 @@ fn hint(e: &std::io::Error) -> &'static str {
         }
         PermissionDenied | ReadOnlyFilesystem => {
             "; choose a folder that you may write to, or change its permissions"
+        }
+        NotFound | NotADirectory if path.is_relative() => {
+            "; check the path (it starts at the folder that the command is run in)"
         }
         NotFound | NotADirectory => "; check the path",
         InvalidData => "; it is no text file, or damaged",

@@ -477,7 +477,7 @@ fn predictions_and_evaluations() {
     write("broken/x.nii", b"broken");
     fs::create_dir(dir.join("empty")).unwrap();
     gan(dir, &["evaluate", "--predictions", "good", "--references", "truth"]).ok();
-    type Case = (&'static str, &'static str, &'static [&'static str], i32, &'static [&'static str]);
+    type Case<'a> = (&'a str, &'a str, &'a [&'a str], i32, &'a [&'a str]);
     let cases: [Case; 12] = [
         ("good", "other", &[], 1, &["x has no counterpart in other"]),
         ("good", "small", &[], 1, &["x: ", "[16, 16, 12] and [16, 15, 12]", "resample"]),

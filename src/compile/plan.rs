@@ -216,7 +216,9 @@ impl Planner {
                 let root = self.root[input];
                 let own = matches!(&self.nodes[root].source, Source::Op { op, .. }
                     if matches!(op.memory(), Memory::Fresh | Memory::Reuse(_)));
-                if own && self.bytes(root) == self.bytes(input) && !self.packed.contains_key(&root) {
+                // What someone reads after the pack must not lie in its memory, which may be written to by then.
+                let last = self.last_use[root] == id;
+                if own && last && self.bytes(root) == self.bytes(input) && !self.packed.contains_key(&root) {
                     self.packed.insert(root, (id, offset));
                 }
                 offset += self.bytes(input);
@@ -289,10 +291,8 @@ impl Planner {
             }
             Memory::Reuse(_) | Memory::Fresh if self.packed.contains_key(&id) => {
                 let (pack, offset) = self.packed[&id];
-                let storage = Storage::Region(self.pack_region(pack, id), 0);
-                // The part may be read longer than the whole.
-                self.extend(storage, id);
-                self.storage[id] = Some((storage, offset));
+                let region = self.pack_region(pack, id);
+                self.storage[id] = Some((Storage::Region(region, 0), offset));
             }
             Memory::Reuse(i) if self.may_take_over(id, inputs, i) => {
                 let (storage, at) = self.storage[inputs[i]].expect("placed before");

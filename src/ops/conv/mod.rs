@@ -8,6 +8,7 @@
 
 pub mod cpu;
 pub mod geometry;
+pub mod launch;
 mod samples;
 
 pub use samples::samples;

@@ -1,0 +1,144 @@
+// Convolution forward, and its gradient by the input (which is also the transposed convolution), as one implicit GEMM.
+//
+// Versions
+//   1  shared-memory tiles, multi-stage asynchronous copies, swizzled ldmatrix, mma.sync; FMA path for older devices.
+//      Not yet measured.
+//
+// Maths, per group, with the tap and the source channel together as the summed index:
+//   forward   y[pixel, k]  = sum over (tap, c) of x[pixel at tap, c] w[k, tap, c]
+//   grad_x    dx[pixel, c] = sum over (tap, k) of dy[pixel at tap, k] w[k, tap, c], phase by phase (see conv.cuh)
+// Matrix A gathers source pixels: a row of A is one result pixel, a column one (tap, channel). It exists only tile by
+// tile in shared memory. Where a tap falls on padding the copy writes zeros.
+//
+//   blockIdx.x  tile of BM result pixels (of one phase)
+//   blockIdx.y  tile of BN result channels, then group
+//   blockIdx.z  slice of the sum, then phase (grad_x: the product of the strides; forward: 1)
+//   block       32 WARPS_M WARPS_N threads;  shared memory: STAGES (BM + BN) BK elements
+//
+// Constants: GRAD_X (0, 1); MATH (MATH_FMA, MATH_TF32, MATH_BF16); OUT (float, bf16); BM, BN, BK; WARPS_M, WARPS_N;
+// STAGES; MIN_BLOCKS: see warp_tile.cuh; VEC_A, VEC_B: elements copied at once (16 bytes' worth, 4 bytes' worth or 1):
+// VEC_A divides the group's source channels and their pitch, VEC_B divides c / groups; BIAS, ACTIVATION: see
+// epilogue.cuh; GEOMETRY: see conv.cuh.
+//
+// With one slice the result goes to `out` through the epilogue. With more, slice s writes its raw fp32 sums to
+// partial + s * (result elements), and `sum_slices` adds them in order: the result never depends on timing.
+#include "conv.cuh"
+#include "epilogue.cuh"
+#include "warp_tile.cuh"
+
+typedef MathOf<MATH>::Element In;
+constexpr int THREADS = 32 * WARPS_M * WARPS_N;
+static_assert(BK / VEC_A <= THREADS, "a thread keeps to one column of A");
+constexpr Stored B_STORED = GRAD_X ? ACROSS_K : ALONG_K;
+typedef OperandTile<MATH, ALONG_K, BM, BK>::Type ATile;
+typedef OperandTile<MATH, B_STORED, BN, BK>::Type BTile;
+typedef WarpTile<MATH, ALONG_K, B_STORED, BM / WARPS_M, BN / WARPS_N, BK> Sums;
+
+// Where a row of A begins in the source, before the tap moves it; rows beyond the last pixel lie far outside.
+struct alignas(16) RowOrigin {
+    int image, d, h, w;
+};
+
+KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
+conv(const Geometry argument, const In* __restrict__ source, const In* __restrict__ weight,
+     const float* __restrict__ bias, OUT* __restrict__ out, float* __restrict__ partial, int slices, int source_pitch,
+     int out_pitch) {
+    USE_GEOMETRY(argument);
+    const int channels_in = (GRAD_X ? geometry.k : geometry.c) / geometry.groups;  // of the source, per group
+    const int channels_out = (GRAD_X ? geometry.c : geometry.k) / geometry.groups; // of the result, per group
+    const int weight_row = volume(geometry.kernel) * (geometry.c / geometry.groups);
+    const int slice = int(blockIdx.z) % slices, phase = int(blockIdx.z) / slices;
+    const int column_tiles = ceil_div(channels_out, BN);
+    const int group = int(blockIdx.y) / column_tiles;
+    const int m0 = int(blockIdx.x) * BM, n0 = int(blockIdx.y) % column_tiles * BN;
+
+    Axis axis[3];
+    const Triple p = split3(phase, geometry.stride[1], geometry.stride[2]);
+    axis[0] = GRAD_X ? phase_axis(geometry, 0, p.d) : forward_axis(geometry, 0);
+    axis[1] = GRAD_X ? phase_axis(geometry, 1, p.h) : forward_axis(geometry, 1);
+    axis[2] = GRAD_X ? phase_axis(geometry, 2, p.w) : forward_axis(geometry, 2);
+
+    const int image_positions = axis[0].positions * axis[1].positions * axis[2].positions;
+    const int rows = geometry.n * image_positions;
+    if (m0 >= rows) return; // a phase with fewer pixels than the largest one
+
+    // Decode the tile's rows once: where they read, and where they are stored.
+    SMEM(RowOrigin, origins, BM);
+    SMEM(int, destinations, BM);
+    const int(&result)[3] = GRAD_X ? geometry.input : geometry.output;
+    for (int r = int(threadIdx.x); r < BM; r += THREADS) {
+        int m = m0 + r, image = m / image_positions;
+        Triple q = split3(m % image_positions, axis[1].positions, axis[2].positions);
+        RowOrigin origin = {image * axis[0].source, q.d * axis[0].scale + axis[0].origin,
+                            q.h * axis[1].scale + axis[1].origin, q.w * axis[2].scale + axis[2].origin};
+        int d = q.d * axis[0].out_scale + axis[0].out_origin;
+        int h = q.h * axis[1].out_scale + axis[1].out_origin;
+        int w = q.w * axis[2].out_scale + axis[2].out_origin;
+        if (m >= rows) origin = {0, -(1 << 30), 0, 0};
+        origins[r] = origin;
+        destinations[r] = m < rows ? ((image * result[0] + d) * result[1] + h) * result[2] + w : -1;
+    }
+    __syncthreads();
+
+    SMEM_DYN(memory);
+    auto a_tile = [&](int stage) { return ATile{memory + stage * ATile::BYTES}; };
+    auto b_tile = [&](int stage) { return BTile{memory + STAGES * ATile::BYTES + stage * BTile::BYTES}; };
+
+    const int depth = axis[0].taps * axis[1].taps * axis[2].taps * channels_in;
+    const int steps = ceil_div(depth, BK), steps_a_slice = ceil_div(steps, slices);
+    const int begin = min_of(slice * steps_a_slice, steps), end = min_of(begin + steps_a_slice, steps);
+
+    // The kernel tap, flattened, that the phase's tap number stands for.
+    auto kernel_tap = [&](Triple j) {
+        return ((axis[0].first_tap + j.d * axis[0].tap_step) * geometry.kernel[1] + axis[1].first_tap +
+                j.h * axis[1].tap_step) *
+                   geometry.kernel[2] +
+               axis[2].first_tap + j.w * axis[2].tap_step;
+    };
+
+    auto load = [&](int step, int stage) {
+        {
+            const int k = step * BK + int(threadIdx.x) % (BK / VEC_A) * VEC_A; // this thread's column of A
+            const int tap = k / channels_in, channel = k % channels_in + group * channels_in;
+            const Triple j = split3(tap, axis[1].taps, axis[2].taps);
+            fill_tile<THREADS, VEC_A>(a_tile(stage), [&](int row, int, In* slot) {
+                const RowOrigin o = origins[row];
+                const int d = o.d + j.d * axis[0].step, h = o.h + j.h * axis[1].step, w = o.w + j.w * axis[2].step;
+                const bool valid = k < depth && inside(d, axis[0].source) && inside(h, axis[1].source) &&
+                                   inside(w, axis[2].source);
+                const i64 pixel = valid ? (i64(o.image + d) * axis[1].source + h) * axis[2].source + w : 0;
+                copy_to_tile<VEC_A>(slot, source + (valid ? pixel * source_pitch + channel : 0), valid);
+            });
+        }
+        fill_tile<THREADS, VEC_B>(b_tile(stage), [&](int row, int column, In* slot) {
+            const int n = n0 + (GRAD_X ? column : row), k = step * BK + (GRAD_X ? row : column);
+            const bool valid = n < channels_out && k < depth;
+            i64 at = 0;
+            if (valid && GRAD_X) {
+                const Triple j = split3(k / channels_in, axis[1].taps, axis[2].taps);
+                at = i64(group * channels_in + k % channels_in) * weight_row + kernel_tap(j) * channels_out + n;
+            } else if (valid) {
+                at = i64(group * channels_out + n) * weight_row + k;
+            }
+            copy_to_tile<VEC_B>(slot, weight + at, valid);
+        });
+    };
+
+    const int warp_m = warp_id() / WARPS_N * (BM / WARPS_M), warp_n = warp_id() % WARPS_N * (BN / WARPS_N);
+    Sums sums;
+    sums.zero();
+    pipeline<STAGES>(begin, end, load, [&](int stage) { sums.multiply(a_tile(stage), b_tile(stage), warp_m, warp_n); });
+
+    const int all_channels = channels_out * geometry.groups;
+    const i64 slice_offset = i64(slice) * geometry.n * volume(result) * all_channels;
+    sums.each([&](int row, int column, float v) {
+        const int pixel = destinations[warp_m + row], n = n0 + warp_n + column;
+        if (pixel < 0 || n >= channels_out) return;
+        const int channel = group * channels_out + n;
+        if (slices == 1) {
+            out[i64(pixel) * out_pitch + channel] = from_float<OUT>(epilogue(v, bias, channel));
+        } else {
+            partial[slice_offset + i64(pixel) * all_channels + channel] = v;
+        }
+    });
+}

@@ -1,0 +1,84 @@
+// Gradient of a convolution by its weights, as an implicit GEMM over pixels.
+//
+// Versions
+//   1  as conv.cu version 1, with both operands stored across the summed index. Not yet measured.
+//
+// Maths, per group: dw[k, (tap, c)] = sum over result pixels of dy[pixel, k] x[pixel at tap, c].
+// The sum is long (n od oh ow) and the result small, so the pixels are cut into slices to fill the device.
+//
+//   blockIdx.x  tile of BN (tap, c) columns
+//   blockIdx.y  tile of BM output channels, then group
+//   blockIdx.z  slice of the pixels
+//   block       32 WARPS_M WARPS_N threads;  shared memory: STAGES (BM + BN) BK elements
+//
+// Constants as in conv.cu, but VEC_A divides k / groups and the pitch of dy, VEC_B divides c / groups and the pitch of
+// x. Slices work as in conv.cu: with more than one, `sum_slices` adds the partial results in order.
+#include "conv.cuh"
+#include "warp_tile.cuh"
+
+typedef MathOf<MATH>::Element In;
+constexpr int THREADS = 32 * WARPS_M * WARPS_N;
+static_assert(BN / VEC_B <= THREADS, "a thread keeps to one column of B");
+typedef OperandTile<MATH, ACROSS_K, BM, BK>::Type ATile;
+typedef OperandTile<MATH, ACROSS_K, BN, BK>::Type BTile;
+typedef WarpTile<MATH, ACROSS_K, ACROSS_K, BM / WARPS_M, BN / WARPS_N, BK> Sums;
+
+KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
+conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restrict__ dy, OUT* __restrict__ dw,
+            float* __restrict__ partial, int slices, int x_pitch, int dy_pitch) {
+    USE_GEOMETRY(argument);
+    const int group_c = geometry.c / geometry.groups, group_k = geometry.k / geometry.groups;
+    const int row_tiles = ceil_div(group_k, BM), group = int(blockIdx.y) / row_tiles, slice = int(blockIdx.z);
+    const int m0 = int(blockIdx.y) % row_tiles * BM, n0 = int(blockIdx.x) * BN;
+    const int columns = volume(geometry.kernel) * group_c;
+    const int image_pixels = volume(geometry.output), pixels = geometry.n * image_pixels;
+    const int steps = ceil_div(pixels, BK), steps_a_slice = ceil_div(steps, slices);
+    const int begin = min_of(slice * steps_a_slice, steps), end = min_of(begin + steps_a_slice, steps);
+
+    SMEM_DYN(memory);
+    auto a_tile = [&](int stage) { return ATile{memory + stage * ATile::BYTES}; };
+    auto b_tile = [&](int stage) { return BTile{memory + STAGES * ATile::BYTES + stage * BTile::BYTES}; };
+
+    // This thread's column of B: one tap and channel for the whole kernel.
+    const int column = n0 + int(threadIdx.x) % (BN / VEC_B) * VEC_B;
+    const Triple tap = split3(column / group_c, geometry.kernel[1], geometry.kernel[2]);
+    const int shift_d = tap.d * geometry.dilation[0] - geometry.padding[0];
+    const int shift_h = tap.h * geometry.dilation[1] - geometry.padding[1];
+    const int shift_w = tap.w * geometry.dilation[2] - geometry.padding[2];
+    const int channel = group * group_c + column % group_c;
+
+    auto load = [&](int step, int stage) {
+        fill_tile<THREADS, VEC_A>(a_tile(stage), [&](int row, int m, In* slot) {
+            const int pixel = step * BK + row;
+            const bool valid = pixel < pixels && m0 + m < group_k;
+            copy_to_tile<VEC_A>(slot, dy + (valid ? i64(pixel) * dy_pitch + group * group_k + m0 + m : 0), valid);
+        });
+        fill_tile<THREADS, VEC_B>(b_tile(stage), [&](int row, int, In* slot) {
+            const int pixel = step * BK + row;
+            const Triple o = split3(pixel % image_pixels, geometry.output[1], geometry.output[2]);
+            const int d = o.d * geometry.stride[0] + shift_d, h = o.h * geometry.stride[1] + shift_h;
+            const int w = o.w * geometry.stride[2] + shift_w;
+            const bool valid = pixel < pixels && column < columns && inside(d, geometry.input[0]) &&
+                               inside(h, geometry.input[1]) && inside(w, geometry.input[2]);
+            const i64 plane = pixel / image_pixels * geometry.input[0] + d;
+            const i64 at = (plane * geometry.input[1] + h) * geometry.input[2] + w;
+            copy_to_tile<VEC_B>(slot, x + (valid ? at * x_pitch + channel : 0), valid);
+        });
+    };
+
+    const int warp_m = warp_id() / WARPS_N * (BM / WARPS_M), warp_n = warp_id() % WARPS_N * (BN / WARPS_N);
+    Sums sums;
+    sums.zero();
+    pipeline<STAGES>(begin, end, load, [&](int stage) { sums.multiply(a_tile(stage), b_tile(stage), warp_m, warp_n); });
+
+    sums.each([&](int row, int c, float v) {
+        const int m = m0 + warp_m + row, n = n0 + warp_n + c;
+        if (m >= group_k || n >= columns) return;
+        const i64 at = i64(group * group_k + m) * columns + n;
+        if (slices == 1) {
+            dw[at] = from_float<OUT>(v);
+        } else {
+            partial[i64(slice) * geometry.k * columns + at] = v;
+        }
+    });
+}

@@ -1,0 +1,32 @@
+// Strided tensors: how the operands of one pass are laid out over a common index space.
+#ifndef GAN_LAYOUT_CUH
+#define GAN_LAYOUT_CUH
+
+#include "gan.cuh"
+
+// Rank extents, the last one fastest, and for each of Operands the elements between neighbours along each axis (0 for
+// a broadcast axis). Passed by value; the host merges axes beforehand, so that few are left.
+template <int Rank, int Operands> struct Layout {
+    int extent[Rank];
+    int stride[Operands][Rank];
+
+    // Where the element with flat index `i` lies in each operand.
+    DEVICE void locate(i64 i, i64 (&at)[Operands]) const {
+        for (i64& v : at) v = 0;
+#pragma unroll
+        for (int axis = Rank - 1; axis >= 0; axis--) {
+            const i64 rest = axis ? i / extent[axis] : 0;
+            const i64 here = i - rest * extent[axis];
+#pragma unroll
+            for (int o = 0; o < Operands; o++) at[o] += here * stride[o][axis];
+            i = rest;
+        }
+    }
+};
+
+// Four elements that move as one.
+template <class T> struct alignas(4 * sizeof(T)) Four {
+    T v[4];
+};
+
+#endif

@@ -1,0 +1,195 @@
+// Normalisation: statistics over sets of elements, their use, and the gradient. One formulation serves all kinds:
+//
+//   x is seen as [outer, inner, channels], a set is one outer index and one block of `group` neighbouring channels:
+//     batch norm     outer 1, inner n pixels, group 1
+//     instance norm  outer n, inner pixels,   group 1
+//     group norm     outer n, inner pixels,   group c / groups
+//     layer norm     outer n, inner pixels,   group c   (or outer = rows, inner 1)
+//
+// Versions
+//   1  two passes over x: partial statistics per slice of the inner index, combined in order; then the map.
+//      Not yet measured.
+//
+// Forward    mean = average of the set, rstd = 1 / sqrt(variance + eps), hat = (x - mean) rstd,
+//            y = ACTIVATION(hat gamma[c] + beta[c])
+// Gradient   dx = rstd (gamma dy - average(gamma dy) - hat average(gamma dy hat)),
+//            dgamma = sum(dy hat), dbeta = sum(dy); averages over the set, sums over outer and inner
+//
+// Statistics are [2, sets]: the means, then the biased variances. The gradient averages are {first, second} pairs.
+//
+//   norm_stats, norm_grad_sums    grid (channels / LANES, outer, slices); block 256
+//   norm_finish, norm_grad_finish grid: a warp for each set; block 256
+//   norm_grad_affine              grid: a thread for each channel; block 256
+//   norm_apply, norm_grad_apply   any grid (grid-stride loops); block 256
+//
+// Constants: IN, OUT: types of x (and dx) and y (and dy); LANES, a power of two up to 32, about the channels;
+// AFFINE (0, 1): whether gamma and beta are given; ACTIVATION.
+// Partial results are [slices, outer, channels] pairs; slices share the inner index evenly.
+#include "epilogue.cuh"
+#include "reduce.cuh"
+
+constexpr int ROWS = 256 / LANES;
+
+struct Shape {
+    int outer, inner, channels, group;
+};
+
+// Mean and sum of squared deviations of `count` numbers (Welford; Chan's formula joins two).
+struct Moments {
+    float count, mean, deviations;
+};
+
+DEVICE Moments join(Moments a, Moments b) {
+    const float count = a.count + b.count;
+    if (count == 0) return a;
+    const float share = b.count / count, delta = b.mean - a.mean;
+    return {count, a.mean + delta * share, a.deviations + b.deviations + delta * delta * a.count * share};
+}
+
+struct Pair {
+    float first, second;
+};
+
+DEVICE Pair add(Pair a, Pair b) { return {a.first + b.first, a.second + b.second}; }
+
+DEVICE int slice_length(int inner, int slices) { return ceil_div(inner, slices); }
+
+KERNEL __launch_bounds__(256, 4) norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Pair* partial) {
+    SMEM(Moments, scratch, 256);
+    const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
+    const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
+    const int end = min_of(begin + length, shape.inner);
+    Moments m = {0, 0, 0};
+    if (c < shape.channels) {
+        for (int i = begin + row; i < end; i += ROWS) {
+            const float v = to_float(x[(i64(blockIdx.y) * shape.inner + i) * shape.channels + c]);
+            m.count += 1;
+            const float delta = v - m.mean;
+            m.mean += delta / m.count;
+            m.deviations += delta * (v - m.mean);
+        }
+    }
+    m = reduce_rows<256, LANES>(m, scratch, join);
+    if (row == 0 && c < shape.channels)
+        partial[(i64(blockIdx.z) * shape.outer + blockIdx.y) * shape.channels + c] = {m.mean, m.deviations};
+}
+
+DEVICE Moments shuffle_xor(Moments m, int mask) {
+    return {shuffle_xor(m.count, mask), shuffle_xor(m.mean, mask), shuffle_xor(m.deviations, mask)};
+}
+
+KERNEL __launch_bounds__(256, 4)
+norm_finish(const Shape shape, int slices, const Pair* __restrict__ partial, float* stats) {
+    const int blocks = shape.channels / shape.group, sets = shape.outer * blocks;
+    const int set = int(global_thread() / 32);
+    if (set >= sets) return;
+    const int outer = set / blocks, c0 = set % blocks * shape.group, length = slice_length(shape.inner, slices);
+    Moments m = {0, 0, 0};
+    for (int i = lane_id(); i < slices * shape.group; i += 32) {
+        const int slice = i / shape.group, c = c0 + i % shape.group;
+        const Pair p = partial[(i64(slice) * shape.outer + outer) * shape.channels + c];
+        const int count = min_of(length, shape.inner - slice * length);
+        if (count > 0) m = join(m, {float(count), p.first, p.second});
+    }
+#pragma unroll
+    for (int mask = 16; mask > 0; mask /= 2) m = join(m, shuffle_xor(m, mask));
+    if (lane_id() == 0) {
+        stats[set] = m.mean;
+        stats[sets + set] = m.deviations / m.count;
+    }
+}
+
+// A set's mean and 1 / sqrt(variance + eps).
+DEVICE Pair standard(const Shape& s, const float* __restrict__ stats, int set, float eps) {
+    const int sets = s.outer * (s.channels / s.group);
+    return {stats[set], 1.0f / sqrtf(stats[sets + set] + eps)};
+}
+
+// The set and channel of element i.
+struct Place {
+    int set, channel;
+};
+DEVICE Place place_of(const Shape& s, i64 i) {
+    const int c = int(i % s.channels), outer = int(i / s.channels / s.inner);
+    return {outer * (s.channels / s.group) + c / s.group, c};
+}
+
+KERNEL __launch_bounds__(256, 4)
+norm_apply(const Shape shape, float eps, const IN* __restrict__ x, const float* __restrict__ stats,
+           const float* __restrict__ gamma, const float* __restrict__ beta, OUT* __restrict__ y) {
+    const i64 count = i64(shape.outer) * shape.inner * shape.channels;
+    for (i64 i = global_thread(); i < count; i += global_threads()) {
+        const Place p = place_of(shape, i);
+        const Pair s = standard(shape, stats, p.set, eps);
+        float v = (to_float(x[i]) - s.first) * s.second;
+        if (AFFINE) v = v * gamma[p.channel] + beta[p.channel];
+        y[i] = from_float<OUT>(ACTIVATION(v));
+    }
+}
+
+// partial = {sum of dy, sum of dy hat} over a slice of the inner index.
+KERNEL __launch_bounds__(256, 4)
+norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy,
+               const float* __restrict__ stats, Pair* partial) {
+    SMEM(Pair, scratch, 256);
+    const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
+    const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
+    const int end = min_of(begin + length, shape.inner);
+    Pair sum = {0, 0};
+    if (c < shape.channels) {
+        const int set = int(blockIdx.y) * (shape.channels / shape.group) + c / shape.group;
+        const Pair s = standard(shape, stats, set, eps);
+        for (int i = begin + row; i < end; i += ROWS) {
+            const i64 at = (i64(blockIdx.y) * shape.inner + i) * shape.channels + c;
+            const float g = to_float(dy[at]), hat = (to_float(x[at]) - s.first) * s.second;
+            sum = add(sum, {g, g * hat});
+        }
+    }
+    sum = reduce_rows<256, LANES>(sum, scratch, add);
+    if (row == 0 && c < shape.channels)
+        partial[(i64(blockIdx.z) * shape.outer + blockIdx.y) * shape.channels + c] = sum;
+}
+
+// averages[set] = {average of gamma dy, average of gamma dy hat}.
+KERNEL __launch_bounds__(256, 4)
+norm_grad_finish(const Shape shape, int slices, const Pair* __restrict__ partial, const float* __restrict__ gamma,
+                 Pair* averages) {
+    const int blocks = shape.channels / shape.group, set = int(global_thread() / 32);
+    if (set >= shape.outer * blocks) return;
+    const int outer = set / blocks, c0 = set % blocks * shape.group;
+    Pair sum = {0, 0};
+    for (int i = lane_id(); i < slices * shape.group; i += 32) {
+        const int c = c0 + i % shape.group;
+        const Pair p = partial[(i64(i / shape.group) * shape.outer + outer) * shape.channels + c];
+        const float weight = AFFINE ? gamma[c] : 1.0f;
+        sum = add(sum, {weight * p.first, weight * p.second});
+    }
+    const float count = float(shape.inner) * float(shape.group);
+    sum = {warp_sum<32>(sum.first), warp_sum<32>(sum.second)};
+    if (lane_id() == 0) averages[set] = {sum.first / count, sum.second / count};
+}
+
+// grads [2, channels]: dgamma, then dbeta.
+KERNEL __launch_bounds__(256, 4)
+norm_grad_affine(const Shape shape, int slices, const Pair* __restrict__ partial, float* grads) {
+    const int c = int(global_thread());
+    if (c >= shape.channels) return;
+    Pair sum = {0, 0};
+    for (int i = 0; i < slices * shape.outer; i++) sum = add(sum, partial[i64(i) * shape.channels + c]);
+    grads[c] = sum.second;
+    grads[shape.channels + c] = sum.first;
+}
+
+KERNEL __launch_bounds__(256, 4)
+norm_grad_apply(const Shape shape, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy,
+                const float* __restrict__ stats, const Pair* __restrict__ averages,
+                const float* __restrict__ gamma, IN* __restrict__ dx) {
+    const i64 count = i64(shape.outer) * shape.inner * shape.channels;
+    for (i64 i = global_thread(); i < count; i += global_threads()) {
+        const Place p = place_of(shape, i);
+        const Pair s = standard(shape, stats, p.set, eps), mean = averages[p.set];
+        const float hat = (to_float(x[i]) - s.first) * s.second;
+        const float g = to_float(dy[i]) * (AFFINE ? gamma[p.channel] : 1.0f);
+        dx[i] = from_float<IN>(s.second * (g - mean.first - hat * mean.second));
+    }
+}

@@ -1,0 +1,274 @@
+//! NVRTC, the run-time compiler of CUDA: looked for where toolkits and Python packages put it, and loaded by absolute
+//! path together with its builtins (which it would otherwise not find beside itself).
+
+#![allow(unsafe_code)]
+
+use super::sources::HEADERS;
+use crate::error::{Error, Result};
+use libloading::Library;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+
+type Program = *mut c_void;
+
+/// The functions of the library that we call.
+struct Functions {
+    version: unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int,
+    error_string: unsafe extern "C" fn(c_int) -> *const c_char,
+    create: unsafe extern "C" fn(
+        *mut Program,
+        *const c_char,
+        *const c_char,
+        c_int,
+        *const *const c_char,
+        *const *const c_char,
+    ) -> c_int,
+    destroy: unsafe extern "C" fn(*mut Program) -> c_int,
+    compile: unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int,
+    log_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
+    log: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
+    cubin_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
+    cubin: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
+    ptx_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
+    ptx: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
+}
+
+/// A loaded run-time compiler.
+pub struct Nvrtc {
+    functions: Functions,
+    /// Where it was found; "the system's loader" when that found it.
+    pub origin: String,
+    /// Its version, such as (13, 0).
+    pub version: (i32, i32),
+    // Kept loaded for as long as the functions above may be called; dropped after them.
+    _libraries: Vec<Library>,
+}
+
+/// What a compilation gives.
+pub struct Image {
+    /// A cubin for a real architecture (`sm_90`), PTX text for a virtual one (`compute_90`).
+    pub bytes: Vec<u8>,
+    /// The compiler's log, with registers and shared memory of each kernel.
+    pub log: String,
+}
+
+impl Nvrtc {
+    /// Looks for the library and loads it.
+    pub fn find() -> Result<Self> {
+        let mut tried = Vec::new();
+        for folder in folders() {
+            match library_in(&folder, "libnvrtc.so.") {
+                Some(path) => match Self::load(&path) {
+                    Ok(found) => return Ok(found),
+                    Err(e) => tried.push(format!("{} cannot be loaded ({e})", path.display())),
+                },
+                None => tried.push(format!("{} has none", folder.display())),
+            }
+        }
+        for name in ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"] {
+            // SAFETY: loading NVIDIA's library runs its initialisers, which have no precondition.
+            if let Ok(library) = unsafe { Library::new(name) } {
+                return Self::from_library(vec![library], "the system's loader".into()).map_err(Error::input);
+            }
+        }
+        tried.push("the system's loader knows none".into());
+        Err(Error::input(format!(
+            "no CUDA run-time compiler (NVRTC) found: {}; install one with `pip install nvidia-cuda-nvrtc` and name its folder in GAN_NVRTC, \
+             or set CUDA_HOME to a CUDA toolkit",
+            tried.join(", ")
+        )))
+    }
+
+    /// The library in a given folder.
+    pub fn in_folder(folder: &Path) -> Result<Self> {
+        let path = library_in(folder, "libnvrtc.so.").ok_or_else(|| {
+            Error::input(format!(
+                "no libnvrtc.so in {}; install nvidia-cuda-nvrtc with pip",
+                folder.display()
+            ))
+        })?;
+        Self::load(&path)
+            .map_err(|e| Error::input(format!("{} cannot be loaded: {e}; install it again", path.display())))
+    }
+
+    /// Loads the library at `path` and the builtins beside it.
+    fn load(path: &Path) -> std::result::Result<Self, String> {
+        let mut libraries = Vec::new();
+        // The compiler opens its builtins by bare name, which succeeds once they are in memory.
+        for file in path
+            .parent()
+            .and_then(|f| library_in(f, "libnvrtc-builtins.so."))
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([path])
+        {
+            // SAFETY: loading NVIDIA's libraries runs their initialisers, which have no precondition.
+            libraries.push(unsafe { Library::new(file) }.map_err(|e| e.to_string())?);
+        }
+        Self::from_library(libraries, path.display().to_string())
+    }
+
+    /// Looks up the functions in the last of `libraries`.
+    fn from_library(libraries: Vec<Library>, origin: String) -> std::result::Result<Self, String> {
+        let library = libraries.last().expect("a library was loaded");
+        macro_rules! function {
+            ($name:literal) => {
+                // SAFETY: the field's type is the function's signature in nvrtc.h, the same since CUDA 11; the library
+                // stays loaded for as long as `Self` lives.
+                *unsafe { library.get(concat!($name, "\0").as_bytes()) }.map_err(|e| e.to_string())?
+            };
+        }
+        let functions = Functions {
+            version: function!("nvrtcVersion"),
+            error_string: function!("nvrtcGetErrorString"),
+            create: function!("nvrtcCreateProgram"),
+            destroy: function!("nvrtcDestroyProgram"),
+            compile: function!("nvrtcCompileProgram"),
+            log_size: function!("nvrtcGetProgramLogSize"),
+            log: function!("nvrtcGetProgramLog"),
+            cubin_size: function!("nvrtcGetCUBINSize"),
+            cubin: function!("nvrtcGetCUBIN"),
+            ptx_size: function!("nvrtcGetPTXSize"),
+            ptx: function!("nvrtcGetPTX"),
+        };
+        let mut version = (0, 0);
+        // SAFETY: two integers to write to.
+        unsafe { (functions.version)(&mut version.0, &mut version.1) };
+        Ok(Nvrtc { functions, origin, version, _libraries: libraries })
+    }
+
+    /// Compiles a source that includes our headers. `options` must name the architecture.
+    pub fn compile(&self, name: &str, source: &str, options: &[String]) -> Result<Image> {
+        let text = |s: &str| {
+            CString::new(s)
+                .map_err(|_| Error::input(format!("{name}: a NUL byte in its source or constants")))
+        };
+        let (source_text, name_text) = (text(source)?, text(name)?);
+        let bodies = HEADERS.iter().map(|h| text(h.1)).collect::<Result<Vec<_>>>()?;
+        let names = HEADERS.iter().map(|h| text(h.0)).collect::<Result<Vec<_>>>()?;
+        let arguments = options.iter().map(|o| text(o)).collect::<Result<Vec<_>>>()?;
+        let pointers = |v: &[CString]| v.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
+        let f = &self.functions;
+        let mut program = Guard { program: std::ptr::null_mut(), destroy: f.destroy };
+        // SAFETY: all strings end in NUL and outlive the call; the counts are those of the arrays.
+        let code = unsafe {
+            (f.create)(
+                &mut program.program,
+                source_text.as_ptr(),
+                name_text.as_ptr(),
+                bodies.len() as c_int,
+                pointers(&bodies).as_ptr(),
+                pointers(&names).as_ptr(),
+            )
+        };
+        self.check(code, name, "")?;
+        // SAFETY: the program was created above; the options are NUL-terminated and outlive the call.
+        let code =
+            unsafe { (f.compile)(program.program, arguments.len() as c_int, pointers(&arguments).as_ptr()) };
+        let log = String::from_utf8_lossy(&program.read(f.log_size, f.log))
+            .trim_end_matches('\0')
+            .trim()
+            .to_string();
+        self.check(code, name, &log)?;
+        let real = options.iter().any(|o| o.starts_with("--gpu-architecture=sm_"));
+        let bytes = if real { program.read(f.cubin_size, f.cubin) } else { program.read(f.ptx_size, f.ptx) };
+        if bytes.is_empty() {
+            return Err(Error::input(format!("{name}: the compiler gave no code for {}", options.join(" "))));
+        }
+        Ok(Image { bytes, log })
+    }
+
+    fn check(&self, code: c_int, name: &str, log: &str) -> Result<()> {
+        if code == 0 {
+            return Ok(());
+        }
+        // SAFETY: returns a static string for every code.
+        let why =
+            unsafe { CStr::from_ptr((self.functions.error_string)(code)) }.to_string_lossy().into_owned();
+        Err(Error::input(format!(
+            "kernel {name} does not compile with NVRTC {}.{} ({why}):\n{log}",
+            self.version.0, self.version.1
+        )))
+    }
+}
+
+/// A program that is destroyed when dropped.
+struct Guard {
+    program: Program,
+    destroy: unsafe extern "C" fn(*mut Program) -> c_int,
+}
+
+impl Guard {
+    /// Asks for a size, then for that many bytes; empty when either is refused.
+    fn read(
+        &self,
+        size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
+        content: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
+    ) -> Vec<u8> {
+        let mut bytes = 0;
+        // SAFETY: the program is alive, `bytes` can be written to.
+        if unsafe { size(self.program, &mut bytes) } != 0 {
+            return Vec::new();
+        }
+        let mut out = vec![0u8; bytes];
+        // SAFETY: as many bytes as the library has just asked for.
+        if unsafe { content(self.program, out.as_mut_ptr().cast()) } != 0 {
+            return Vec::new();
+        }
+        out
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.program.is_null() {
+            // SAFETY: created by the same library and not destroyed yet.
+            unsafe { (self.destroy)(&mut self.program) };
+        }
+    }
+}
+
+/// Where to look, best first: the setting GAN_NVRTC, a toolkit, the environment that the binary stands in, the active
+/// Python environments.
+fn folders() -> Vec<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let mut found = Vec::new();
+    if let Some(v) = variable("GAN_NVRTC") {
+        found.push(if v.is_file() { v.parent().map(Path::to_path_buf).unwrap_or_default() } else { v });
+    }
+    for v in ["CUDA_HOME", "CUDA_PATH"] {
+        if let Some(home) = variable(v) {
+            found.extend(
+                ["lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"].map(|f| home.join(f)),
+            );
+        }
+    }
+    let beside = std::env::current_exe().ok().and_then(|e| Some(e.parent()?.parent()?.to_path_buf()));
+    for root in [beside, variable("VIRTUAL_ENV"), variable("CONDA_PREFIX")].into_iter().flatten() {
+        found.push(root.join("lib"));
+        for python in children(&root.join("lib"), "python3") {
+            for package in children(&python.join("site-packages/nvidia"), "") {
+                found.push(package.join("lib"));
+            }
+        }
+    }
+    found.retain(|f| f.is_dir());
+    found
+}
+
+/// The entries of a folder whose names begin so, newest-looking last name first.
+fn children(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix)))
+        .collect();
+    paths.sort();
+    paths.reverse();
+    paths
+}
+
+/// The library in a folder whose name begins so; not the alternative builds that NVIDIA puts beside it.
+fn library_in(folder: &Path, prefix: &str) -> Option<PathBuf> {
+    children(folder, prefix).into_iter().find(|p| !p.to_string_lossy().contains(".alt."))
+}

@@ -1,0 +1,78 @@
+//! The CUDA sources, carried inside the binary.
+
+/// A source file: its name as `#include` or a message gives it, and its text.
+pub type Source = (&'static str, &'static str);
+
+/// One file per family of kernels.
+pub const KERNELS: &[Source] = &[
+    ("conv.cu", include_str!("../../../kernels/conv.cu")),
+    ("conv_grad_w.cu", include_str!("../../../kernels/conv_grad_w.cu")),
+    ("dropout.cu", include_str!("../../../kernels/dropout.cu")),
+    ("matmul.cu", include_str!("../../../kernels/matmul.cu")),
+    ("norm.cu", include_str!("../../../kernels/norm.cu")),
+    ("optim.cu", include_str!("../../../kernels/optim.cu")),
+    ("pointwise.cu", include_str!("../../../kernels/pointwise.cu")),
+    ("pool.cu", include_str!("../../../kernels/pool.cu")),
+    ("reduce.cu", include_str!("../../../kernels/reduce.cu")),
+    ("resample.cu", include_str!("../../../kernels/resample.cu")),
+    ("softmax.cu", include_str!("../../../kernels/softmax.cu")),
+    ("sum_slices.cu", include_str!("../../../kernels/sum_slices.cu")),
+    ("transpose.cu", include_str!("../../../kernels/transpose.cu")),
+];
+
+/// What the kernels include; there is nothing else for them to include.
+pub const HEADERS: &[Source] = &[
+    ("conv.cuh", include_str!("../../../kernels/include/conv.cuh")),
+    ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
+    ("gan.cuh", include_str!("../../../kernels/include/gan.cuh")),
+    ("layout.cuh", include_str!("../../../kernels/include/layout.cuh")),
+    ("math.cuh", include_str!("../../../kernels/include/math.cuh")),
+    ("operands.cuh", include_str!("../../../kernels/include/operands.cuh")),
+    ("philox.cuh", include_str!("../../../kernels/include/philox.cuh")),
+    ("ptx.cuh", include_str!("../../../kernels/include/ptx.cuh")),
+    ("reduce.cuh", include_str!("../../../kernels/include/reduce.cuh")),
+    ("tile.cuh", include_str!("../../../kernels/include/tile.cuh")),
+    ("warp_tile.cuh", include_str!("../../../kernels/include/warp_tile.cuh")),
+];
+
+/// The text of a kernel file.
+///
+/// # Panics
+/// If there is no such file: names of kernel files are written in our own code only.
+pub fn kernel(name: &str) -> &'static str {
+    KERNELS.iter().find(|s| s.0 == name).unwrap_or_else(|| panic!("no kernel file {name}")).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// A new file in `kernels/` must be listed above, or the binary would lack it.
+    #[test]
+    fn every_file_is_carried() {
+        for (folder, listed) in [("kernels", KERNELS), ("kernels/include", HEADERS)] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            let there: BTreeSet<String> = std::fs::read_dir(path)
+                .unwrap()
+                .map(|e| e.unwrap().path())
+                .filter(|p| p.is_file())
+                .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
+                .collect();
+            assert_eq!(there, listed.iter().map(|s| s.0.to_string()).collect(), "{folder}");
+        }
+    }
+
+    /// The promise that makes both the run-time compiler and the emulator possible.
+    #[test]
+    fn kernels_include_only_our_headers_and_assembly_has_one_home() {
+        for &(name, text) in KERNELS.iter().chain(HEADERS) {
+            for line in text.lines().filter(|l| l.trim_start().starts_with("#include")) {
+                let ours = HEADERS.iter().any(|h| line == format!("#include \"{}\"", h.0));
+                assert!(ours || line == "#include \"../emu/emu.cuh\"", "{name}: {line}");
+            }
+            assert!(name == "ptx.cuh" || !text.contains("asm"), "{name} has inline assembly");
+            assert!(text.lines().count() <= 500, "{name} is longer than a file should be");
+        }
+    }
+}

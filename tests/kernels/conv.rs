@@ -1,0 +1,373 @@
+//! The three convolution kernels and the sum of slices.
+
+use crate::common::{assert_close, module, normal};
+use gan::ops::conv::geometry::ConvGeometry;
+use gan::ops::conv::launch::{Math, Pass, Tiles, geometry_argument, plan};
+use gan_emu::{Arg, Buffer, Mode, Shape, bf16_round};
+
+/// Dimensions, batch, channels in, size, channels out, kernel, stride, padding, dilation, groups.
+type Case = (usize, usize, usize, [usize; 3], usize, [usize; 3], [usize; 3], [usize; 3], [usize; 3], usize);
+
+/// A geometry from 2D numbers that are the same along both axes.
+fn square(
+    n: usize,
+    c: usize,
+    size: usize,
+    k: usize,
+    kernel: usize,
+    s: usize,
+    p: usize,
+    d: usize,
+    g: usize,
+) -> ConvGeometry {
+    geometry((2, n, c, [1, size, size], k, [1, kernel, kernel], [1, s, s], [0, p, p], [1, d, d], g))
+}
+
+/// A geometry from 3D numbers that are the same along all axes.
+fn cube(
+    n: usize,
+    c: usize,
+    size: usize,
+    k: usize,
+    kernel: usize,
+    s: usize,
+    p: usize,
+    d: usize,
+    g: usize,
+) -> ConvGeometry {
+    geometry((3, n, c, [size; 3], k, [kernel; 3], [s; 3], [p; 3], [d; 3], g))
+}
+
+fn line(
+    n: usize,
+    c: usize,
+    size: usize,
+    k: usize,
+    kernel: usize,
+    s: usize,
+    p: usize,
+    d: usize,
+    g: usize,
+) -> ConvGeometry {
+    geometry((1, n, c, [1, 1, size], k, [1, 1, kernel], [1, 1, s], [0, 0, p], [1, 1, d], g))
+}
+
+fn geometry((_, n, c, input, k, kernel, stride, padding, dilation, groups): Case) -> ConvGeometry {
+    let output = std::array::from_fn(|a| {
+        (input[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) / stride[a] + 1
+    });
+    ConvGeometry { n, c, k, groups, input, output, kernel, stride, padding, dilation }
+}
+
+/// The geometry whose `grad_x` is the transposed convolution with these numbers.
+fn transposed(
+    n: usize,
+    c: usize,
+    size: [usize; 3],
+    k: usize,
+    kernel: [usize; 3],
+    s: [usize; 3],
+    p: [usize; 3],
+    extra: [usize; 3],
+    d: usize,
+    g: usize,
+) -> ConvGeometry {
+    let input = std::array::from_fn(|a| (size[a] - 1) * s[a] + d * (kernel[a] - 1) + 1 + extra[a] - 2 * p[a]);
+    ConvGeometry {
+        n,
+        c: k,
+        k: c,
+        groups: g,
+        input,
+        output: size,
+        kernel,
+        stride: s,
+        padding: p,
+        dilation: [1, d, d],
+    }
+}
+
+/// Every shape of the reference goldens (small and odd), then some that fill whole tiles and vector copies.
+fn cases() -> Vec<(&'static str, ConvGeometry)> {
+    vec![
+        ("k1", square(2, 3, 5, 4, 1, 1, 0, 1, 1)),
+        ("k3s1p1", square(2, 3, 6, 5, 3, 1, 1, 1, 1)),
+        ("k3s1p0", square(1, 4, 5, 4, 3, 1, 0, 1, 1)),
+        ("k4s2p1", square(2, 3, 8, 6, 4, 2, 1, 1, 1)),
+        ("k4s1p1", square(1, 5, 6, 3, 4, 1, 1, 1, 1)),
+        ("k4s2p1_to1", square(2, 6, 2, 5, 4, 2, 1, 1, 1)),
+        ("k4s1p0_to1", square(3, 4, 4, 1, 4, 1, 0, 1, 1)),
+        ("k7s1p0", square(1, 2, 9, 3, 7, 1, 0, 1, 1)),
+        ("k7s1p3", square(1, 1, 7, 3, 7, 1, 3, 1, 1)),
+        ("k3s2p1_odd", square(2, 3, 7, 4, 3, 2, 1, 1, 1)),
+        ("k3s2p1_even", square(1, 3, 8, 4, 3, 2, 1, 1, 1)),
+        ("k3d2p2", square(1, 3, 7, 3, 3, 1, 2, 2, 1)),
+        ("k3d3s2p3", square(1, 2, 11, 3, 3, 2, 3, 3, 1)),
+        ("k3s3_leftover", square(1, 2, 10, 3, 3, 3, 0, 1, 1)),
+        ("k2s3_gap", square(1, 2, 9, 3, 2, 3, 0, 1, 1)),
+        ("k3d2s2", square(1, 2, 9, 3, 3, 2, 2, 2, 1)),
+        ("k4d6s4", square(1, 2, 23, 3, 4, 4, 3, 6, 1)),
+        ("k3x5_mixed", geometry((2, 2, 3, [1, 9, 8], 4, [1, 3, 5], [1, 2, 1], [0, 1, 2], [1, 1, 2], 1))),
+        ("groups2", square(2, 4, 6, 6, 3, 1, 1, 1, 2)),
+        ("depthwise", square(2, 5, 6, 5, 3, 2, 1, 1, 5)),
+        ("depthwise_x2", square(1, 3, 6, 6, 3, 1, 1, 1, 3)),
+        ("k1s2", square(1, 4, 7, 3, 1, 2, 0, 1, 1)),
+        ("k2s2", square(1, 3, 6, 4, 2, 2, 0, 1, 1)),
+        ("k5p4_wide_pad", square(1, 2, 4, 2, 5, 1, 4, 1, 1)),
+        ("c17to19", square(1, 17, 5, 19, 3, 1, 1, 1, 1)),
+        ("c33to2", square(1, 33, 4, 2, 3, 1, 1, 1, 1)),
+        ("wide_row", geometry((2, 1, 2, [1, 3, 37], 3, [1, 3, 3], [1; 3], [0, 1, 1], [1; 3], 1))),
+        ("tall", geometry((2, 1, 2, [1, 35, 2], 3, [1, 3, 3], [1; 3], [0, 1, 1], [1; 3], 1))),
+        ("batch5_c1", square(5, 1, 6, 2, 4, 2, 1, 1, 1)),
+        ("1d_k3s1p1", line(2, 3, 9, 4, 3, 1, 1, 1, 1)),
+        ("1d_k4s2p1", line(2, 3, 10, 4, 4, 2, 1, 1, 1)),
+        ("1d_k5d2g2", line(1, 4, 12, 4, 5, 1, 4, 2, 2)),
+        ("3d_k3s1p1", cube(2, 2, 5, 3, 3, 1, 1, 1, 1)),
+        ("3d_k3s2p1", cube(1, 2, 6, 3, 3, 2, 1, 1, 1)),
+        ("3d_k1", cube(1, 4, 4, 2, 1, 1, 0, 1, 1)),
+        ("3d_k4s2p1", cube(1, 2, 6, 3, 4, 2, 1, 1, 1)),
+        ("3d_k3d2g2", cube(1, 4, 6, 4, 3, 1, 2, 2, 2)),
+        ("3d_mixed", geometry((3, 1, 2, [4, 5, 6], 3, [1, 3, 2], [1, 2, 1], [0, 1, 1], [1; 3], 1))),
+        ("t_k4s2p1", transposed(2, 3, [1, 4, 4], 5, [1, 4, 4], [1, 2, 2], [0, 1, 1], [0; 3], 1, 1)),
+        ("t_k3s2p1op1", transposed(2, 4, [1, 4, 4], 3, [1, 3, 3], [1, 2, 2], [0, 1, 1], [0, 1, 1], 1, 1)),
+        ("t_k2s2", transposed(2, 4, [1, 3, 3], 3, [1, 2, 2], [1, 2, 2], [0; 3], [0; 3], 1, 1)),
+        ("t_k4s1p0_from1", transposed(3, 5, [1, 1, 1], 4, [1, 4, 4], [1; 3], [0; 3], [0; 3], 1, 1)),
+        ("t_groups2", transposed(1, 4, [1, 3, 3], 6, [1, 3, 3], [1, 2, 2], [0, 1, 1], [0, 1, 1], 1, 2)),
+        ("t_depthwise", transposed(1, 4, [1, 4, 4], 4, [1, 4, 4], [1, 2, 2], [0, 1, 1], [0; 3], 1, 4)),
+        ("t_d2", transposed(1, 3, [1, 4, 4], 3, [1, 3, 3], [1; 3], [0; 3], [0; 3], 2, 1)),
+        ("t_k3s3op2", transposed(1, 2, [1, 3, 3], 3, [1, 3, 3], [1, 3, 3], [0; 3], [0, 2, 2], 1, 1)),
+        ("t_k5s2p2op1", transposed(1, 2, [1, 4, 4], 3, [1, 5, 5], [1, 2, 2], [0, 2, 2], [0, 1, 1], 1, 1)),
+        ("t_mixed", transposed(1, 3, [1, 3, 5], 2, [1, 3, 4], [1, 2, 1], [0, 1, 0], [0, 1, 0], 1, 1)),
+        ("t_k2s3_gap", transposed(1, 2, [1, 3, 3], 2, [1, 2, 2], [1, 3, 3], [0; 3], [0; 3], 1, 1)),
+        ("t_c18to1", transposed(1, 18, [1, 3, 3], 1, [1, 4, 4], [1, 2, 2], [0, 1, 1], [0; 3], 1, 1)),
+        ("t3d_k3s2p1op1", transposed(1, 2, [3; 3], 3, [3; 3], [2; 3], [1; 3], [1; 3], 1, 1)),
+        ("t3d_k4s2p1", transposed(1, 2, [2; 3], 3, [4; 3], [2; 3], [1; 3], [0; 3], 1, 1)),
+        // Two and more tiles each way, 16-byte and 4-byte copies.
+        ("full_k3", square(1, 16, 12, 72, 3, 1, 1, 1, 1)),
+        ("full_k4s2", square(2, 8, 16, 40, 4, 2, 1, 1, 1)),
+        ("full_groups", square(1, 32, 8, 48, 3, 1, 1, 1, 2)),
+        ("full_even", square(1, 6, 9, 10, 3, 2, 1, 1, 1)),
+        ("inner", square(1, 64, 2, 64, 4, 2, 1, 1, 1)),
+        ("full_3d", cube(1, 8, 6, 16, 3, 1, 1, 1, 1)),
+    ]
+}
+
+/// The operand as the arithmetic sees it.
+fn round(math: Math, v: f32) -> f64 {
+    f64::from(match math {
+        Math::Fma => v,
+        Math::Tf32 => f32::from_bits((v.to_bits() + 0x1000) & 0xffff_e000),
+        Math::Bf16 => bf16_round(v),
+    })
+}
+
+fn operand(math: Math, v: &[f32]) -> Buffer {
+    if math == Math::Bf16 { Buffer::bf16(v) } else { Buffer::f32(v) }
+}
+
+const fn tiles([bm, bn, bk, warps_m, warps_n, stages]: [usize; 6]) -> Tiles {
+    Tiles { bm, bn, bk, warps_m, warps_n, stages }
+}
+
+/// Calls `f(x index, w index, y index)` for every product of the trilinear form.
+fn products(g: &ConvGeometry, mut f: impl FnMut(usize, usize, usize)) {
+    let (gc, gk) = (g.group_c(), g.group_k());
+    for image in 0..g.n {
+        for o in 0..g.out_pixels() {
+            let oc = [o / (g.output[1] * g.output[2]), o / g.output[2] % g.output[1], o % g.output[2]];
+            for t in 0..g.taps() {
+                let tc = [t / (g.kernel[1] * g.kernel[2]), t / g.kernel[2] % g.kernel[1], t % g.kernel[2]];
+                let at: Option<Vec<usize>> = (0..3).map(|a| g.input_at(a, oc[a], tc[a])).collect();
+                let Some(i) = at else { continue };
+                let pixel = ((image * g.input[0] + i[0]) * g.input[1] + i[1]) * g.input[2] + i[2];
+                for k in 0..g.k {
+                    for c in 0..gc {
+                        f(
+                            pixel * g.c + k / gk * gc + c,
+                            (k * g.taps() + t) * gc + c,
+                            (image * g.out_pixels() + o) * g.k + k,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Setup {
+    g: ConvGeometry,
+    math: Math,
+    tiles: Tiles,
+    slices: usize,
+    fixed: bool,
+}
+
+impl Setup {
+    /// Runs one pass on two operands: x (or dy) and w, for `GradW` x and dy.
+    fn run(&self, pass: Pass, operands: [&[f32]; 2], bias: Option<&[f32]>, mode: Mode) -> Vec<f32> {
+        let g = &self.g;
+        let has_bias = format!("BIAS={}", u8::from(bias.is_some()));
+        let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
+        let plan =
+            plan(g, pass, self.math, self.tiles, self.slices, pitches, &["OUT=float", &has_bias], self.fixed);
+        let out = Buffer::poisoned(4 * plan.results);
+        let partial = Buffer::poisoned(plan.partial_bytes());
+        let bias = bias.map(Buffer::f32);
+        let bias_or_null = || bias.as_ref().map_or(Arg::Null, Arg::from);
+        let operands = operands.map(|v| operand(self.math, v));
+        let mut args: Vec<Arg> =
+            vec![geometry_argument(g)[..].into(), (&operands[0]).into(), (&operands[1]).into()];
+        if pass != Pass::GradW {
+            args.push(bias_or_null());
+        }
+        let [first, second] = pitches.map(|p| Arg::from(p as i32));
+        args.extend([(&out).into(), (&partial).into(), (plan.slices as i32).into(), first, second]);
+        let program = module(plan.specialisation.file, &plan.specialisation.constants);
+        let shape = Shape { grid: plan.grid, threads: plan.threads, shared: plan.shared };
+        program.launch(plan.kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(program.bank_conflicts(), 0, "{:?}", plan.specialisation);
+        if plan.slices > 1 {
+            let channels = if pass == Pass::GradX { g.c } else { g.k };
+            let args = [
+                (&partial).into(),
+                bias_or_null(),
+                (&out).into(),
+                (plan.results as i64).into(),
+                (plan.slices as i32).into(),
+                (channels as i32).into(),
+                (channels as i32).into(),
+            ];
+            let sum = module("sum_slices.cu", &["OUT=float", &has_bias]);
+            sum.launch("sum_slices", Shape::flat(3, 256), &args, mode).unwrap_or_else(|e| panic!("{e}"));
+        }
+        out.to_f32()
+    }
+}
+
+/// All three derivatives of one geometry against the plain sums, under the given modes.
+fn check(name: &str, setup: &Setup, modes: &[Mode]) {
+    let (g, math) = (&setup.g, setup.math);
+    let x = normal(1, g.n * g.in_pixels() * g.c);
+    let w = normal(2, g.k * g.taps() * g.group_c());
+    let y = normal(3, g.n * g.out_pixels() * g.k);
+    let bias = normal(4, g.k);
+    let rounded = |v: &[f32]| v.iter().map(|&v| round(math, v)).collect::<Vec<f64>>();
+    let (rx, rw, ry) = (rounded(&x), rounded(&w), rounded(&y));
+    let mut want_y: Vec<f64> = (0..y.len()).map(|i| f64::from(bias[i % g.k])).collect();
+    let (mut want_x, mut want_w) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+    products(g, |xi, wi, yi| {
+        want_y[yi] += rx[xi] * rw[wi];
+        want_x[xi] += ry[yi] * rw[wi];
+        want_w[wi] += rx[xi] * ry[yi];
+    });
+    for &mode in modes {
+        let what = format!("{name} {math:?} x{} {mode:?}", setup.slices);
+        assert_close(
+            &format!("forward {what}"),
+            &setup.run(Pass::Forward, [&x, &w], Some(&bias), mode),
+            &want_y,
+            4e-6,
+        );
+        assert_close(&format!("grad_x {what}"), &setup.run(Pass::GradX, [&y, &w], None, mode), &want_x, 4e-6);
+        assert_close(&format!("grad_w {what}"), &setup.run(Pass::GradW, [&x, &y], None, mode), &want_w, 4e-6);
+    }
+}
+
+const SMALL: Tiles = tiles([32, 32, 32, 2, 1, 3]);
+const LARGE: Tiles = tiles([64, 64, 32, 2, 2, 2]);
+
+fn check_all(math: Math) {
+    for (i, (name, g)) in cases().into_iter().enumerate() {
+        let tiles = if name.starts_with("full") && i % 2 == 0 { LARGE } else { SMALL };
+        check(name, &Setup { g, math, tiles, slices: 1 + i % 3, fixed: false }, &Mode::all());
+    }
+}
+
+#[test]
+fn fp32_is_exact_for_every_geometry() {
+    check_all(Math::Fma);
+}
+
+#[test]
+fn tf32_tensor_cores_for_every_geometry() {
+    check_all(Math::Tf32);
+}
+
+#[test]
+fn bf16_tensor_cores_for_every_geometry() {
+    check_all(Math::Bf16);
+}
+
+/// A geometry given as constants is the same kernel; other tile shapes and depths of the pipeline too.
+#[test]
+fn constants_and_tile_shapes_change_nothing() {
+    let modes = Mode::all();
+    let g = square(1, 16, 10, 24, 4, 2, 1, 1, 1);
+    for math in [Math::Fma, Math::Tf32, Math::Bf16] {
+        check("constants", &Setup { g: g.clone(), math, tiles: SMALL, slices: 2, fixed: true }, &modes[..2]);
+        for shape in [[128, 128, 32, 4, 2, 3], [16, 128, 64, 1, 4, 2], [128, 16, 32, 4, 1, 4]] {
+            check(
+                "tiles",
+                &Setup { g: g.clone(), math, tiles: tiles(shape), slices: 1, fixed: false },
+                &modes[7..9],
+            );
+        }
+    }
+}
+
+/// Reading from and writing into a slice of a wider tensor's channels (how a concatenation is stored), an activation in
+/// the epilogue, and a bf16 result.
+#[test]
+fn pitches_activations_and_bf16_results() {
+    let g = square(2, 8, 6, 12, 3, 1, 1, 1, 1);
+    let (x_pitch, y_pitch) = (24usize, 20usize);
+    let x = normal(1, g.n * g.in_pixels() * x_pitch);
+    let (w, bias) = (normal(2, g.k * g.taps() * g.c), normal(3, g.k));
+    let mut want: Vec<f64> = (0..g.n * g.out_pixels() * g.k).map(|i| f64::from(bias[i % g.k])).collect();
+    products(&g, |xi, wi, yi| {
+        want[yi] += f64::from(bf16_round(x[xi / g.c * x_pitch + xi % g.c])) * f64::from(bf16_round(w[wi]));
+    });
+    want.iter_mut().for_each(|v| *v = if *v > 0.0 { *v } else { f64::from(0.2f32) * *v });
+    for slices in [1, 2] {
+        let epilogue = ["OUT=bf16", "BIAS=1", "ACTIVATION(v)=leaky_relu(v, 0.2f)"];
+        let plan = plan(&g, Pass::Forward, Math::Bf16, SMALL, slices, [x_pitch, y_pitch], &epilogue, false);
+        let program = module(plan.specialisation.file, &plan.specialisation.constants);
+        for mode in Mode::all() {
+            let out = Buffer::poisoned(2 * (g.n * g.out_pixels() * y_pitch - (y_pitch - g.k)));
+            let partial = Buffer::poisoned(plan.partial_bytes());
+            let (vx, vw, vbias) = (Buffer::bf16(&x), Buffer::bf16(&w), Buffer::f32(&bias));
+            let args = [
+                geometry_argument(&g)[..].into(),
+                (&vx).into(),
+                (&vw).into(),
+                (&vbias).into(),
+                (&out).into(),
+                (&partial).into(),
+                (slices as i32).into(),
+                (x_pitch as i32).into(),
+                (y_pitch as i32).into(),
+            ];
+            let shape = Shape { grid: plan.grid, threads: plan.threads, shared: plan.shared };
+            program.launch(plan.kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
+            if slices > 1 {
+                let (count, channels) = (plan.results as i64, g.k as i32);
+                let args = [
+                    (&partial).into(),
+                    (&vbias).into(),
+                    (&out).into(),
+                    count.into(),
+                    (slices as i32).into(),
+                    channels.into(),
+                    (y_pitch as i32).into(),
+                ];
+                let sum = module("sum_slices.cu", &epilogue);
+                sum.launch("sum_slices", Shape::flat(3, 256), &args, mode).unwrap_or_else(|e| panic!("{e}"));
+            }
+            let got = out.to_bf16();
+            for (pixel, row) in got.chunks(y_pitch).enumerate() {
+                assert_close("pixel", &row[..g.k], &want[pixel * g.k..][..g.k], 4.1e-3);
+                assert!(row[g.k..].iter().all(|v| v.is_nan()), "wrote beside the slice");
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Pointwise expressions, dropout, the optimisers and the transpose.
+
+use crate::common::{
+    assert_close, buffer, in_every_mode, module, normal, numbers, precision, rounded, unwritten,
+};
+use gan::rng::{philox4x32, unit_f32};
+use gan_emu::{Arg, Buffer, Shape};
+
+#[test]
+fn strided_expressions() {
+    // out[i, j, k] = leaky_relu(a[i, j, k] * b[k] + c[i]) * s[0], a permuted, out with gaps.
+    let (n, m, l) = (3usize, 5usize, 7usize);
+    for kind in ["float", "bf16"] {
+        let (a, b, c, s) = (normal(1, n * m * l), normal(2, l), normal(3, n), [1.5f32]);
+        let (ra, rb) = (rounded(kind, &a), rounded(kind, &b));
+        let program = module(
+            "pointwise.cu",
+            &[
+                format!("OUT={kind}"),
+                "RANK=3".into(),
+                "INPUTS=3".into(),
+                format!("IN_A={kind}"),
+                format!("IN_B={kind}"),
+                "EXPRESSION=leaky_relu(a * b + c, 0.2f) * s[0]".into(),
+            ],
+        );
+        // a is stored [l, n, m]; out as [n, m, l] in rows of l + 2.
+        let layout = [n, m, l, m * (l + 2), l + 2, 1, m, 1, n * m, 0, 0, 1, 1, 0, 0].map(|v| v as i32);
+        in_every_mode(
+            &program,
+            "pointwise",
+            Shape::flat(2, 256),
+            || {
+                (
+                    unwritten(kind, n * m * (l + 2) - 2),
+                    buffer(kind, &a),
+                    buffer(kind, &b),
+                    Buffer::f32(&c),
+                    Buffer::f32(&s),
+                )
+            },
+            |(out, a, b, c, s)| {
+                vec![
+                    layout[..].into(),
+                    ((n * m * l) as i64).into(),
+                    out.into(),
+                    a.into(),
+                    b.into(),
+                    c.into(),
+                    Arg::Null,
+                    s.into(),
+                ]
+            },
+            |(out, ..)| {
+                let got = numbers(kind, out);
+                for i in 0..n {
+                    for j in 0..m {
+                        let at = (i * m + j) * (l + 2);
+                        let want: Vec<f64> = (0..l)
+                            .map(|k| {
+                                let v = ra[k * n * m + i * m + j] * rb[k] + f64::from(c[i]);
+                                1.5 * if v > 0.0 { v } else { v * f64::from(0.2f32) }
+                            })
+                            .collect();
+                        assert_close("strided", &got[at..at + l], &want, precision(kind, 1e-6));
+                        if at + l < got.len() {
+                            assert!(
+                                got[at + l].is_nan() && got[at + l + 1].is_nan(),
+                                "wrote between the rows"
+                            );
+                        }
+                    }
+                }
+            },
+        );
+    }
+}
+
+#[test]
+fn dense_expressions_and_the_functions_they_use() {
+    type Function = fn(f64) -> f64;
+    let functions: [(&str, Function); 8] = [
+        ("sigmoid(a)", |v| 1.0 / (1.0 + (-v).exp())),
+        ("softplus(a)", |v| v.max(0.0) + (-v.abs()).exp().ln_1p()),
+        ("silu(a)", |v| v / (1.0 + (-v).exp())),
+        ("tanhf(a)", f64::tanh),
+        ("sign(a) * square(a)", |v| v * v.abs()),
+        ("relu(a)", |v| v.max(0.0)),
+        ("select(a > 1, a, -a)", |v| if v > 1.0 { v } else { -v }),
+        ("gelu(a) - gelu(-a)", |v| v), // gelu(v) = v Phi(v), and Phi(v) + Phi(-v) = 1
+    ];
+    for (expression, f) in functions {
+        for (count, kind) in [(1usize, "float"), (1026, "float"), (515, "bf16")] {
+            let a: Vec<f32> = normal(1, count).iter().map(|v| v * 9.0).collect();
+            let want: Vec<f64> = rounded(kind, &a).into_iter().map(f).collect();
+            let program = module(
+                "pointwise.cu",
+                &[
+                    format!("OUT={kind}"),
+                    "RANK=1".into(),
+                    "INPUTS=1".into(),
+                    format!("IN_A={kind}"),
+                    format!("EXPRESSION={expression}"),
+                ],
+            );
+            in_every_mode(
+                &program,
+                "pointwise_dense",
+                Shape::flat(2, 64),
+                || (unwritten(kind, count), buffer(kind, &a)),
+                |(out, a)| {
+                    vec![
+                        (count as i64).into(),
+                        out.into(),
+                        a.into(),
+                        Arg::Null,
+                        Arg::Null,
+                        Arg::Null,
+                        Arg::Null,
+                    ]
+                },
+                |(out, _)| assert_close(expression, &numbers(kind, out), &want, precision(kind, 1e-6)),
+            );
+        }
+    }
+}
+
+#[test]
+fn dropout_draws_the_numbers_of_the_cpu() {
+    let (p, seed, stream, step) = (0.3f64, 0x1234_5678_9abc_def0u64, 7u32, 41u32);
+    for (count, kind) in [(1usize, "float"), (1023, "float"), (514, "bf16")] {
+        let x = normal(5, count);
+        let scale = (1.0 / (1.0 - p)) as f32;
+        let threshold = (p * f64::from(1 << 24)).ceil() as u32;
+        let rx = rounded(kind, &x);
+        let want: Vec<f64> = (0..count)
+            .map(|e| {
+                let block = (e / 4) as u64;
+                let counter = [block as u32, (block >> 32) as u32, stream, step];
+                let word = philox4x32(counter, [seed as u32, (seed >> 32) as u32])[e % 4];
+                if f64::from(unit_f32(word)) >= p { rx[e] * f64::from(scale) } else { 0.0 }
+            })
+            .collect();
+        in_every_mode(
+            &module("dropout.cu", &[format!("TYPE={kind}")]),
+            "dropout",
+            Shape::flat(2, 64),
+            || (Buffer::f32(&[step as f32]), buffer(kind, &x), unwritten(kind, count)),
+            |(step, x, y)| {
+                let (low, high) = (seed as u32, (seed >> 32) as u32);
+                vec![
+                    (count as i64).into(),
+                    threshold.into(),
+                    scale.into(),
+                    low.into(),
+                    high.into(),
+                    stream.into(),
+                    step.into(),
+                    x.into(),
+                    y.into(),
+                ]
+            },
+            |(_, _, y)| assert_close("dropout", &numbers(kind, y), &want, precision(kind, 1e-6)),
+        );
+    }
+}
+
+/// A rule with its switches, as the kernel's constants name them.
+#[derive(Clone, Copy)]
+struct Rule {
+    name: &'static str,
+    amsgrad: bool,
+    centered: bool,
+    nesterov: bool,
+    momentum: f64,
+    dampening: f64,
+}
+
+const BETAS: [f64; 2] = [0.8, 0.99];
+const EPS: f64 = 1e-6;
+const LR_DECAY: f64 = 0.1;
+const INITIAL: f64 = 0.05;
+
+/// One step for one parameter, in double precision and in the textbook's words; the slots as the kernel's.
+fn step_of(rule: Rule, decay: f64, lr: f64, t: i32, slots: &mut [f64; 4], gradient: f64) {
+    let [beta1, beta2] = BETAS;
+    let [p, a, b, c] = slots;
+    let g = if rule.name == "ADAMW" { gradient } else { gradient + decay * *p };
+    match rule.name {
+        "SGD" if rule.momentum == 0.0 => *p -= lr * g,
+        "SGD" => {
+            *a = if t == 1 { g } else { rule.momentum * *a + (1.0 - rule.dampening) * g };
+            *p -= lr * if rule.nesterov { g + rule.momentum * *a } else { *a };
+        }
+        "RMSPROP" => {
+            *a = beta2 * *a + (1.0 - beta2) * g * g;
+            let (mean, velocity) = if rule.centered { (b, c) } else { (c, b) };
+            let mut square = *a;
+            if rule.centered {
+                *mean = beta2 * *mean + (1.0 - beta2) * g;
+                square -= *mean * *mean;
+            }
+            let u = g / (square.sqrt() + EPS);
+            if rule.momentum == 0.0 {
+                *p -= lr * u;
+            } else {
+                *velocity = rule.momentum * *velocity + u;
+                *p -= lr * *velocity;
+            }
+        }
+        "ADAGRAD" => {
+            *a += g * g + if t == 1 { INITIAL } else { 0.0 };
+            *p -= lr / (1.0 + f64::from(t - 1) * LR_DECAY) * g / (a.sqrt() + EPS);
+        }
+        _ => {
+            if rule.name == "ADAMW" {
+                *p *= 1.0 - lr * decay;
+            }
+            *a = beta1 * *a + (1.0 - beta1) * g;
+            *b = beta2 * *b + (1.0 - beta2) * g * g;
+            *c = c.max(*b);
+            let square = if rule.amsgrad { *c } else { *b };
+            let (c1, c2) = (1.0 - beta1.powi(t), 1.0 - beta2.powi(t));
+            *p -= lr / c1 * *a / ((square / c2).sqrt() + EPS);
+        }
+    }
+}
+
+#[test]
+fn optimisers_over_flat_stores() {
+    let n = 300;
+    let plain =
+        Rule { name: "SGD", amsgrad: false, centered: false, nesterov: false, momentum: 0.0, dampening: 0.0 };
+    let rules = [
+        plain,
+        Rule { momentum: 0.9, dampening: 0.5, ..plain },
+        Rule { momentum: 0.9, nesterov: true, ..plain },
+        Rule { name: "RMSPROP", ..plain },
+        Rule { name: "RMSPROP", momentum: 0.5, ..plain },
+        Rule { name: "RMSPROP", momentum: 0.5, centered: true, ..plain },
+        Rule { name: "ADAM", ..plain },
+        Rule { name: "ADAM", amsgrad: true, ..plain },
+        Rule { name: "ADAMW", ..plain },
+        Rule { name: "ADAGRAD", ..plain },
+    ];
+    for rule in rules {
+        for decay in [0.0, 0.01] {
+            let shadowed = decay > 0.0;
+            let program = module(
+                "optim.cu",
+                &[
+                    format!("RULE={}", rule.name),
+                    format!("AMSGRAD={}", u8::from(rule.amsgrad)),
+                    format!("CENTERED={}", u8::from(rule.centered)),
+                    format!("NESTEROV={}", u8::from(rule.nesterov)),
+                    format!("MOMENTUM={}", u8::from(rule.momentum != 0.0)),
+                    format!("SHADOW={}", u8::from(shadowed)),
+                    format!("ZERO_GRADIENT={}", u8::from(shadowed)),
+                ],
+            );
+            let numbers = [BETAS[0], BETAS[1], EPS, decay, rule.momentum, rule.dampening, LR_DECAY, INITIAL];
+            let settings: Vec<u8> = numbers.iter().flat_map(|v| v.to_ne_bytes()).collect();
+            let slots = match rule.name {
+                "ADAM" | "ADAMW" => 3 + usize::from(rule.amsgrad),
+                "RMSPROP" => 2 + usize::from(rule.centered) + usize::from(rule.momentum != 0.0),
+                "SGD" => 1 + usize::from(rule.momentum != 0.0),
+                _ => 2,
+            };
+            for mode in gan_emu::Mode::all() {
+                let weight = normal(1, n);
+                let mut want: Vec<[f64; 4]> = weight.iter().map(|&w| [f64::from(w), 0.0, 0.0, 0.0]).collect();
+                let store = Buffer::f32(&[weight, vec![0.0; (slots - 1) * n]].concat());
+                let (shadow, lr) = (Buffer::poisoned(2 * n), Buffer::f32(&[0.01]));
+                for t in 1..=3 {
+                    let gradient = normal(10 + t as u64, n);
+                    let (step, grad) = (Buffer::f32(&[t as f32]), Buffer::f32(&gradient));
+                    let args: Vec<Arg> = vec![
+                        Arg::Value(settings.clone()),
+                        (n as i64).into(),
+                        (&lr).into(),
+                        (&step).into(),
+                        (&store).into(),
+                        (&grad).into(),
+                        if shadowed { (&shadow).into() } else { Arg::Null },
+                    ];
+                    program
+                        .launch("optimise", Shape::flat(1, 256), &args, mode)
+                        .unwrap_or_else(|e| panic!("{e}"));
+                    for (state, &g) in want.iter_mut().zip(&gradient) {
+                        step_of(rule, decay, f64::from(0.01f32), t, state, f64::from(g));
+                    }
+                    let left: Vec<f64> =
+                        gradient.iter().map(|&g| if shadowed { 0.0 } else { f64::from(g) }).collect();
+                    assert_close("gradient", &grad.to_f32(), &left, 0.0);
+                }
+                let p: Vec<f64> = want.iter().map(|s| s[0]).collect();
+                let got = &store.to_f32()[..n];
+                assert_close(&format!("{} {decay}", rule.name), got, &p, 2e-6);
+                if shadowed {
+                    let rounded: Vec<f32> = got.iter().map(|&v| gan_emu::bf16_round(v)).collect();
+                    assert_eq!(shadow.to_bf16(), rounded);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn transposes() {
+    for (batch, rows, columns, to) in
+        [(2usize, 3usize, 50usize, "bf16"), (1, 64, 32, "float"), (3, 33, 1, "float")]
+    {
+        let x = normal(1, batch * rows * columns);
+        let rx = rounded(to, &x);
+        let mut want = vec![0.0; x.len()];
+        for b in 0..batch {
+            for r in 0..rows {
+                for c in 0..columns {
+                    want[(b * columns + c) * rows + r] = rx[(b * rows + r) * columns + c];
+                }
+            }
+        }
+        in_every_mode(
+            &module("transpose.cu", &["IN=float".to_string(), format!("OUT={to}")]),
+            "transpose",
+            Shape {
+                grid: [columns.div_ceil(32) as u32, rows.div_ceil(32) as u32, batch as u32],
+                threads: 256,
+                shared: 0,
+            },
+            || (Buffer::f32(&x), unwritten(to, x.len())),
+            |(x, y)| vec![(rows as i32).into(), (columns as i32).into(), x.into(), y.into()],
+            |(_, y)| assert_close("transpose", &numbers(to, y), &want, 0.0),
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! The CUDA kernels, run on the CPU by `gan-emu` and compared with plain double-precision loops, under all thread
+//! orders and all timings of asynchronous copies; and compiled for real devices where the run-time compiler is at hand.
+
+mod common;
+mod compile;
+mod conv;
+mod elementwise;
+mod matmul;
+mod pixels;
+mod planted;
+mod reductions;

@@ -1,0 +1,388 @@
+//! Tests of the test: bugs planted in copies of the sources must be noticed, and the sources as they are must run clean
+//! under the sanitizers.
+
+use crate::common::{kernels, normal};
+use gan_emu::{Arg, Async, Buffer, Build, Mode, Order, Sanitizer, Shape, launch_sanitized};
+
+const TILES: [&str; 12] = [
+    "MATH=MATH_BF16",
+    "OUT=float",
+    "BM=32",
+    "BN=32",
+    "BK=32",
+    "WARPS_M=2",
+    "WARPS_N=1",
+    "STAGES=3",
+    "VEC_A=8",
+    "VEC_B=8",
+    "A_STORED=ALONG_K",
+    "B_STORED=ACROSS_K",
+];
+const SIZE: usize = 96; // m = n = k: three tiles each way, three steps through three buffers
+
+fn matmul() -> Build {
+    Build::new(kernels(), "matmul.cu").define(TILES)
+}
+
+struct Product {
+    a: Buffer,
+    b: Buffer,
+    out: Buffer,
+}
+
+impl Product {
+    fn new() -> Self {
+        let n = SIZE * SIZE;
+        Product {
+            a: Buffer::bf16(&normal(1, n)),
+            b: Buffer::bf16(&normal(2, n)),
+            out: Buffer::poisoned(4 * n),
+        }
+    }
+
+    fn args(&self) -> Vec<Arg<'_>> {
+        let n = SIZE as i32;
+        vec![
+            n.into(),
+            n.into(),
+            n.into(),
+            (&self.a).into(),
+            (&self.b).into(),
+            Arg::Null,
+            (&self.out).into(),
+            Arg::Null,
+            1i32.into(),
+            n.into(),
+            n.into(),
+            n.into(),
+            0i64.into(),
+            0i64.into(),
+            0i64.into(),
+        ]
+    }
+
+    fn shape() -> Shape {
+        Shape { grid: [3, 3, 1], threads: 64, shared: 3 * 64 * 32 * 2 }
+    }
+
+    /// The largest error of the product, or the emulator's complaint.
+    fn run(&self, build: &Build, mode: Mode) -> Result<f64, String> {
+        build.load()?.launch("matmul", Self::shape(), &self.args(), mode)?;
+        let (a, b, out) = (self.a.to_bf16(), self.b.to_bf16(), self.out.to_f32());
+        let mut worst = 0.0;
+        for i in 0..SIZE {
+            for j in 0..SIZE {
+                let want: f64 =
+                    (0..SIZE).map(|k| f64::from(a[i * SIZE + k]) * f64::from(b[k * SIZE + j])).sum();
+                let error = (f64::from(out[i * SIZE + j]) - want).abs();
+                worst = if error.is_nan() { f64::INFINITY } else { error.max(worst) };
+            }
+        }
+        Ok(worst)
+    }
+}
+
+/// How many of the nine modes notice that something is wrong.
+fn noticed(build: &Build) -> usize {
+    Mode::all()
+        .into_iter()
+        .filter(|&mode| Product::new().run(build, mode).map_or(true, |error| error > 1e-3))
+        .count()
+}
+
+#[test]
+fn the_sources_as_they_are_pass() {
+    assert_eq!(noticed(&matmul()), 0);
+}
+
+#[test]
+fn a_missing_barrier_is_noticed() {
+    let build = matmul().patch("include/tile.cuh", "        __syncthreads();\n", "");
+    assert!(noticed(&build) >= 6, "only {} modes noticed", noticed(&build));
+}
+
+#[test]
+fn a_wait_for_too_few_copies_is_noticed() {
+    let build = matmul().patch("include/tile.cuh", "cp_async_wait<Stages - 2>", "cp_async_wait<Stages - 1>");
+    assert!(noticed(&build) >= 3, "only {} modes noticed", noticed(&build));
+}
+
+#[test]
+fn a_buffer_released_too_early_is_noticed() {
+    let build = matmul().patch("include/tile.cuh", "stage == 0 ? Stages - 1 : stage - 1", "stage");
+    assert!(noticed(&build) >= 6, "only {} modes noticed", noticed(&build));
+}
+
+#[test]
+fn tiles_without_their_swizzle_are_noticed() {
+    let conflicts = |build: Build| {
+        let program = build.load().unwrap();
+        program.launch("matmul", Product::shape(), &Product::new().args(), Mode::all()[0]).unwrap();
+        program.bank_conflicts()
+    };
+    assert_eq!(conflicts(matmul()), 0);
+    assert!(conflicts(matmul().patch("include/tile.cuh", "return chunk ^ (", "return chunk ^ 0 * (")) > 0);
+}
+
+#[test]
+fn a_write_outside_global_or_shared_memory_is_noticed() {
+    let build = matmul().patch("matmul.cu", "if (row >= m || column >= n) return;", "if (row > m) return;");
+    let build =
+        build.patch("matmul.cu", "i64(row) * out_pitch + column", "i64(row) * out_pitch + column + 1");
+    assert_eq!(noticed(&build), 9);
+
+    let tile = Build::new(kernels(), "transpose.cu").define(["IN=float", "OUT=float"]).patch(
+        "transpose.cu",
+        "32 * 33",
+        "32 * 32",
+    );
+    let (x, y) = (Buffer::f32(&normal(1, 1024)), Buffer::poisoned(4096));
+    let args: [Arg; 4] = [32i32.into(), 32i32.into(), (&x).into(), (&y).into()];
+    let shape = Shape::flat(1, 256);
+    let error = tile.load().unwrap().launch("transpose", shape, &args, Mode::all()[0]).unwrap_err();
+    assert!(error.contains("outside shared memory: tile"), "{error}");
+}
+
+#[test]
+fn a_barrier_that_some_threads_skip_is_reported() {
+    let build = Build::new(kernels(), "transpose.cu").define(["IN=float", "OUT=float"]).patch(
+        "transpose.cu",
+        "    __syncthreads();",
+        "    if (down != 3) __syncthreads();",
+    );
+    let (x, y) = (Buffer::f32(&normal(1, 1024)), Buffer::poisoned(4096));
+    let args: [Arg; 4] = [32i32.into(), 32i32.into(), (&x).into(), (&y).into()];
+    let error =
+        build.load().unwrap().launch("transpose", Shape::flat(1, 256), &args, Mode::all()[0]).unwrap_err();
+    assert!(error.contains("deadlock") && error.contains("transpose.cu"), "{error}");
+}
+
+#[test]
+fn lanes_that_part_are_reported() {
+    let build = Build::new(kernels(), "softmax.cu").define(["TYPE=float", "LOG=0", "LANES=32"]).patch(
+        "softmax.cu",
+        "    top = warp_max<LANES>(top);",
+        "    if (lane != 5) top = warp_max<LANES>(top);",
+    );
+    let (x, y) = (Buffer::f32(&normal(1, 320)), Buffer::poisoned(1280));
+    let args: [Arg; 4] = [8i32.into(), 40i32.into(), (&x).into(), (&y).into()];
+    let error =
+        build.load().unwrap().launch("softmax", Shape::flat(1, 256), &args, Mode::all()[0]).unwrap_err();
+    assert!(error.contains("diverged") || error.contains("deadlock"), "{error}");
+}
+
+#[test]
+fn arguments_that_do_not_fit_are_refused() {
+    let program = matmul().load().unwrap();
+    let error = program.launch("matmul", Product::shape(), &[1i32.into()], Mode::all()[0]).unwrap_err();
+    assert!(error.contains("1 arguments given, the kernel has 15"), "{error}");
+}
+
+// ---- sanitizers: skipped with a notice where the compiler is not installed, unless CI demands them ------------------
+
+/// Whether the sanitizer can be built here; in CI it must.
+fn available(sanitizer: Sanitizer) -> bool {
+    let probe = Build::new(kernels(), "sum_slices.cu").define(["OUT=float"]).program(sanitizer);
+    match probe {
+        Ok(_) => true,
+        Err(e) if std::env::var_os("CI").is_some() => panic!("{e}"),
+        Err(e) => {
+            println!("skipped: {}", e.lines().next().unwrap_or_default());
+            false
+        }
+    }
+}
+
+const MODES: [Mode; 2] = [
+    Mode { order: Order::Forward, copies: Async::Late, seed: 1 },
+    Mode { order: Order::Random, copies: Async::Random, seed: 2 },
+];
+
+fn sanitized(build: &Build, sanitizer: Sanitizer) -> Result<(), String> {
+    let p = Product::new();
+    MODES
+        .into_iter()
+        .try_for_each(|mode| launch_sanitized(build, sanitizer, "matmul", Product::shape(), &p.args(), mode))
+}
+
+#[test]
+fn thread_sanitizer_finds_planted_races_only() {
+    if !available(Sanitizer::Thread) {
+        return;
+    }
+    sanitized(&matmul(), Sanitizer::Thread).unwrap_or_else(|e| panic!("{e}"));
+    for (from, to) in [
+        ("        __syncthreads();\n", ""),
+        ("stage == 0 ? Stages - 1 : stage - 1", "stage"),
+        ("cp_async_wait<Stages - 2>", "cp_async_wait<Stages - 1>"),
+    ] {
+        let error = sanitized(&matmul().patch("include/tile.cuh", from, to), Sanitizer::Thread).unwrap_err();
+        assert!(error.contains("data race"), "{from:?}: {error}");
+    }
+}
+
+#[test]
+fn address_sanitizer_finds_planted_overruns_only() {
+    if !available(Sanitizer::Address) {
+        return;
+    }
+    sanitized(&matmul(), Sanitizer::Address).unwrap_or_else(|e| panic!("{e}"));
+    let late =
+        matmul().patch("matmul.cu", "i64(row) * out_pitch + column", "i64(row) * out_pitch + column + 1");
+    let short = matmul().patch(
+        "include/tile.cuh",
+        "(row * CHUNKS + swizzled(row, chunk)) * 16",
+        "(row * CHUNKS + swizzled(row, chunk)) * 16 + 8",
+    );
+    for (name, build, word) in [("write", late, "heap-buffer-overflow"), ("misaligned", short, "misaligned")]
+    {
+        let error = sanitized(&build, Sanitizer::Address).unwrap_err();
+        assert!(error.contains(word), "{name}: {error}");
+    }
+}
+
+/// Kernels with shared memory or warp primitives of their own, under both sanitizers.
+#[test]
+fn the_other_kernels_run_clean_under_the_sanitizers() {
+    for sanitizer in [Sanitizer::Thread, Sanitizer::Address] {
+        if !available(sanitizer) {
+            continue;
+        }
+        let run = |file: &str, defines: &[&str], kernel: &str, shape: Shape, args: &[Arg]| {
+            let build = Build::new(kernels(), file).define(defines);
+            for mode in MODES {
+                launch_sanitized(&build, sanitizer, kernel, shape, args, mode)
+                    .unwrap_or_else(|e| panic!("{e}"));
+            }
+        };
+        let (x, y, z) =
+            (Buffer::f32(&normal(1, 3840)), Buffer::poisoned(4 * 3840), Buffer::f32(&normal(2, 3840)));
+        let grid = |grid: [u32; 3], shared: usize| Shape { grid, threads: 256, shared };
+        run(
+            "transpose.cu",
+            &["IN=float", "OUT=bf16"],
+            "transpose",
+            grid([2, 2, 1], 0),
+            &[60i32.into(), 64i32.into(), (&x).into(), (&y).into()],
+        );
+        let softmax = ["TYPE=float", "LOG=1", "LANES=8"];
+        run(
+            "softmax.cu",
+            &softmax,
+            "softmax",
+            grid([12, 1, 1], 0),
+            &[384i32.into(), 10i32.into(), (&x).into(), (&y).into()],
+        );
+        let norm = ["IN=float", "OUT=float", "LANES=8", "AFFINE=0"];
+        let shape: &[i32] = &[2, 192, 10, 5];
+        let n = || Arg::from(3i32);
+        run(
+            "norm.cu",
+            &norm,
+            "norm_stats",
+            grid([2, 2, 3], 0),
+            &[shape.into(), n(), (&x).into(), (&y).into()],
+        );
+        run(
+            "norm.cu",
+            &norm,
+            "norm_finish",
+            grid([1, 1, 1], 0),
+            &[shape.into(), n(), (&x).into(), (&y).into()],
+        );
+        run(
+            "norm.cu",
+            &norm,
+            "norm_grad_sums",
+            grid([2, 2, 3], 0),
+            &[shape.into(), n(), 1e-5f32.into(), (&x).into(), (&z).into(), (&z).into(), (&y).into()],
+        );
+        run(
+            "norm.cu",
+            &norm,
+            "norm_grad_finish",
+            grid([1, 1, 1], 0),
+            &[shape.into(), n(), (&x).into(), Arg::Null, (&y).into()],
+        );
+        let reduce = [
+            "OUT=float",
+            "KEPT_RANK=1",
+            "REDUCED_RANK=1",
+            "MAXIMUM=0",
+            "LANES=8",
+            "INPUTS=1",
+            "EXPRESSION=a",
+        ];
+        let (kept, reduced): (&[i32], &[i32]) = (&[10, 1], &[384, 10]);
+        run(
+            "reduce.cu",
+            &reduce,
+            "reduce",
+            grid([2, 1, 1], 0),
+            &[
+                kept.into(),
+                reduced.into(),
+                10i32.into(),
+                384i64.into(),
+                1i32.into(),
+                1f32.into(),
+                (&y).into(),
+                Arg::Null,
+                (&x).into(),
+                Arg::Null,
+                Arg::Null,
+                Arg::Null,
+                Arg::Null,
+            ],
+        );
+        // Convolutions: 1 x 6 x 6 x 8 by 16 kernels of 3 x 3.
+        let geometry: &[i32] = &[1, 8, 16, 1, 1, 6, 6, 1, 6, 6, 1, 3, 3, 1, 1, 1, 0, 1, 1, 1, 1, 1];
+        for math in ["FMA", "TF32", "BF16"] {
+            let (math_define, vec) = (format!("MATH=MATH_{math}"), if math == "BF16" { 8 } else { 4 });
+            let (a, b) = (format!("VEC_A={vec}"), format!("VEC_B={vec}"));
+            let common = [
+                &math_define,
+                &a,
+                &b,
+                "OUT=float",
+                "BM=32",
+                "BN=32",
+                "BK=32",
+                "WARPS_M=2",
+                "WARPS_N=1",
+                "STAGES=3",
+            ];
+            let shared = 3 * 64 * 32 * if math == "BF16" { 2 } else { 4 };
+            let shape = |x: u32, y: u32| Shape { grid: [x, y, 1], threads: 64, shared };
+            let one = || Arg::from(1i32);
+            for grad_x in [0, 1] {
+                let pass = format!("GRAD_X={grad_x}");
+                let defines: Vec<&str> = common.iter().copied().chain([pass.as_str()]).collect();
+                let pitches = if grad_x == 1 { [16i32, 8] } else { [8, 16] };
+                let args = [
+                    geometry.into(),
+                    (&x).into(),
+                    (&z).into(),
+                    Arg::Null,
+                    (&y).into(),
+                    Arg::Null,
+                    one(),
+                    pitches[0].into(),
+                    pitches[1].into(),
+                ];
+                run("conv.cu", &defines, "conv", shape(2, 1), &args);
+            }
+            let args = [
+                geometry.into(),
+                (&x).into(),
+                (&z).into(),
+                (&y).into(),
+                Arg::Null,
+                one(),
+                8i32.into(),
+                16i32.into(),
+            ];
+            run("conv_grad_w.cu", &common, "conv_grad_w", shape(3, 1), &args);
+        }
+    }
+}
