@@ -63,11 +63,14 @@ impl Error {
 fn hint(e: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match e.kind() {
-        StorageFull => "; free some space or choose another folder with --out",
+        StorageFull | QuotaExceeded | FileTooLarge => {
+            "; free some space there (then --resume continues a run), or choose another folder with --out"
+        }
         PermissionDenied | ReadOnlyFilesystem => {
             "; choose a folder that you may write to, or change its permissions"
         }
-        NotFound => "; check the path",
+        NotFound | NotADirectory => "; check the path",
+        InvalidData => "; it is no text file, or damaged",
         _ => "",
     }
 }

@@ -39,6 +39,12 @@ pub fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{}.tmp.{name}", std::process::id()))
 }
 
+/// Whether a file name is one of [`temporary_beside`]'s.
+pub fn is_temporary(name: &str) -> bool {
+    let process = name.strip_prefix('.').and_then(|n| n.split_once(".tmp."));
+    process.is_some_and(|(id, _)| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Creates a folder and its parents.
 pub fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io("create the folder", path))

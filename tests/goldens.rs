@@ -60,11 +60,11 @@ fn check(case: &Case, dtype: DType) -> Result<f64, String> {
         }
         let limit = limit(expected, dtype);
         for (i, (g, w)) in got.iter().zip(want).enumerate() {
-            // Negated, so that NaN fails.
-            if !((g - w).abs() <= limit) {
+            let off = (g - w).abs();
+            if off.is_nan() || off > limit {
                 return Err(format!("{name}[{i}] = {g}, PyTorch has {w} (accepted: {limit:.1e})"));
             }
-            worst = worst.max((g - w).abs() / limit.max(f64::MIN_POSITIVE));
+            worst = worst.max(off / limit.max(f64::MIN_POSITIVE));
         }
     }
     Ok(worst)

@@ -104,6 +104,9 @@ fn evaluate_run(args: &Args, run: &Path) -> Result<serde_json::Value> {
     if recipe.data.phantom.is_some() {
         say("made-up patients (phantom): good for comparing methods, no statement about real ones");
     }
+    if recipe.data.share_subjects {
+        say("the network has seen these subjects (data.share_subjects): no statement about other people");
+    }
     say("");
     say(all[0].1.case_table());
     for (name, summary) in &all {
@@ -148,6 +151,10 @@ fn evaluate_folders(args: &Args, predictions: &Path, references: &Path) -> Resul
     let lacking = |name: &str, dir: &Path| {
         Error::input(format!("{name} has no counterpart in {}; give both the same file name", dir.display()))
     };
+    let unused = truths.keys().filter(|name| !outputs.contains_key(*name)).count();
+    if unused > 0 {
+        say(format!("{unused} references have no prediction and are left out"));
+    }
     let mut triples = Vec::new();
     for (name, path) in &outputs {
         let output = Volume::load(path)?;

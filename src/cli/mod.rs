@@ -127,7 +127,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Interrupted) => ExitCode::from(Error::Interrupted.exit_code()),
         Err(e) => {
-            eprintln!("gan: {e}");
+            crate::train::reporter::line(&format!("gan: {e}"));
             ExitCode::from(e.exit_code())
         }
     }
@@ -136,7 +136,13 @@ pub fn main() -> ExitCode {
 /// Prints a line of results; a closed pipe (`gan info x | head -1`) ends the program quietly.
 fn say(text: impl std::fmt::Display) {
     use std::io::Write;
-    if writeln!(std::io::stdout(), "{text}").is_err() {
-        std::process::exit(0);
+    if let Err(e) = writeln!(std::io::stdout(), "{text}") {
+        if e.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        crate::train::reporter::line(&format!(
+            "gan: cannot write to the standard output: {e}; send it elsewhere"
+        ));
+        std::process::exit(1);
     }
 }

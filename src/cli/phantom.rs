@@ -18,8 +18,8 @@ pub struct Args {
     #[arg(long, default_value_t = PhantomConfig::default().subjects)]
     subjects: usize,
     /// Voxels along x, y, z
-    #[arg(long, value_name = "X,Y,Z", value_delimiter = ',', num_args = 3)]
-    size: Option<Vec<usize>>,
+    #[arg(long, value_name = "X,Y,Z", value_parser = extents)]
+    size: Option<[usize; 3]>,
     /// Voxel size in mm
     #[arg(long, default_value_t = PhantomConfig::default().spacing)]
     spacing: f64,
@@ -36,9 +36,7 @@ pub fn run(args: &Args) -> Result<()> {
         seed: args.seed,
         ..Default::default()
     };
-    if let Some([x, y, z]) = args.size.as_deref() {
-        config.size = [*x, *y, *z];
-    }
+    config.size = args.size.unwrap_or(config.size);
     config.check()?;
     let phantom = ensure(&config)?;
     let what = if phantom.generated { "wrote" } else { "found, complete and unchanged:" };
@@ -48,4 +46,13 @@ pub fn run(args: &Args) -> Result<()> {
         phantom.summary.oracle_psnr_test, phantom.summary.pet_range
     ));
     Ok(())
+}
+
+/// Three whole numbers, `96,112,96`.
+fn extents(text: &str) -> Result<[usize; 3], String> {
+    let numbers: Vec<usize> = text.split(',').filter_map(|n| n.trim().parse().ok()).collect();
+    match <[usize; 3]>::try_from(numbers) {
+        Ok(size) if text.matches(',').count() == 2 => Ok(size),
+        _ => Err("write three whole numbers with commas between them, for example 96,112,96".into()),
+    }
 }

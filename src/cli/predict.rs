@@ -1,8 +1,10 @@
 use super::{Device, Which, say, set_threads};
 use crate::data::Case;
+use crate::data::nifti_io::inspect;
 use crate::error::{Error, Result};
 use crate::fsio;
 use crate::train::run::{Predictor, RunDir};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Predict target images with a trained run
@@ -47,30 +49,58 @@ pub fn run(args: &Args) -> Result<()> {
             args.inputs.len()
         )));
     }
-    fsio::create_dir(&args.out)?;
-    let mut written: Vec<PathBuf> = Vec::new();
+    // Everything that can be refused is refused before the first file is written.
+    let cases = plan_outputs(args, per_case, &data.target)?;
+    for file in &args.inputs {
+        inspect(file)?;
+    }
+    for (files, names) in cases {
+        let case = Case::open(files, &data, predictor.fit())?.uncropped(predictor.multiple());
+        let volumes = predictor.volumes(&case)?;
+        let existed = args.out.exists();
+        fsio::create_dir(&args.out)?;
+        for (path, volume) in names.iter().zip(volumes) {
+            volume.save(path).inspect_err(|_| {
+                if !existed {
+                    // Only if it is empty.
+                    let _ = std::fs::remove_dir(&args.out);
+                }
+            })?;
+            say(path.display());
+        }
+    }
+    Ok(())
+}
+
+/// The input files of each case and the names of its outputs, one per target; no two are the same, and none is an input.
+fn plan_outputs<'a>(
+    args: &'a Args,
+    per_case: usize,
+    targets: &[String],
+) -> Result<Vec<(&'a [PathBuf], Vec<PathBuf>)>> {
+    let mut made: HashMap<PathBuf, &Path> = HashMap::new();
+    let mut cases = Vec::new();
     for files in args.inputs.chunks(per_case) {
-        let names: Vec<PathBuf> =
-            data.target.iter().map(|t| args.out.join(output_name(&files[0], t))).collect();
+        let names: Vec<PathBuf> = targets.iter().map(|t| args.out.join(output_name(&files[0], t))).collect();
         for path in &names {
-            if written.contains(path) {
+            if let Some(other) = made.insert(path.clone(), &files[0]) {
                 return Err(Error::input(format!(
-                    "two inputs would both become {}; predict them into different folders",
+                    "{} and {} would both become {}; predict them into different folders with --out",
+                    other.display(),
+                    files[0].display(),
                     path.display()
                 )));
             }
-            if files.iter().any(|f| same_file(f, path)) {
-                return Err(Error::input(format!("{} is an input; choose another --out", path.display())));
+            if let Some(input) = args.inputs.iter().find(|f| same_file(f, path)) {
+                return Err(Error::input(format!(
+                    "the prediction would overwrite the input {}; choose another folder with --out",
+                    input.display()
+                )));
             }
         }
-        let case = Case::open(files, &data, predictor.fit())?;
-        for (path, volume) in names.iter().zip(predictor.volumes(&case)?) {
-            volume.save(path)?;
-            say(path.display());
-        }
-        written.extend(names);
+        cases.push((files, names));
     }
-    Ok(())
+    Ok(cases)
 }
 
 /// `sub-01_T1w.nii.gz` and target `pet` give `sub-01_desc-synth_pet.nii.gz`: the input's BIDS entities, marked as made up.

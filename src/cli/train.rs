@@ -1,6 +1,7 @@
 use super::{Device, set_threads};
 use crate::error::{Error, Result};
 use crate::train::recipe::Recipe;
+use crate::train::reporter;
 use crate::train::run::RunDir;
 use crate::train::session::{TrainOptions, train};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,9 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     args.device.check()?;
     set_threads(args.threads)?;
+    if args.steps == Some(0) {
+        return Err(Error::usage("--steps 0: there would be nothing to do; ask for at least one step"));
+    }
     let mut set = args.set.clone();
     set.extend(args.steps.map(|n| format!("train.steps={n}")));
     set.extend(args.seed.map(|n| format!("seed={n}")));
@@ -89,7 +93,7 @@ fn on_interrupt() -> Result<Arc<AtomicBool>> {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(Error::Interrupted.exit_code()));
         }
-        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+        reporter::line("\nstopping after this step; press Ctrl-C again to stop at once");
     })
     .map_err(|e| Error::input(format!("cannot listen for Ctrl-C ({e})")))?;
     Ok(stop)

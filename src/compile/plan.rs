@@ -291,8 +291,10 @@ impl Planner {
             }
             Memory::Reuse(_) | Memory::Fresh if self.packed.contains_key(&id) => {
                 let (pack, offset) = self.packed[&id];
-                let region = self.pack_region(pack, id);
-                self.storage[id] = Some((Storage::Region(region, 0), offset));
+                let storage = Storage::Region(self.pack_region(pack, id), 0);
+                // The part may be read longer than the whole.
+                self.extend(storage, id);
+                self.storage[id] = Some((storage, offset));
             }
             Memory::Reuse(i) if self.may_take_over(id, inputs, i) => {
                 let (storage, at) = self.storage[inputs[i]].expect("placed before");
@@ -328,14 +330,10 @@ impl Planner {
         for (s, state) in self.states.clone().iter().enumerate() {
             let from = self.slot(state.current);
             let to = self.storage_slot(Storage::State(s), 0, &state.shape);
-            if self.unresolved(&from) != self.unresolved(&to) {
+            if from.place != to.place {
                 steps.push(self.copy(state.current, from, to));
             }
         }
-    }
-
-    fn unresolved(&self, slot: &Slot) -> Place {
-        slot.place
     }
 
     fn step(&self, id: NodeId, op: Arc<dyn Op>, inputs: &[NodeId], reused: Option<usize>) -> Step {

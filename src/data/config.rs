@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// Most pixels along an axis of a slice.
+const LARGEST_CANVAS: usize = 8192;
+
 /// The `[data]` table. Exactly one of `manifest`, `pattern` and `phantom` says where the images are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,6 +19,9 @@ pub struct DataConfig {
     /// CSV file with the columns subject, split and one per modality.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<PathBuf>,
+    /// Folder at which the manifest's relative paths start (default: the manifest's own).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
     /// Or a pattern of file names: `data/{subject}/{subject}_{modality}.nii.gz`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
@@ -45,6 +51,9 @@ pub struct DataConfig {
     pub normalise_target: Normalisation,
     /// Shares of the subjects in train, val, test where no `split` column says it (default 0.7, 0.1, 0.2).
     pub split: [f64; 3],
+    /// Every subject serves training, validation and test (default false). For a smoke test with a subject or two: the
+    /// scores then say nothing about other people.
+    pub share_subjects: bool,
     /// Seed of that split (default 1).
     pub split_seed: u64,
     /// NaN and infinities in a file: "error" (default) or "zero".
@@ -92,6 +101,7 @@ impl Default for DataConfig {
     fn default() -> Self {
         DataConfig {
             manifest: None,
+            root: None,
             pattern: None,
             phantom: None,
             input: vec!["t1".into()],
@@ -103,6 +113,7 @@ impl Default for DataConfig {
             normalise_input: Normalisation::input(),
             normalise_target: Normalisation::target(),
             split: [0.7, 0.1, 0.2],
+            share_subjects: false,
             split_seed: 1,
             nan: NanPolicy::Error,
             frame: None,
@@ -129,6 +140,11 @@ impl DataConfig {
                 ));
             }
         }
+        if self.root.is_some() && self.manifest.is_none() {
+            return Err(Error::input(
+                "data: `root` is where a manifest's paths start, but no `manifest` is set; set one, or remove `root`",
+            ));
+        }
         for (key, list) in [("input", &self.input), ("target", &self.target)] {
             if list.is_empty() {
                 return Err(Error::input(format!("data: `{key}` lists no modality; name at least one")));
@@ -149,10 +165,10 @@ impl DataConfig {
                 self.min_foreground
             )));
         }
-        if self.canvas.is_some_and(|c| c.contains(&0)) {
-            return Err(Error::input(
-                "data: `canvas` must have a height and a width above 0, for example [256, 256]",
-            ));
+        if let Some(canvas) = self.canvas.filter(|c| c.iter().any(|n| !(1..=LARGEST_CANVAS).contains(n))) {
+            return Err(Error::input(format!(
+                "data: `canvas = {canvas:?}` must have a height and a width from 1 to {LARGEST_CANVAS}; use for example [256, 256]"
+            )));
         }
         let a = self.augment;
         let limits = [
@@ -189,13 +205,18 @@ impl DataConfig {
     pub fn manifest(&self) -> Result<Manifest> {
         self.check()?;
         if let Some(p) = &self.phantom {
-            return Manifest::read(&phantom::ensure(p)?.manifest, &self.split, self.split_seed);
+            return self.found(Manifest::read(&phantom::ensure(p)?.manifest, &self.split, self.split_seed)?);
         }
         if let Some(m) = &self.manifest {
-            return Manifest::read(m, &self.split, self.split_seed);
+            return self.found(Manifest::read_from(m, self.root.as_deref(), &self.split, self.split_seed)?);
         }
         let modalities: Vec<String> = self.input.iter().chain(&self.target).cloned().collect();
-        Manifest::scan(self.pattern.as_deref().unwrap_or(""), &modalities, &self.split, self.split_seed)
+        let pattern = self.pattern.as_deref().unwrap_or("");
+        self.found(Manifest::scan(pattern, &modalities, &self.split, self.split_seed)?)
+    }
+
+    fn found(&self, manifest: Manifest) -> Result<Manifest> {
+        Ok(Manifest { shared: self.share_subjects, ..manifest })
     }
 
     /// How files are read.

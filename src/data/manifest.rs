@@ -69,11 +69,18 @@ pub struct Manifest {
     pub modalities: Vec<String>,
     /// The cases, in the order of the file, or sorted by name.
     pub entries: Vec<Entry>,
+    /// Every case is in every part; see `data.share_subjects`.
+    pub shared: bool,
 }
 
 impl Manifest {
     /// Reads a CSV manifest. Without a `split` column the subjects are dealt by `fractions` (train, val, test) with `seed`.
     pub fn read(path: &Path, fractions: &[f64; 3], seed: u64) -> Result<Manifest> {
+        Self::read_from(path, None, fractions, seed)
+    }
+
+    /// [`Manifest::read`] with paths relative to `root` instead of the CSV's folder.
+    pub fn read_from(path: &Path, root: Option<&Path>, fractions: &[f64; 3], seed: u64) -> Result<Manifest> {
         let p = path.display();
         let text = fs::read(path).map_err(Error::io("read", path))?;
         let mut reader =
@@ -96,7 +103,7 @@ impl Manifest {
             .filter(|h| !["subject", "session", "split"].contains(&h.as_str()))
             .cloned()
             .collect();
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let folder = root.or(path.parent()).unwrap_or(Path::new(""));
         let mut entries = Vec::new();
         let mut lines: HashMap<String, u64> = HashMap::new();
         let mut splits: HashMap<String, (Split, u64)> = HashMap::new();
@@ -146,7 +153,7 @@ impl Manifest {
         if entries.is_empty() {
             return Err(Error::input(format!("{p} lists no subject; add a line for each")));
         }
-        let mut manifest = Manifest { source: p.to_string(), modalities, entries };
+        let mut manifest = Manifest { source: p.to_string(), modalities, entries, shared: false };
         if split_column.is_none() {
             manifest.shuffle_into_splits(fractions, seed)?;
         }
@@ -194,17 +201,18 @@ impl Manifest {
                 Entry { id: subject.clone(), subject, split: Split::Train, files }
             })
             .collect();
-        let mut manifest = Manifest { source: pattern.to_string(), modalities: modalities.to_vec(), entries };
+        let mut manifest =
+            Manifest { source: pattern.to_string(), modalities: modalities.to_vec(), entries, shared: false };
         manifest.shuffle_into_splits(fractions, seed)?;
         Ok(manifest)
     }
 
     /// The cases of one part; an empty one is an error.
     pub fn part(&self, split: Split) -> Result<Vec<&Entry>> {
-        let part: Vec<&Entry> = self.entries.iter().filter(|e| e.split == split).collect();
+        let part: Vec<&Entry> = self.entries.iter().filter(|e| self.shared || e.split == split).collect();
         if part.is_empty() {
             return Err(Error::input(format!(
-                "{}: no subject is in the split `{}` ({} subjects in all); mark some, or change `split`",
+                "{}: no subject is in the split `{}` ({} subjects in all); mark some, or change `data.split`",
                 self.source,
                 split.name(),
                 self.entries.len()
@@ -226,7 +234,7 @@ impl Manifest {
         })?;
         if !path.is_file() {
             return Err(Error::input(format!(
-                "{}: the `{modality}` image of subject {}, {}, does not exist; correct the path (it is relative to the manifest's folder)",
+                "{}: the `{modality}` image of subject {}, {}, does not exist; correct the path (relative ones start at the manifest's folder, or at `data.root`)",
                 self.source,
                 entry.id,
                 path.display()

@@ -2,7 +2,7 @@
 //!
 //! From the bottom up: [`affine`] and [`nifti_header`] hold the geometry, [`nifti_io`] reads and writes volumes, [`orient`]
 //! brings them to one order and cuts slices, [`manifest`] says which there are, [`normalise`] scales them, [`case`] holds one
-//! subject's, [`dataset`] a split's, [`loader`] makes batches. [`phantom`] makes up patients; [`lookup`] is the baseline.
+//! subject's, [`dataset`] a split's, [`loader`] makes batches. [`phantom`] makes up patients.
 
 pub mod affine;
 pub mod augment;
@@ -10,7 +10,6 @@ pub mod case;
 pub mod config;
 pub mod dataset;
 pub mod loader;
-pub mod lookup;
 pub mod manifest;
 pub mod nifti_header;
 pub mod nifti_io;

@@ -96,14 +96,14 @@ impl Volume {
             Frame::Only if frames == 1 => (0, 1),
             Frame::Only => {
                 return Err(Error::input(format!(
-                    "{p} holds {frames} frames where one volume is needed; choose one with `frame = 0` to `frame = {}`, or split or average the file",
+                    "{p} holds {frames} frames where one volume is needed; choose one with `data.frame = 0` to `data.frame = {}` in the recipe, or split or average the file",
                     frames - 1
                 )));
             }
             Frame::Index(k) if k < frames => (k, 1),
             Frame::Index(k) => {
                 return Err(Error::input(format!(
-                    "{p} has no frame {k}: it holds {frames}, counted from 0; choose another with `frame`"
+                    "{p} has no frame {k}: it holds {frames}, counted from 0; choose another with `data.frame`"
                 )));
             }
         };
@@ -146,7 +146,7 @@ impl Volume {
                 NanPolicy::Zero => voxels.iter_mut().filter(|v| !v.is_finite()).for_each(|v| *v = 0.0),
                 NanPolicy::Error => {
                     return Err(Error::input(format!(
-                        "{p} holds {bad} voxels that are NaN or infinite; clean the file, or set `nan = \"zero\"` to read them as 0"
+                        "{p} holds {bad} voxels that are NaN or infinite; clean the file, or set `data.nan = \"zero\"` in the recipe to read them as 0"
                     )));
                 }
             }

@@ -1,10 +1,10 @@
 //! Running a plan on the CPU device.
 
 use crate::compile::plan::{Plan, Step, plan};
-use crate::device::cpu::{Buffer, Memory, Slot};
+use crate::device::cpu::{Buffer, Memory, Slot, available};
 use crate::dispatch_real;
 use crate::dtype::{DType, Real};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use std::collections::BTreeMap;
 
@@ -58,6 +58,15 @@ impl Program {
     /// Plans a run of `graph` that leaves the named outputs readable, and reserves its memory.
     pub fn new(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Self> {
         let plan = plan(graph, outputs)?;
+        let needed = plan.arena_bytes as u64 + plan.state_bytes() as u64;
+        if let Some(free) = available().filter(|free| needed > *free) {
+            let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+            return Err(Error::input(format!(
+                "this needs {:.1} GiB of memory, but {:.1} GiB are free; lower `train.batch`, `data.canvas` or the networks' sizes",
+                gib(needed),
+                gib(free)
+            )));
+        }
         let arena = Buffer::zeroed(plan.arena_bytes);
         Ok(Program { plan, arena })
     }

@@ -188,3 +188,18 @@ pub fn samples() -> Vec<Sample> {
     );
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_have_the_names_that_recipes_use() {
+        let modes = [GanMode::Bce, GanMode::Lsgan, GanMode::Hinge, GanMode::Wgan];
+        for (mode, name) in modes.into_iter().zip(["vanilla", "lsgan", "hinge", "wgan"]) {
+            assert_eq!(serde_json::to_string(&mode).expect("is written"), format!("{name:?}"));
+            assert_eq!(serde_json::from_str::<GanMode>(&format!("{name:?}")).expect("is read"), mode);
+        }
+        assert!(serde_json::from_str::<GanMode>("\"wgangp\"").is_err());
+    }
+}

@@ -10,7 +10,7 @@ impl Var {
     pub fn pixel_shuffle(&self, r: usize) -> Var {
         let shape = self.shape();
         let dims = shape.rank().saturating_sub(2);
-        if self.id().is_none() || r == 0 || shape.channels() % r.pow(dims as u32) != 0 {
+        if self.id().is_none() || r == 0 || !shape.channels().is_multiple_of(r.pow(dims as u32)) {
             let why =
                 format!("pixel_shuffle: channels of shape {shape} do not divide by {r} along each axis");
             return self.graph().poison(&why, std::panic::Location::caller());
@@ -44,9 +44,9 @@ pub fn samples() -> Vec<Sample> {
                 sample::fill(out.clone(), |i| {
                     let mut from = vec![i[0]];
                     let mut channel = i[dims + 1];
-                    for axis in 1..=dims {
-                        from.push(i[axis] / r);
-                        channel = channel * r + i[axis] % r;
+                    for at in &i[1..=dims] {
+                        from.push(at / r);
+                        channel = channel * r + at % r;
                     }
                     from.push(channel);
                     x[0].at(&from)

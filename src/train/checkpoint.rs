@@ -9,10 +9,13 @@ use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::fsio;
 use crate::nn::NetSpec;
+use crate::nn::schedule::PlateauState;
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use serde_json::{Map, json};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Version of the state file's layout.
@@ -25,10 +28,8 @@ pub struct Progress {
     pub step: u64,
     /// The best validation score so far and the step that had it.
     pub best: Option<(f64, u64)>,
-    /// Factor that a plateau schedule has brought the learning rate to.
-    pub plateau_factor: f64,
-    /// Validations since the best one.
-    pub plateau_waited: u32,
+    /// What a plateau schedule remembers.
+    pub plateau: PlateauState,
 }
 
 /// The weights' file of one network.
@@ -39,10 +40,6 @@ pub fn weights_path(dir: &Path, which: &str, net: &str) -> PathBuf {
 /// The state's file.
 pub fn state_path(dir: &Path, which: &str) -> PathBuf {
     dir.join(format!("{which}_state.safetensors"))
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -56,35 +53,39 @@ fn checksum<'a>(tensors: impl Iterator<Item = (String, &'a [u8])>) -> String {
     format!("{:08x}", sorted.iter().fold(0, |crc, (_, data)| crc32c::crc32c_append(crc, data)))
 }
 
+/// Writes a safetensors file. The header is laid out here and not by the crate, which keeps metadata in a hash map: two
+/// files of equal content would differ in their bytes.
 fn write(
     path: &Path,
-    tensors: &[(String, Vec<usize>, Vec<f32>)],
-    mut metadata: HashMap<String, String>,
+    mut tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+    metadata: &[(&str, &str)],
 ) -> Result<()> {
-    let data: Vec<Vec<u8>> = tensors.iter().map(|(_, _, v)| bytes(v)).collect();
-    let named = tensors.iter().zip(&data).map(|((name, _, _), d)| (name.clone(), d.as_slice()));
-    metadata.insert("crc32c".into(), checksum(named));
-    let views = tensors
-        .iter()
-        .zip(&data)
-        .map(|((name, shape, _), data)| {
-            TensorView::new(Dtype::F32, shape.clone(), data)
-                .map(|v| (name.as_str(), v))
-                .map_err(|e| unwritable(path, &e))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let file = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(path, &e))?;
-    fsio::write_bytes(path, &file)
-}
-
-fn unwritable(path: &Path, why: &dyn std::fmt::Display) -> Error {
-    Error::input(format!("cannot lay out {}: {why}", path.display()))
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let (mut header, mut crc, mut data) = (Map::new(), 0, Vec::new());
+    let mut about: BTreeMap<&str, String> = metadata.iter().map(|(k, v)| (*k, v.to_string())).collect();
+    header.insert("__metadata__".into(), json!(null));
+    for (name, shape, values) in tensors {
+        let begin = data.len();
+        data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        crc = crc32c::crc32c_append(crc, &data[begin..]);
+        header.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, data.len()] }));
+    }
+    about.insert("crc32c", format!("{crc:08x}"));
+    header["__metadata__"] = json!(about);
+    let mut header = serde_json::to_vec(&header).expect("plain data");
+    // The data begins at a multiple of eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    fsio::write_atomic(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        out.write_all(&data)
+    })
 }
 
 /// Writes a network's weights. The file depends on nothing but them and the architecture.
 pub fn save_weights(path: &Path, spec: &NetSpec, states: &States, architecture: &str) -> Result<()> {
     let metadata = [("format", "pt"), ("network", &spec.name), ("architecture", architecture)];
-    write(path, &spec.export(states), metadata.map(|(k, v)| (k.to_string(), v.to_string())).into())
+    write(path, spec.export(states), &metadata)
 }
 
 /// A safetensors file in memory.
@@ -99,7 +100,7 @@ impl Tensors {
         let file = std::fs::read(path).map_err(Error::io("read the checkpoint", path))?;
         let corrupt = |why: &dyn std::fmt::Display| {
             Error::input(format!(
-                "{} is not a whole safetensors file ({why}); use another checkpoint of the run",
+                "{} is damaged: not a whole safetensors file ({why}); use another checkpoint, or train again",
                 path.display()
             ))
         };
@@ -162,7 +163,7 @@ pub fn save_state(path: &Path, states: &States, progress: &Progress, recipe_hash
         .collect();
     let progress = serde_json::to_string(progress).expect("plain data");
     let metadata = [("format", FORMAT), ("progress", &progress), ("recipe", recipe_hash)];
-    write(path, &tensors, metadata.map(|(k, v)| (k.to_string(), v.to_string())).into())
+    write(path, tensors, &metadata)
 }
 
 /// Reads a state file into states of the same names and sizes.
@@ -178,7 +179,7 @@ pub fn load_state(path: &Path, states: &mut States, recipe_hash: &str) -> Result
         return Err(foreign("is no state file of this version"));
     }
     if file.metadata("recipe") != Some(recipe_hash) {
-        return Err(foreign("belongs to a run with other settings"));
+        return Err(foreign("belongs to a run with other settings or other images"));
     }
     let progress: Progress = file
         .metadata("progress")
@@ -206,7 +207,11 @@ mod tests {
         let path = state_path(dir.path(), "last");
         let mut states = States::new();
         states.set("a", &[1.5f32, -0.0, f32::MIN_POSITIVE]);
-        let progress = Progress { step: 7, best: Some((0.1, 3)), plateau_factor: 0.5, plateau_waited: 2 };
+        let progress = Progress {
+            step: 7,
+            best: Some((0.1, 3)),
+            plateau: PlateauState { waited: 2, ..Default::default() },
+        };
         save_state(&path, &states, &progress, "h").expect("written");
         let mut again = States::new();
         again.set("a", &[0f32; 3]);
@@ -217,7 +222,7 @@ mod tests {
         for cut in [0, 5, 20, whole.len() - 1] {
             std::fs::write(&path, &whole[..cut]).expect("written");
             let e = load_state(&path, &mut again, "h").expect_err("refused").to_string();
-            assert!(e.contains("last_state.safetensors") && e.contains("another checkpoint"), "{e}");
+            assert!(e.contains("last_state.safetensors") && e.contains("damaged"), "{e}");
         }
         let mut flipped = whole.clone();
         *flipped.last_mut().expect("not empty") ^= 1;

@@ -13,6 +13,7 @@ pub mod run;
 pub mod schedule;
 pub mod score;
 pub mod session;
+pub mod start;
 pub mod step;
 pub mod supervised;
 pub mod tensorboard;

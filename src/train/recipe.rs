@@ -228,9 +228,14 @@ impl Metric {
         }
     }
 
+    /// Whether larger is better.
+    pub fn maximise(self) -> bool {
+        matches!(self, Metric::Psnr | Metric::Ssim)
+    }
+
     /// Whether `new` beats `old`.
     pub fn better(self, new: f64, old: f64) -> bool {
-        if matches!(self, Metric::Psnr | Metric::Ssim) { new > old } else { new < old }
+        if self.maximise() { new > old } else { new < old }
     }
 }
 
@@ -251,6 +256,9 @@ impl Default for Log {
         Log { every: 20, checkpoint_every: 500, samples: 4 }
     }
 }
+
+/// Most slices in a batch or a pool of images.
+const MOST_SLICES: usize = 4096;
 
 fn one() -> u64 {
     1
@@ -296,8 +304,17 @@ impl Recipe {
         if self.name.is_empty() || self.name.contains(['/', '\\']) {
             return wrong("name", "must be a plain name, such as \"mr2pet\"");
         }
-        if self.train.batch == 0 {
-            return wrong("train.batch", "must be at least 1");
+        if !(1..=MOST_SLICES).contains(&self.train.batch) {
+            return wrong("train.batch", "must lie between 1 and 4096");
+        }
+        if self.train.workers > 64 {
+            return wrong("train.workers", "must be at most 64; 2 are usually enough");
+        }
+        if self.loss.pool > MOST_SLICES {
+            return wrong("loss.pool", "must be at most 4096; 50 is usual where there is one, 0 is none");
+        }
+        if self.log.samples > 64 {
+            return wrong("log.samples", "must be at most 64 rows");
         }
         if self.train.epochs + self.train.decay_epochs == 0 || self.train.steps == Some(0) {
             return wrong("train.epochs", "leaves nothing to do; ask for at least one epoch or step");
@@ -380,6 +397,8 @@ fn set(table: &mut Table, assignment: &str) -> Result<()> {
 
 /// serde's message as one sentence with the full key and, for an unknown one, the nearest known one.
 fn explain(path: &str, message: &str) -> String {
+    // The lines behind the first one say where, which the path does as well.
+    let message = message.lines().next().unwrap_or(message);
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let parent = if path == "." { "" } else { path };
     if message.starts_with("unknown field") || message.starts_with("unknown variant") {
@@ -401,8 +420,27 @@ fn explain(path: &str, message: &str) -> String {
         let full = if parent.is_empty() { key.to_string() } else { format!("{parent}.{key}") };
         return format!("the key `{full}` is missing; add it");
     }
-    let first = message.lines().next().unwrap_or(message);
-    if parent.is_empty() { first.to_string() } else { format!("`{parent}`: {first}") }
+    let first = plain(message);
+    if parent.is_empty() {
+        format!("{first}; correct the value")
+    } else {
+        format!("`{parent}`: {first}; correct the value")
+    }
+}
+
+/// serde's message without the names that types have in the program.
+fn plain(message: &str) -> String {
+    let Some((got, expected)) = message.split_once("expected ") else { return message.to_string() };
+    let expected = match expected {
+        "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number that is not negative",
+        "i64" | "i32" => "a whole number",
+        "f64" | "f32" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list, such as [\"t1\", \"t2\"]",
+        e if e.starts_with("struct ") || e == "a map" || e.contains("enum") => "a table of keys",
+        e => e,
+    };
+    format!("{got}expected {expected}")
 }
 
 #[cfg(test)]
@@ -446,6 +484,8 @@ mod tests {
             fault(MINIMAL, &["train.bach=4"]).contains("unknown key `train.bach`; did you mean `batch`?")
         );
         assert!(fault(MINIMAL, &["trian.batch=4"]).contains("unknown key `trian`; did you mean `train`?"));
+        let far = fault(MINIMAL, &["loss.weight=1"]);
+        assert!(far.ends_with("(known here: gan, lambda_l1, lambda_gan, pool)"), "{far}");
         let inner = fault(MINIMAL, &["model.generator.nfg=4"]);
         assert!(inner.contains("nfg`; did you mean `ngf`?"), "{inner}");
         let variant = fault(MINIMAL, &["loss.gan=lsgann"]);

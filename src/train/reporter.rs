@@ -4,7 +4,7 @@ use super::checkpoint::Progress;
 use super::csvlog::{duration, rate};
 use super::run::RunDir;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Seconds between plain lines.
@@ -21,6 +21,11 @@ pub struct Reporter {
     history: Vec<f64>,
 }
 
+/// Writes a line to standard error. That it can't be written (a closed pipe, a full disk) ends no training.
+pub fn line(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 impl Reporter {
     /// A reporter that is silent if `quiet`.
     pub fn new(quiet: bool) -> Self {
@@ -32,7 +37,7 @@ impl Reporter {
     pub fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None if !self.quiet => eprintln!("{text}"),
+            None if !self.quiet => line(text),
             None => {}
         }
     }
@@ -70,7 +75,7 @@ impl Reporter {
         } else if self.last_line.elapsed() >= LINE_EVERY || step == self.total || step == self.first + 1 {
             self.last_line = Instant::now();
             let left = self.began.elapsed().div_f64(done.max(1.0)).mul_f64((self.total - step) as f64);
-            eprintln!("step {step}/{}  {}  {} left", self.total, text(), duration(left));
+            line(&format!("step {step}/{}  {}  {} left", self.total, text(), duration(left)));
         }
     }
 
@@ -95,10 +100,10 @@ impl Reporter {
         }
         let best =
             progress.best.map_or(String::new(), |(v, s)| format!(", best validation {v:.4} at step {s}"));
-        eprintln!("finished {} steps in {}{best}", progress.step, duration(took));
-        eprintln!("G_L1 {}", super::csvlog::sparkline(&self.history, 60));
+        line(&format!("finished {} steps in {}{best}", progress.step, duration(took)));
+        line(&format!("G_L1 {}", super::csvlog::sparkline(&self.history, 60)));
         let root = run.root().display();
-        eprintln!("look at it:   tensorboard --logdir {root}    and {root}/samples");
-        eprintln!("measure it:   gan evaluate {root}");
+        line(&format!("look at it:   tensorboard --logdir {root}    and {root}/samples"));
+        line(&format!("measure it:   gan evaluate {root}"));
     }
 }

@@ -24,7 +24,7 @@ use crate::fsio;
 use crate::nn::NetSpec;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Slices that are predicted at once.
@@ -94,14 +94,46 @@ impl RunDir {
 }
 
 /// A fingerprint of everything in a recipe that shapes the run: a checkpoint is resumed only under the same one. What
-/// may differ: how often things are logged, and how many steps there are in all.
+/// may differ: how often things are logged, and what only costs time or memory. (The number of steps may not: the schedule of
+/// the learning rate is stretched over them.)
 pub fn recipe_hash(recipe: &Recipe, fit: &DataFit) -> String {
+    let text = essential(recipe).to_toml() + &serde_json::to_string(fit).expect("plain data");
+    Sha256::digest(text.as_bytes()).iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+/// A recipe without what may differ when a run is resumed.
+fn essential(recipe: &Recipe) -> Recipe {
     let mut essential = recipe.clone();
     essential.log = Default::default();
     essential.about.clear();
     essential.train.workers = 0;
-    let text = essential.to_toml() + &serde_json::to_string(fit).expect("plain data");
-    Sha256::digest(text.as_bytes()).iter().take(16).map(|b| format!("{b:02x}")).collect()
+    essential.data.cache_mb = 0;
+    essential
+}
+
+/// The keys in which a recipe differs from the one that a run was started with, as "`train.batch` (2 there, 4 here)".
+pub fn differences(there: &Recipe, here: &Recipe) -> Vec<String> {
+    fn flat(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String>) {
+        match value {
+            toml::Value::Table(t) => t.iter().for_each(|(k, v)| flat(&format!("{prefix}.{k}"), v, into)),
+            other => {
+                into.insert(prefix.trim_start_matches('.').to_string(), other.to_string());
+            }
+        }
+    }
+    let keys = |r: &Recipe| {
+        let mut all = BTreeMap::new();
+        let table = toml::Value::try_from(essential(r)).expect("a recipe is plain data");
+        flat("", &table, &mut all);
+        all
+    };
+    let (a, b) = (keys(there), keys(here));
+    let of = |m: &BTreeMap<String, String>, k: &str| m.get(k).cloned().unwrap_or("not set".into());
+    let all: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    all.into_iter()
+        .filter(|k| a.get(*k) != b.get(*k))
+        .map(|k| format!("`{k}` ({} there, {} here)", of(&a, k), of(&b, k)))
+        .collect()
 }
 
 /// The method of a recipe, for the extents that its data has.
@@ -138,7 +170,7 @@ pub struct Predictor {
     method: Pix2pix,
     spec: NetSpec,
     states: States,
-    programs: HashMap<usize, Program>,
+    programs: HashMap<[usize; 3], Program>,
 }
 
 impl Predictor {
@@ -172,6 +204,11 @@ impl Predictor {
         &self.fit
     }
 
+    /// What a canvas must divide by ([`Case::uncropped`]).
+    pub fn multiple(&self) -> usize {
+        self.method.multiple()
+    }
+
     /// Predicts all slices of a case: `[n, h, w, targets]` in [-1, 1].
     pub fn slices(&mut self, case: &Case) -> Result<Vec<f32>> {
         let (method, spec) = (&self.method, &self.spec);
@@ -185,9 +222,9 @@ impl Predictor {
     }
 }
 
-/// Predicts slices in batches; programs are kept by batch size. `slots` is the number of rows of the store in `states`.
+/// Predicts slices in batches; programs are kept by batch, height and width. `slots` is the number of rows of the store in `states`.
 pub fn predict_slices(
-    programs: &mut HashMap<usize, Program>,
+    programs: &mut HashMap<[usize; 3], Program>,
     method: &Pix2pix,
     spec: &NetSpec,
     slots: usize,
@@ -199,10 +236,10 @@ pub fn predict_slices(
     let mut out = Vec::with_capacity(n * h * w * method.targets);
     for first in (0..n).step_by(PREDICT_BATCH) {
         let batch = PREDICT_BATCH.min(n - first);
-        if let std::collections::hash_map::Entry::Vacant(slot) = programs.entry(batch) {
+        if let std::collections::hash_map::Entry::Vacant(slot) = programs.entry([batch, h, w]) {
             slot.insert(predict_program(method, spec, slots, [batch, h, w, c])?);
         }
-        let program = programs.get_mut(&batch).expect("just made");
+        let program = programs.get_mut(&[batch, h, w]).expect("just made");
         program.run(states, &[("input", &input[first * each..(first + batch) * each]), ("step", &[0f32])]);
         out.extend(program.output::<f32>(states, "output"));
     }

@@ -4,10 +4,11 @@ use super::checkpoint::{self, Progress};
 use super::csvlog::{self, MetricsLog};
 use super::panels::{Comparison, ComparisonStyle, comparison};
 use super::pix2pix::{POOL_STATE, Pix2pix};
-use super::recipe::{Recipe, Schedule};
+use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::score;
+use super::start;
 use super::step::{StepBuilder, Update};
 use super::tensorboard::Events;
 use crate::data::{Case, DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
@@ -17,9 +18,11 @@ use crate::exec::{Program, States};
 use crate::fsio;
 use crate::metrics::case::Summary;
 use crate::nn::NetSpec;
+use crate::nn::schedule::Schedule;
 use crate::ops::image_pool;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,14 +67,16 @@ pub struct RunInfo {
 /// Trains a recipe to its end. Fails with [`Error::Interrupted`], after a checkpoint, when asked to stop.
 pub fn train(recipe: &Recipe, options: &TrainOptions) -> Result<()> {
     let run = RunDir::new(&options.out);
-    if run.exists() && !options.resume {
-        return Err(Error::input(format!(
-            "{} holds a run already; continue it with --resume, or choose another folder with --out",
-            options.out.display()
-        )));
-    }
+    start::check_folder(&run, options.resume)?;
     let mut reporter = Reporter::new(options.quiet);
-    Session::open(recipe, options, run, &mut reporter)?.run(&mut reporter)
+    let existed = options.out.exists();
+    let session = Session::open(recipe, options, run, &mut reporter).inspect_err(|_| {
+        if !existed {
+            // A run that could not begin leaves nothing.
+            let _ = std::fs::remove_dir_all(&options.out);
+        }
+    })?;
+    session.run(&mut reporter)
 }
 
 struct Session<'a> {
@@ -82,7 +87,7 @@ struct Session<'a> {
     specs: [NetSpec; 2],
     states: States,
     program: Program,
-    predictors: HashMap<usize, Program>,
+    predictors: HashMap<[usize; 3], Program>,
     loader: Loader,
     validation: Vec<Case>,
     progress: Progress,
@@ -91,6 +96,8 @@ struct Session<'a> {
     log: MetricsLog,
     train_events: Events,
     val_events: Events,
+    /// Held as long as the run.
+    _lock: Option<File>,
 }
 
 /// Columns of `metrics.csv`.
@@ -104,6 +111,7 @@ impl<'a> Session<'a> {
         run: RunDir,
         reporter: &mut Reporter,
     ) -> Result<Self> {
+        let locked = if run.root().exists() { start::lock(&run)? } else { None };
         let method = run::method(recipe);
         let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
         if let Some(phantom) = &recipe.data.phantom {
@@ -116,19 +124,33 @@ impl<'a> Session<'a> {
         }
         let dataset = Dataset::open(&recipe.data, Split::Train, None, open)?;
         reporter.note(&format!("data: {}", dataset.stats()));
+        if recipe.data.share_subjects {
+            reporter.note(
+                "data: the same subjects serve training, validation and test (data.share_subjects), so the scores say nothing about other people",
+            );
+        }
+        if recipe.train.batch > dataset.len() {
+            return Err(Error::input(format!(
+                "`train.batch` is {}, but the split `train` has {} slices only; lower it, or add images",
+                recipe.train.batch,
+                dataset.len()
+            )));
+        }
         let fit = dataset.fit().clone();
-        let validation = open_validation(recipe, &fit, open)?;
         let [h, w] = fit.canvas;
         let specs = method.describe(h, w)?;
         let hash = run::recipe_hash(recipe, &fit);
 
-        let mut states = initial_states(recipe, &method, &specs, [h, w]);
-        let progress = restore(&run, options, &mut states, &hash, reporter)?;
+        // Before anything large is allocated: this refuses what does not fit into memory.
         let program = step_program(recipe, &method, &specs, [h, w])?;
-        let dataset = Arc::new(dataset);
-        let loader = open_loader(recipe, dataset, progress.step)?;
+        let mut states = initial_states(recipe, &method, &specs, [h, w]);
+        let validation = open_validation(recipe, &fit, open)?;
+        let progress = start::restore(&run, options, recipe, &mut states, &hash, reporter)?;
+        let loader = open_loader(recipe, Arc::new(dataset), progress.step)?;
         let total = total_steps(recipe, loader.steps_per_epoch());
-        prepare_folder(recipe, options, &run, &fit, &specs, &program)?;
+        fsio::create_dir(run.root())?;
+        let locked = if locked.is_some() { locked } else { start::lock(&run)? };
+        start::prepare_folder(recipe, options, &run, &fit, &specs, &program)?;
 
         let resumed = (progress.step > 0).then_some(progress.step);
         let columns: Vec<&str> = LOSSES.iter().chain(&["lr/G"]).chain(&SCORES).copied().collect();
@@ -156,6 +178,7 @@ impl<'a> Session<'a> {
             log,
             train_events,
             val_events,
+            _lock: locked,
         })
     }
 
@@ -179,13 +202,19 @@ impl<'a> Session<'a> {
             let losses = self.step()?;
             let step = self.progress.step;
             let last = step == self.total;
+            // One row a step: of losses, of scores, or of both.
+            let mut row = Vec::new();
             if step.is_multiple_of(self.recipe.log.every) || last || step == 1 {
-                self.log_losses(&losses)?;
+                row.extend(self.log_losses(&losses)?);
             }
             reporter.step(step, &losses, self.recipe.train.batch);
             if !self.validation.is_empty() && ((every > 0 && step.is_multiple_of(every)) || last) {
                 let scores = self.validate()?;
                 reporter.validation(step, &scores);
+                row.extend(scores);
+            }
+            if !row.is_empty() {
+                self.log.append(step, &row)?;
             }
             if step.is_multiple_of(self.recipe.log.checkpoint_every) || last {
                 self.checkpoint("last")?;
@@ -229,6 +258,10 @@ impl<'a> Session<'a> {
         Ok(losses.to_vec())
     }
 
+    fn schedule(&self) -> Schedule {
+        self.recipe.optimiser.schedule.over(&self.recipe.train, self.recipe.validate.metric.maximise())
+    }
+
     /// Of the generator and the discriminator, for the step to come.
     fn learning_rates(&self) -> [f64; 2] {
         let train = &self.recipe.train;
@@ -239,11 +272,12 @@ impl<'a> Session<'a> {
             None => self.progress.step / self.loader.steps_per_epoch(),
         };
         let o = &self.recipe.optimiser;
-        let factor = o.schedule.factor(epoch as usize, train) * self.progress.plateau_factor;
+        let factor = self.schedule().factor(epoch as f64, &self.progress.plateau);
         [o.lr * factor, o.lr_discriminator.unwrap_or(o.lr) * factor]
     }
 
-    fn log_losses(&mut self, losses: &[(&'static str, f64)]) -> Result<()> {
+    /// Writes the losses and the learning rate for TensorBoard and returns them.
+    fn log_losses(&mut self, losses: &[(&'static str, f64)]) -> Result<Vec<(&'static str, f64)>> {
         let step = self.progress.step;
         let [lr, _] = self.learning_rates();
         let mut row = losses.to_vec();
@@ -251,7 +285,7 @@ impl<'a> Session<'a> {
         for (name, value) in &row {
             self.train_events.scalar(name, step, *value as f32)?;
         }
-        self.log.append(step, &row)
+        Ok(row)
     }
 
     /// The states that predictions use: the generator's parameters (or their running mean) without moments.
@@ -290,20 +324,13 @@ impl<'a> Session<'a> {
         for (name, value) in scores {
             self.val_events.scalar(name, step, value as f32)?;
         }
-        self.log.append(step, &scores)?;
         self.draw_samples(&outputs)?;
         let metric = self.recipe.validate.metric;
         let value = of(metric.name());
+        self.schedule().observe(value, &mut self.progress.plateau);
         if self.progress.best.is_none_or(|(best, _)| metric.better(value, best)) {
             self.progress.best = Some((value, step));
-            self.progress.plateau_waited = 0;
             self.checkpoint("best")?;
-        } else if let Schedule::Plateau { factor, patience } = self.recipe.optimiser.schedule {
-            self.progress.plateau_waited += 1;
-            if self.progress.plateau_waited > patience {
-                self.progress.plateau_factor *= factor;
-                self.progress.plateau_waited = 0;
-            }
         }
         self.val_events.flush()?;
         self.train_events.flush()?;
@@ -448,54 +475,6 @@ pub fn step_program(
     let (g, d) = (step.bind(&specs[0], slots), step.bind(&specs[1], slots));
     method.trace_step(&mut step, &g, &d, &a, &b, [&update(recipe, true), &update(recipe, false)]);
     Program::new(step.graph(), &step.outputs())
-}
-
-/// Reads the last checkpoint if the run is resumed and has one.
-fn restore(
-    run: &RunDir,
-    options: &TrainOptions,
-    states: &mut States,
-    hash: &str,
-    reporter: &mut Reporter,
-) -> Result<Progress> {
-    let fresh = Progress { plateau_factor: 1.0, ..Default::default() };
-    let path = checkpoint::state_path(&run.checkpoints(), "last");
-    if !options.resume {
-        return Ok(fresh);
-    }
-    if !path.exists() {
-        reporter.note(&format!("{} has no checkpoint yet; starting over", run.root().display()));
-        return Ok(fresh);
-    }
-    let progress = checkpoint::load_state(&path, states, hash)?;
-    reporter.note(&format!("resuming {} at step {}", run.root().display(), progress.step));
-    Ok(progress)
-}
-
-fn prepare_folder(
-    recipe: &Recipe,
-    options: &TrainOptions,
-    run: &RunDir,
-    fit: &DataFit,
-    specs: &[NetSpec; 2],
-    program: &Program,
-) -> Result<()> {
-    fsio::create_dir(&run.checkpoints())?;
-    fsio::create_dir(&run.join("samples"))?;
-    let info = RunInfo {
-        version: env!("CARGO_PKG_VERSION").into(),
-        command: options.command.clone(),
-        device: "cpu".into(),
-        threads: rayon::current_num_threads(),
-        parameters: specs.iter().map(|s| (s.name.clone(), s.param_count())).collect(),
-        memory_bytes: [program.plan().arena_bytes, program.plan().state_bytes()],
-        flops_per_step: program.plan().cost().flops,
-        finished: false,
-    };
-    run.save_json("run.json", &info)?;
-    run.save_json("data.json", fit)?;
-    // Last: this file is what makes the folder a run.
-    fsio::write_bytes(&run.join("recipe.toml"), recipe.to_toml().as_bytes())
 }
 
 fn describe_plan(

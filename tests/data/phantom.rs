@@ -1,10 +1,10 @@
 //! The phantom: physics, determinism, files, and that its PET is worth learning.
 
 use crate::message;
-use gan::data::lookup::Lookup;
 use gan::data::manifest::{Manifest, Split};
 use gan::data::phantom::{MODALITIES, PhantomConfig, Subject, ensure, simulate};
 use gan::data::{DataConfig, Dataset, OpenOptions, Volume};
+use gan::train::score::{apply_lookup, fit_lookup};
 use std::fs;
 use std::path::Path;
 
@@ -175,11 +175,11 @@ fn pet_is_no_function_of_t1_but_can_be_known() {
     let config = DataConfig { phantom: Some(phantom), ..Default::default() };
     let train = Dataset::open(&config, Split::Train, None, OpenOptions::default()).unwrap();
     let test = Dataset::open(&config, Split::Test, Some(train.fit()), OpenOptions::default()).unwrap();
-    let table = Lookup::fit(&train).unwrap();
+    let table = fit_lookup(&train).unwrap();
     let (mut sum, mut n) = (0.0, 0usize);
     for i in 0..test.cases() {
         let case = test.case(i).unwrap();
-        let predicted = case.assemble(&table.predict(&case)).unwrap().remove(0);
+        let predicted = case.assemble(&apply_lookup(&table, &case).unwrap()).unwrap().remove(0);
         let truth = case.target_volume(0).unwrap();
         sum += predicted.voxels.iter().zip(&truth.voxels).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
         n += truth.voxels.len();

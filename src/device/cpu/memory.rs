@@ -49,6 +49,16 @@ impl Buffer {
     }
 }
 
+/// Bytes of memory that are free for use, where the system says so (Linux: what is available without swapping, within the
+/// limit of the container).
+pub fn available() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let free = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.saturating_mul(1024);
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|t| t.trim().parse().ok());
+    Some(free.min(limit.unwrap_or(u64::MAX)))
+}
+
 /// Where a value lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {

@@ -11,4 +11,4 @@ mod simd;
 pub mod tile;
 
 pub use io::{Io, View};
-pub use memory::{Buffer, Memory, Place, Slot};
+pub use memory::{Buffer, Memory, Place, Slot, available};

@@ -278,6 +278,14 @@ impl Var {
         if self.id().is_none() || w.id().is_none() || x.rank() != d + 2 || k.rank() != d + 2 {
             return self.conv_grad_x(w, spec, &vec![1; d]); // poisoned, or reports the wrong rank
         }
+        // Beyond a whole stride (dilated kernels allow it) the padding continues what follows from further, zero, inputs.
+        let beyond: Vec<usize> = (0..d).map(|i| output_padding[i] / spec.stride[i]).collect();
+        if beyond.iter().any(|&b| b > 0) {
+            let amounts: Vec<(i64, i64)> =
+                [0].iter().chain(&beyond).chain(&[0]).map(|&b| (0, b as i64)).collect();
+            let rest: Vec<usize> = (0..d).map(|i| output_padding[i] % spec.stride[i]).collect();
+            return self.pad_zero(&amounts).conv_transpose(w, spec, &rest);
+        }
         let input: Vec<usize> = (0..d)
             .map(|i| {
                 let full = (x[i + 1] - 1) * spec.stride[i]

@@ -1,6 +1,6 @@
 //! The three derivatives of a convolution on the CPU.
 //!
-//! All of them gather (see [`gather`]) blocks of their operands into working memory that stays in the second-level cache
+//! All of them gather (see `gather.rs`) blocks of their operands into working memory that stays in the second-level cache
 //! and multiply those by [`crate::device::cpu::tile`]. The blocks, and with them the order of every sum, depend on the
 //! geometry alone and not on the number of threads.
 

@@ -1,0 +1,135 @@
+//! How a run's folder is entered: a new one is made, an old one is taken up where its last checkpoint left it, and anything
+//! else is left alone.
+
+use super::checkpoint::{self, Progress};
+use super::recipe::Recipe;
+use super::reporter::Reporter;
+use super::run::{self, RunDir};
+use super::session::{RunInfo, TrainOptions};
+use crate::data::DataFit;
+use crate::error::{Error, Result};
+use crate::exec::{Program, States};
+use crate::fsio;
+use crate::nn::NetSpec;
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+
+/// What a run that was killed at its very beginning may have left.
+const OURS: [&str; 6] = [LOCK, "checkpoints", "samples", "run.json", "data.json", "recipe.toml"];
+
+/// Locked by the process that trains in the folder.
+const LOCK: &str = ".lock";
+
+/// Refuses a folder that holds a run (unless it is to be resumed) or something else.
+pub fn check_folder(run: &RunDir, resume: bool) -> Result<()> {
+    let root = run.root().display();
+    if run.exists() {
+        return if resume {
+            Ok(())
+        } else {
+            Err(Error::input(format!(
+                "{root} holds a run already; continue it with --resume, or choose another folder with --out"
+            )))
+        };
+    }
+    if run.root().exists() && !run.root().is_dir() {
+        return Err(Error::input(format!("{root} is a file; choose a folder for the run with --out")));
+    }
+    let foreign = fs::read_dir(run.root())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .find(|name| !OURS.contains(&name.as_str()) && !fsio::is_temporary(name));
+    match foreign {
+        Some(name) => Err(Error::input(format!(
+            "{root} is no run folder but holds other files ({name}); choose a new folder with --out"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Makes sure that no other process trains in the folder, as long as the returned file is open. The system drops the lock
+/// when a process ends, however it ends. Where a file system knows no locks there is none.
+pub fn lock(run: &RunDir) -> Result<Option<File>> {
+    let path = run.join(LOCK);
+    let file = File::create(&path).map_err(Error::io("write", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(Error::input(format!(
+            "another process is training in {}; wait for it or stop it, or choose another folder with --out",
+            run.root().display()
+        ))),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// Reads the last checkpoint if the run is resumed and has one.
+pub fn restore(
+    run: &RunDir,
+    options: &TrainOptions,
+    recipe: &Recipe,
+    states: &mut States,
+    hash: &str,
+    reporter: &Reporter,
+) -> Result<Progress> {
+    let fresh = Progress::default();
+    if !options.resume {
+        return Ok(fresh);
+    }
+    let root = run.root().display();
+    let path = checkpoint::state_path(&run.checkpoints(), "last");
+    if !path.exists() {
+        reporter.note(&format!("{root} has no checkpoint yet; starting over"));
+        return Ok(fresh);
+    }
+    let differences = run::differences(&run.recipe()?, recipe);
+    if !differences.is_empty() {
+        return Err(Error::input(format!(
+            "{root} was started with other settings: {}; resume it with the same recipe and options, or start anew in another folder with --out",
+            differences.join(", ")
+        )));
+    }
+    let progress = checkpoint::load_state(&path, states, hash)?;
+    reporter.note(&format!("resuming {root} at step {}", progress.step));
+    Ok(progress)
+}
+
+/// Writes what a run's folder holds from the beginning.
+pub fn prepare_folder(
+    recipe: &Recipe,
+    options: &TrainOptions,
+    run: &RunDir,
+    fit: &DataFit,
+    specs: &[NetSpec; 2],
+    program: &Program,
+) -> Result<()> {
+    for folder in [run.checkpoints(), run.join("samples")] {
+        fsio::create_dir(&folder)?;
+        remove_leftovers(&folder);
+    }
+    remove_leftovers(run.root());
+    let info = RunInfo {
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: options.command.clone(),
+        device: "cpu".into(),
+        threads: rayon::current_num_threads(),
+        parameters: specs.iter().map(|s| (s.name.clone(), s.param_count())).collect(),
+        memory_bytes: [program.plan().arena_bytes, program.plan().state_bytes()],
+        flops_per_step: program.plan().cost().flops,
+        finished: false,
+    };
+    run.save_json("run.json", &info)?;
+    run.save_json("data.json", fit)?;
+    // Last: this file is what makes the folder a run.
+    fsio::write_bytes(&run.join("recipe.toml"), recipe.to_toml().as_bytes())
+}
+
+/// Removes the temporary files of a process that was killed while it wrote. The folder is locked: nobody else is writing.
+fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if fsio::is_temporary(&entry.file_name().to_string_lossy()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
