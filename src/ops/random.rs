@@ -127,7 +127,7 @@ fn naive(distribution: Distribution, i: usize, step: u32) -> f64 {
             let pair = i % 4 / 2 * 2;
             let u = (f64::from(words[pair]) + 0.5) / 2f64.powi(32);
             let angle = 2.0 * std::f64::consts::PI * f64::from(words[pair + 1]) / 2f64.powi(32);
-            (-2.0 * u.ln()).sqrt() * if i % 2 == 0 { angle.cos() } else { angle.sin() }
+            (-2.0 * u.ln()).sqrt() * if i.is_multiple_of(2) { angle.cos() } else { angle.sin() }
         }
     }
 }
