@@ -1,4 +1,4 @@
-//! `gan`: trains generative adversarial networks and U-Nets on medical images.
+//! `gan`: trains generative adversarial networks on medical images.
 //!
 //! The crate is layered; imports go downward only (`tests/architecture.rs` proves it):
 //!

@@ -109,10 +109,10 @@ fn survive_kills(set: &[&str], steps: u64, wanted: u32, seed: u64) {
     run(dir, "whole", set, &["--quiet"]).ok();
     assert_every_step_once(&dir.join("whole"), steps);
     let mut random = Random(seed);
-    let mut caught = 0;
+    let (mut caught, mut resumed) = (0, 0);
     for attempt in 0..4 * wanted {
         if caught == wanted {
-            return;
+            break;
         }
         let name = format!("killed-{attempt}");
         let folder = dir.join(&name);
@@ -123,10 +123,16 @@ fn survive_kills(set: &[&str], steps: u64, wanted: u32, seed: u64) {
             let child = begin(dir, &name, set, &["--quiet", "--resume"]);
             kill(child, &folder, from + 1, steps * 4 / 5, &mut random);
         }
-        run(dir, &name, set, &["--quiet", "--resume"]).ok();
+        // Starting over would end with the same bytes too, but is no resuming.
+        let saved = folder.join(RESULTS[2]).exists();
+        resumed += u32::from(saved);
+        let out = run(dir, &name, set, &["--resume"]).ok();
+        let says = if saved { "resuming" } else { "starting over" };
+        assert!(out.stderr.contains(says), "{}", out.stderr);
         assert_equal(dir, "whole", &name);
     }
     assert_eq!(caught, wanted, "too few runs could be killed in time");
+    assert!(resumed > wanted / 2, "hardly a run had a checkpoint when it was killed");
 }
 
 #[test]

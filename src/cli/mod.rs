@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
-/// Train GANs and U-Nets on medical images: MR to PET, 3T to 7T, segmentation.
+/// Train GANs on medical images: pix2pix from MR to PET, or between any two registered modalities.
 ///
 /// A run is described by a recipe, a commented TOML file. The shortest way from nothing to a trained network:
 ///

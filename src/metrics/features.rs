@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_weights_are_the_ones_meant() {
-        assert_eq!(checksum(1), "CHECKSUM1");
+        assert_eq!(checksum(1), "32dbdef6ed8c5de8f0fdd65641d94093056e789042c6ff683b3e6f79e7997131");
         assert_ne!(checksum(1), checksum(2));
     }
 

@@ -327,6 +327,12 @@ impl Recipe {
                 return wrong(key, "must be a positive number, such as 0.0002");
             }
         }
+        if self.optimiser.clip_norm.is_some_and(|v| !(v > 0.0 && v.is_finite())) {
+            return wrong(
+                "optimiser.clip_norm",
+                "must be a positive number, such as 1.0; leave it out for no limit",
+            );
+        }
         if self.optimiser.ema.is_some_and(|d| !(0.0..1.0).contains(&d)) {
             return wrong("optimiser.ema", "must lie in [0, 1), such as 0.999");
         }

@@ -4,9 +4,8 @@
 //! runs/mr2pet/
 //!   recipe.toml       the resolved recipe
 //!   data.json         what was fitted on the training split: canvas, intensity ranges
-//!   lookup.json       the best pointwise look-up, fitted on the training split
 //!   run.json          program version, command, device, threads, and when it ended
-//!   checkpoints/      {last,best}_net_{G,D}.safetensors, {last,best}_state.safetensors
+//!   checkpoints/      {last,best}_net_{G,D}.safetensors, last_state.safetensors
 //!   train/ val/       TensorBoard events
 //!   metrics.csv       every logged loss and validation score
 //!   samples/          pictures: input | target | output | error

@@ -227,7 +227,7 @@ impl<'a> Session<'a> {
     fn step(&mut self) -> Result<Vec<(&'static str, f64)>> {
         let batch = self.loader.next()?;
         let step = self.progress.step;
-        let [lr_g, lr_d] = self.learning_rates();
+        let [lr_g, lr_d] = self.learning_rates(step);
         let t = [(step + 1) as f32];
         let choices: Vec<f32> = match self.recipe.loss.pool {
             0 => Vec::new(),
@@ -262,14 +262,14 @@ impl<'a> Session<'a> {
         self.recipe.optimiser.schedule.over(&self.recipe.train, self.recipe.validate.metric.maximise())
     }
 
-    /// Of the generator and the discriminator, for the step to come.
-    fn learning_rates(&self) -> [f64; 2] {
+    /// Of the generator and the discriminator in step `step` (from 0).
+    fn learning_rates(&self, step: u64) -> [f64; 2] {
         let train = &self.recipe.train;
         let epochs = (train.epochs + train.decay_epochs) as u64;
         let epoch = match train.steps {
             // The schedule is stretched over the steps asked for.
-            Some(steps) => self.progress.step * epochs / steps,
-            None => self.progress.step / self.loader.steps_per_epoch(),
+            Some(steps) => step * epochs / steps,
+            None => step / self.loader.steps_per_epoch(),
         };
         let o = &self.recipe.optimiser;
         let factor = self.schedule().factor(epoch as f64, &self.progress.plateau);
@@ -279,7 +279,8 @@ impl<'a> Session<'a> {
     /// Writes the losses and the learning rate for TensorBoard and returns them.
     fn log_losses(&mut self, losses: &[(&'static str, f64)]) -> Result<Vec<(&'static str, f64)>> {
         let step = self.progress.step;
-        let [lr, _] = self.learning_rates();
+        // The rate that this step, the last one done, was taken with.
+        let [lr, _] = self.learning_rates(step - 1);
         let mut row = losses.to_vec();
         row.push(("lr/G", lr));
         for (name, value) in &row {
