@@ -33,6 +33,11 @@ struct Context {
     stream: Handle,
 }
 
+// SAFETY: the driver's handles may be used from any thread that has made the context current, which every method does.
+unsafe impl Send for Context {}
+// SAFETY: as above; the driver locks its own structures.
+unsafe impl Sync for Context {}
+
 impl Context {
     /// Makes the context this thread's current one.
     fn enter(&self) -> Result<()> {
@@ -76,6 +81,11 @@ struct Module {
     handle: Handle,
     owner: Arc<Context>,
 }
+
+// SAFETY: as for `Context`.
+unsafe impl Send for Module {}
+// SAFETY: as for `Context`.
+unsafe impl Sync for Module {}
 
 impl Drop for Module {
     fn drop(&mut self) {
