@@ -17,7 +17,7 @@
 //
 // Constants: GRAD_X (0, 1); MATH (MATH_FMA, MATH_TF32, MATH_BF16); OUT (float, bf16); BM, BN, BK; WARPS_M, WARPS_N;
 // STAGES; MIN_BLOCKS: see warp_tile.cuh; VEC_A, VEC_B: elements copied at once (16 bytes' worth, 4 bytes' worth or 1):
-// VEC_A divides the group's source channels and their pitch, VEC_B divides c / groups; BIAS, ACTIVATION: see
+// VEC_A divides the group's source channels and their pitch, VEC_B divides c / groups; BIAS, ACTIVATION, EXTRA: see
 // epilogue.cuh; GEOMETRY: see conv.cuh.
 //
 // With one slice the result goes to `out` through the epilogue. With more, slice s writes its raw fp32 sums to
@@ -41,7 +41,7 @@ struct alignas(16) RowOrigin {
 
 KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
 conv(const Geometry argument, const In* __restrict__ source, const In* __restrict__ weight,
-     const float* __restrict__ bias, OUT* __restrict__ out, float* __restrict__ partial, int slices, int source_pitch,
+     const float* __restrict__ bias, const EXTRA_TYPE* extra, OUT* out, float* __restrict__ partial, int slices, int source_pitch,
      int out_pitch) {
     USE_GEOMETRY(argument);
     const int channels_in = (GRAD_X ? geometry.k : geometry.c) / geometry.groups;  // of the source, per group
@@ -136,7 +136,8 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
         if (pixel < 0 || n >= channels_out) return;
         const int channel = group * channels_out + n;
         if (slices == 1) {
-            out[i64(pixel) * out_pitch + channel] = from_float<OUT>(epilogue(v, bias, channel));
+            const i64 place = i64(pixel) * out_pitch + channel;
+            out[place] = from_float<OUT>(epilogue(v, bias, channel, extra, place));
         } else {
             partial[slice_offset + i64(pixel) * all_channels + channel] = v;
         }

@@ -60,7 +60,7 @@ matmul(int m, int n, int k, const In* __restrict__ a, const In* __restrict__ b, 
         const int row = m0 + warp_m + r, column = n0 + warp_n + c;
         if (row >= m || column >= n) return;
         if (slices == 1) {
-            out[batch * out_batch + i64(row) * out_pitch + column] = from_float<OUT>(epilogue(v, bias, column));
+            out[batch * out_batch + i64(row) * out_pitch + column] = from_float<OUT>(epilogue(v, bias, column, nullptr, 0));
         } else {
             partial[((i64(slice) * batches + batch) * m + row) * n + column] = v;
         }

@@ -4,13 +4,13 @@
 //   1  a block holds LANES results side by side and shares the reduced index among its rows; slices fill the device
 //      when there are few results. Not yet measured.
 //
-//   out[o] = scale * sum (or maximum) over r of EXPRESSION(a[o, r], b[o, r], c[o, r], d[o, r], s)
+//   out[o] = scale * sum (or maximum) over r of EXPRESSION(a[o, r], b[o, r], ..., f[o, r], s)
 //   blockIdx.x  tile of LANES results
 //   blockIdx.y  slice of the reduced index
 //   block       256 threads
 //
 // Constants: OUT; KEPT_RANK, REDUCED_RANK; MAXIMUM (0: sum, 1: maximum); LANES, a power of two up to 32: 32 where the
-// kept axes are the contiguous ones, 1 where the reduced ones are; INPUTS, IN_A to IN_D, EXPRESSION: see operands.cuh.
+// kept axes are the contiguous ones, 1 where the reduced ones are; INPUTS, IN_A to IN_F, EXPRESSION: see operands.cuh.
 //
 // With one slice the result goes to `out`. With more, slice s writes to partial + s * results, and a second launch (of
 // this kernel, or of `sum_slices`) combines them in order. The order of additions depends on the shape only.
@@ -22,7 +22,7 @@ DEVICE float combine(float x, float y) { return MAXIMUM ? fmaxf(x, y) : x + y; }
 KERNEL __launch_bounds__(256, 4)
 reduce(const Layout<KEPT_RANK, INPUTS> kept, const Layout<REDUCED_RANK, INPUTS> reduced, int results, i64 count,
        int slices, float scale, OUT* out, float* partial, const IN_A* a, const IN_B* b, const IN_C* c, const IN_D* d,
-       const float* s) {
+       const IN_E* e, const IN_F* f, const float* s) {
     SMEM(float, scratch, 256);
     constexpr int ROWS = 256 / LANES;
     const int lane = int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
@@ -39,7 +39,7 @@ reduce(const Layout<KEPT_RANK, INPUTS> kept, const Layout<REDUCED_RANK, INPUTS> 
             reduced.locate(r, at);
 #pragma unroll
             for (int i = 0; i < INPUTS; i++) at[i] += base[i];
-            v = combine(v, evaluate(at, 0, a, b, c, d, s, {0, 0}));
+            v = combine(v, evaluate(at, 0, a, b, c, d, e, f, s, {0, 0}));
         }
     }
     v = reduce_rows<256, LANES>(v, scratch, combine);

@@ -10,16 +10,17 @@ template <int Rank, int Operands> struct Layout {
     int extent[Rank];
     int stride[Operands][Rank];
 
-    // Where the element with flat index `i` lies in each operand.
+    // Where the element with flat index `i`, below 2^31, lies in each operand.
     DEVICE void locate(i64 i, i64 (&at)[Operands]) const {
         for (i64& v : at) v = 0;
+        u32 left = u32(i); // a division of 64-bit numbers would cost more than the rest of most passes
 #pragma unroll
         for (int axis = Rank - 1; axis >= 0; axis--) {
-            const i64 rest = axis ? i / extent[axis] : 0;
-            const i64 here = i - rest * extent[axis];
+            const u32 rest = axis ? left / u32(extent[axis]) : 0;
+            const u32 here = left - rest * u32(extent[axis]);
 #pragma unroll
-            for (int o = 0; o < Operands; o++) at[o] += here * stride[o][axis];
-            i = rest;
+            for (int o = 0; o < Operands; o++) at[o] += i64(here) * stride[o][axis];
+            left = rest;
         }
     }
 };

@@ -10,6 +10,11 @@ DEVICE float square(float v) { return v * v; }
 DEVICE float sign(float v) { return v > 0 ? 1.0f : v < 0 ? -1.0f : v; } // 0 and NaN stay
 DEVICE float relu(float v) { return v > 0 ? v : 0.0f; }
 DEVICE float leaky_relu(float v, float slope) { return v > 0 ? v : v * slope; }
+DEVICE float gate(float v, float by, float slope) { return by > 0 ? v : v * slope; }
+DEVICE float maximum(float a, float b) { return a > b || a != a ? a : b; } // NaN stays, unlike fmaxf
+DEVICE float minimum(float a, float b) { return a < b || a != a ? a : b; }
+DEVICE float clamp(float v, float low, float high) { return v < low ? low : v > high ? high : v; }
+DEVICE float inside(float v, float low, float high) { return v > low && v < high ? 1.0f : 0.0f; }
 
 // 1 / (1 + e^-v), without overflow on either side.
 DEVICE float sigmoid(float v) {

@@ -4,6 +4,7 @@
 //! place in one arena from its first write to its last read, so the peak is known before the first step and nothing
 //! is allocated in the loop.
 
+use super::fuse::fuse;
 use crate::device::cpu::{Place, Slot};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -79,9 +80,20 @@ impl Plan {
 
 /// Plans a run that computes the named outputs and the states' new values.
 pub fn plan(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Plan> {
+    Ok(planner(graph, outputs)?.run())
+}
+
+/// As [`plan`], with neighbouring pointwise operations fused ([`super::fuse`]).
+pub fn plan_fused(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Plan> {
+    let mut planner = planner(graph, outputs)?;
+    fuse(&mut planner.nodes, &planner.states, &planner.outputs);
+    Ok(planner.run())
+}
+
+fn planner(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Planner> {
     graph.check()?;
     let outputs = outputs.iter().map(|(n, v)| (n.to_string(), v.id().expect("checked above"))).collect();
-    Ok(Planner::new(graph, outputs).run())
+    Ok(Planner::new(graph, outputs))
 }
 
 const ALIGN: usize = 64;
@@ -137,7 +149,7 @@ impl Planner {
     }
 
     fn run(mut self) -> Plan {
-        self.mark_live();
+        self.live = super::live(&self.nodes, &self.states, &self.outputs);
         self.find_roots();
         self.place_packs();
         let mut steps = Vec::new();
@@ -167,19 +179,6 @@ impl Planner {
 
     fn end(&self) -> usize {
         self.nodes.len()
-    }
-
-    /// Everything that an output or a state's new value depends on.
-    fn mark_live(&mut self) {
-        let mut stack: Vec<NodeId> = self.outputs.iter().map(|&(_, id)| id).collect();
-        stack.extend(self.states.iter().map(|s| s.current));
-        while let Some(id) = stack.pop() {
-            if !std::mem::replace(&mut self.live[id], true)
-                && let Source::Op { inputs, .. } = &self.nodes[id].source
-            {
-                stack.extend(inputs);
-            }
-        }
     }
 
     fn find_roots(&mut self) {

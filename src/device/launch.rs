@@ -46,6 +46,8 @@ pub struct GpuTraits {
     pub math: Math,
     /// Whether convolutions are compiled for their exact shape.
     pub fixed_shapes: bool,
+    /// Whether neighbouring pointwise operations become one kernel.
+    pub fused: bool,
 }
 
 impl GpuTraits {

@@ -42,6 +42,16 @@ impl Strided {
         Self::new(LaunchArg::Input(i), (0..io.out().rank()).map(step).collect(), aligned)
     }
 
+    /// Where it begins.
+    pub fn address(&self) -> LaunchArg {
+        self.address.clone()
+    }
+
+    /// Elements between neighbours along each axis.
+    pub fn steps(&self) -> &[usize] {
+        &self.steps
+    }
+
     /// The same with elements of another type.
     pub fn of(mut self, kind: &'static str) -> Self {
         self.kind = kind;
@@ -49,7 +59,15 @@ impl Strided {
     }
 }
 
-/// `out = expression` over `extents`. In the expression `a` to `d` are the inputs, `p` and `q` the scalars, which are
+/// The constants that tell which inputs are not fp32.
+pub fn kinds(inputs: &[Strided]) -> Vec<String> {
+    let names = ["IN_A", "IN_B", "IN_C", "IN_D", "IN_E", "IN_F"];
+    let other =
+        |(input, name): (&Strided, &str)| (input.kind != "float").then(|| format!("{name}={}", input.kind));
+    inputs.iter().zip(names).filter_map(other).collect()
+}
+
+/// `out = expression` over `extents`. In the expression `a` to `f` are the inputs, `p` and `q` the scalars, which are
 /// arguments of the kernel: expressions that differ in numbers only are one kernel. An input may be the output's own memory
 /// if it is walked through alike.
 pub fn pointwise(
@@ -60,21 +78,26 @@ pub fn pointwise(
     out: Strided,
     inputs: &[Strided],
 ) -> Launch {
-    assert!(inputs.len() <= 4, "the kernel takes at most four inputs");
+    assert!(inputs.len() <= 6, "the kernel takes at most six inputs");
     let operands: Vec<&Strided> = [&out].into_iter().chain(inputs).collect();
-    let (extents, steps) = merged(extents, &operands.iter().map(|o| &o.steps[..]).collect::<Vec<_>>());
-    let total: usize = extents.iter().product();
+    let (mut extents, mut steps) =
+        merged(extents, &operands.iter().map(|o| &o.steps[..]).collect::<Vec<_>>());
     let dense = extents.len() <= 1 && operands.iter().zip(&steps).all(|(o, s)| o.aligned && s == &[1]);
+    let width = if dense || !in_fours(&extents, &steps, &operands) { 1 } else { 4 };
+    if width == 4 {
+        *extents.last_mut().expect("an axis") /= 4;
+        steps.iter_mut().for_each(|s| *s.last_mut().expect("an axis") *= 4);
+    }
+    let total: usize = extents.iter().product();
 
     // At least two axes, so that vectors, dense and not, are one specialisation.
     let rank = extents.len().max(2);
     let mut constants = vec![format!("OUT={}", out.kind), format!("RANK={rank}")];
-    constants.push(format!("INPUTS={}", inputs.len()));
-    for (input, name) in inputs.iter().zip(["IN_A", "IN_B", "IN_C", "IN_D"]) {
-        if input.kind != "float" {
-            constants.push(format!("{name}={}", input.kind));
-        }
+    if width > 1 {
+        constants.push(format!("WIDTH={width}"));
     }
+    constants.push(format!("INPUTS={}", inputs.len()));
+    constants.extend(kinds(inputs));
     constants.push(format!("EXPRESSION={expression}"));
     let specialisation = Specialisation::new("pointwise.cu", constants);
 
@@ -88,11 +111,23 @@ pub fn pointwise(
     }
     args.push(count(total));
     args.push(out.address);
-    args.extend((0..4).map(|i| inputs.get(i).map_or(LaunchArg::Null, |o| o.address.clone())));
+    args.extend((0..6).map(|i| inputs.get(i).map_or(LaunchArg::Null, |o| o.address.clone())));
     args.push(LaunchArg::Null);
     args.extend(scalars.map(|v| LaunchArg::from(v as f32)));
     let (kernel, turns) = if dense { ("pointwise_dense", total.div_ceil(4)) } else { ("pointwise", total) };
     Launch::new(specialisation, kernel, [gpu.blocks(turns), 1, 1], args)
+}
+
+/// Whether four neighbours along the last axis can move as one: every operand either has them side by side, on an address
+/// that allows it, or repeats one element.
+fn in_fours(extents: &[usize], steps: &[Vec<usize>], operands: &[&Strided]) -> bool {
+    let last = extents.len() - 1;
+    let fits = |(o, s): (&&Strided, &Vec<usize>)| match s[last] {
+        0 => true,
+        1 => o.aligned && s[..last].iter().all(|step| step.is_multiple_of(4)),
+        _ => false,
+    };
+    extents[last].is_multiple_of(4) && steps[0][last] == 1 && operands.iter().zip(steps).all(fits)
 }
 
 /// Drops axes of extent 1 and joins neighbours that every operand runs through evenly.
@@ -125,7 +160,8 @@ mod tests {
     use super::*;
     use crate::device::launch::Math;
 
-    const GPU: GpuTraits = GpuTraits { multiprocessors: 4, math: Math::Fma, fixed_shapes: false };
+    const GPU: GpuTraits =
+        GpuTraits { multiprocessors: 4, math: Math::Fma, fixed_shapes: false, fused: true };
 
     #[test]
     fn axes_are_joined_where_all_operands_allow() {

@@ -4,7 +4,7 @@
 //! through a list, or the replay of a recording of it. Nothing is allocated in between.
 
 use super::States;
-use crate::compile::plan::{Plan, Step, plan};
+use crate::compile::plan::{Plan, Step, plan, plan_fused};
 use crate::device::backend::Backend;
 use crate::device::cpu::{Place, Slot};
 use crate::device::launch::{ALIGNED, ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operand, Operands};
@@ -85,7 +85,8 @@ impl<B: Backend> GpuProgram<B> {
         outputs: &[(&str, &Var)],
         states: &DeviceStates<B>,
     ) -> Result<Self> {
-        let plan = plan(graph, outputs)?;
+        let traits = backend.traits();
+        let plan = if traits.fused { plan_fused(graph, outputs)? } else { plan(graph, outputs)? };
         if plan.dtype != DType::F32 {
             return Err(Error::input(format!(
                 "the GPU computes in f32, not in {}; use the CPU for that",
@@ -93,7 +94,6 @@ impl<B: Backend> GpuProgram<B> {
             )));
         }
         let bound = addresses(&**backend, &plan, states);
-        let traits = backend.traits();
         let lists = plan.steps.iter().map(|s| launches(s, &traits)).collect::<Result<Vec<LaunchList>>>()?;
         let workspace_bytes = lists.iter().map(|l| l.workspace_bytes).max().unwrap_or(0);
         let (table_offsets, tables) = join_tables(&lists);

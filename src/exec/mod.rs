@@ -2,7 +2,7 @@
 
 pub mod gpu;
 
-use crate::compile::plan::{Plan, Step, plan};
+use crate::compile::plan::{Plan, Step, plan, plan_fused};
 use crate::device::cpu::{Buffer, Memory, Slot, available};
 use crate::dispatch_real;
 use crate::dtype::{DType, Real};
@@ -59,7 +59,15 @@ pub struct Program {
 impl Program {
     /// Plans a run of `graph` that leaves the named outputs readable, and reserves its memory.
     pub fn new(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Self> {
-        let plan = plan(graph, outputs)?;
+        Self::of(plan(graph, outputs)?)
+    }
+
+    /// As [`Program::new`], fused as for a GPU: to check the fusion with. (Not faster: the CPU interprets what is fused.)
+    pub fn fused(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Self> {
+        Self::of(plan_fused(graph, outputs)?)
+    }
+
+    fn of(plan: Plan) -> Result<Self> {
         let needed = plan.arena_bytes as u64 + plan.state_bytes() as u64;
         if let Some(free) = available().filter(|free| needed > *free) {
             let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;

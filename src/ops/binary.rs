@@ -32,7 +32,7 @@ use Binary::*;
 
 impl Binary {
     #[inline(always)]
-    fn eval<T: Real>(self, a: T, b: T) -> T {
+    pub(crate) fn eval<T: Real>(self, a: T, b: T) -> T {
         match self {
             Add => a + b,
             Sub => a - b,
@@ -69,9 +69,9 @@ impl Binary {
             Sub => ("a - b", 0.0),
             Mul => ("a * b", 0.0),
             Div => ("a / b", 0.0),
-            Max => ("a > b || a != a ? a : b", 0.0),
-            Min => ("a < b || a != a ? a : b", 0.0),
-            Gate(slope) => ("b > 0 ? a : a * p", slope),
+            Max => ("maximum(a, b)", 0.0),
+            Min => ("minimum(a, b)", 0.0),
+            Gate(slope) => ("gate(a, b, p)", slope),
         }
     }
 

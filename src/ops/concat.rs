@@ -56,7 +56,9 @@ impl Op for Concat {
         let mut start = 0;
         for i in 0..io.inputs.len() {
             let part = io.shape(i);
-            let out = Strided::new(LaunchArg::OutputAt(start * strides[self.axis]), strides.clone(), false);
+            let first = start * strides[self.axis];
+            let aligned = io.output.aligned && first.is_multiple_of(4);
+            let out = Strided::new(LaunchArg::OutputAt(first), strides.clone(), aligned);
             let a = Strided::dense(LaunchArg::Input(i), part, io.inputs[i].aligned);
             list.push(pointwise(gpu, "a", [0.0; 2], part, out, &[a]));
             start += part[self.axis];

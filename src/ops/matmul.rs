@@ -6,7 +6,7 @@ use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, 
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
-use crate::ops::conv::launch::{Product, operand, slices, sum_slices, tiles};
+use crate::ops::conv::launch::{Epilogue, Product, operand, slices, sum_slices, tiles};
 use crate::ops::sample::{self, Domain, Sample};
 use crate::shape::Shape;
 
@@ -119,7 +119,7 @@ impl Op for MatMul {
             ..Launch::new(kernel, "matmul", [rows, columns, slices * batches], args)
         });
         if slices > 1 {
-            list.push(sum_slices(gpu, partial, io.out().numel(), slices, n));
+            list.push(sum_slices(gpu, partial, io.out().numel(), slices, n, &Epilogue::default()));
         }
         Ok(list)
     }

@@ -9,6 +9,7 @@ pub mod concat;
 pub mod constant;
 pub mod conv;
 pub mod dropout;
+pub mod fused;
 pub mod gradient;
 pub mod image_pool;
 pub mod matmul;

@@ -4,11 +4,13 @@ use crate::device::cpu::{Io, parallel};
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int,
 };
+use crate::device::pointwise::{Strided, kinds, merged};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
 use crate::ops::sample::{self, Domain, Sample};
 use crate::shape::Shape;
+use std::ops::Range;
 
 /// `y = sum of x` over the neighbouring axes `first..last`, which stay with extent 1. Partial sums are kept in double
 /// precision and combined in a fixed order.
@@ -52,51 +54,92 @@ impl Op for Sum {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        let x = io.shape(0);
-        let [outer, length, inner]: [usize; 3] =
-            [&x[..self.first], &x[self.first..self.last], &x[self.last..]].map(|axes| axes.iter().product());
-        let results = outer * inner;
-        let lanes = if inner == 1 {
-            1
-        } else if inner <= 8 {
-            8
-        } else {
-            32
-        };
-        let rows = 256 / lanes;
-        // Enough slices to give every multiprocessor two blocks, of at least eight turns a row each.
-        let blocks = results.div_ceil(lanes);
-        let slices = (2 * gpu.multiprocessors / blocks).min(length / (8 * rows)).clamp(1, 256);
-        let kept = [outer, inner, length * inner, 1].map(|v| v as i32);
-        let mut list = LaunchList::default();
-        let partial = if slices > 1 { list.workspace(ELEMENT * slices * results) } else { LaunchArg::Null };
-        let launch = |lanes: usize, kept: [i32; 4], reduced: [i32; 2], length, slices, from, partial| {
-            let constants = [
-                "OUT=float".into(),
-                "KEPT_RANK=2".into(),
-                "REDUCED_RANK=1".into(),
-                "MAXIMUM=0".into(),
-                format!("LANES={lanes}"),
-                "INPUTS=1".into(),
-                "EXPRESSION=a".into(),
-            ];
-            let mut args =
-                vec![kept[..].into(), reduced[..].into(), int(results), count(length), int(slices)];
-            args.extend([1f32.into(), LaunchArg::Output, partial, from]);
-            args.extend(std::iter::repeat_n(LaunchArg::Null, 4));
-            let kernel = Specialisation::new("reduce.cu", constants);
-            Launch::new(kernel, "reduce", [results.div_ceil(lanes), slices, 1], args)
-        };
-        let reduced = [length as i32, inner as i32];
-        list.push(launch(lanes, kept, reduced, length, slices, LaunchArg::Input(0), partial.clone()));
-        if slices > 1 {
-            // The partial results are [slices, results]: neighbouring results lie side by side, or there is but one.
-            let lanes = if results == 1 { 1 } else { 32 };
-            let (kept, reduced) = ([1, results as i32, 0, 1], [slices as i32, results as i32]);
-            list.push(launch(lanes, kept, reduced, slices, 1, partial, LaunchArg::Null));
-        }
-        Ok(list)
+        let x = Strided::dense(LaunchArg::Input(0), io.shape(0), io.inputs[0].aligned);
+        Ok(launches(gpu, "a", 1.0, io.shape(0), self.first..self.last, &[x]))
     }
+}
+
+/// Launches of `kernels/reduce.cu`: the output is `scale` times the sum of an expression of up to six operands over the
+/// neighbouring axes `range` of `extents`.
+pub(crate) fn launches(
+    gpu: &GpuTraits,
+    expression: &str,
+    scale: f64,
+    extents: &Shape,
+    range: Range<usize>,
+    operands: &[Strided],
+) -> LaunchList {
+    let (first, last) = (range.start, range.end);
+    let [outer, length, inner]: [usize; 3] =
+        [&extents[..first], &extents[first..last], &extents[last..]].map(|axes| axes.iter().product());
+    let results = outer * inner;
+    // Lanes stand on neighbouring results where those lie side by side, else on the terms of one sum.
+    let lanes = match inner {
+        1 => 1,
+        2..=8 => 8,
+        _ => 32,
+    };
+    let rows = 256 / lanes;
+    // Enough slices to give every multiprocessor two blocks, of at least eight turns a row each.
+    let blocks = results.div_ceil(lanes);
+    let slices = (2 * gpu.multiprocessors / blocks).min(length / (8 * rows)).clamp(1, 256);
+    let kept: Vec<usize> = [&extents[..first], &extents[last..]].concat();
+    let steps = |of: &dyn Fn(&[usize]) -> Vec<usize>| -> Vec<Vec<usize>> {
+        operands.iter().map(|o| of(o.steps())).collect()
+    };
+    let kept = layout(&kept, &steps(&|s| [&s[..first], &s[last..]].concat()));
+    let reduced = layout(&extents[first..last], &steps(&|s| s[first..last].to_vec()));
+
+    let mut list = LaunchList::default();
+    let partial = if slices > 1 { list.workspace(ELEMENT * slices * results) } else { LaunchArg::Null };
+    type Terms<'a> = (&'a str, Vec<String>);
+    let launch = |lanes: usize, kept: &Flat, reduced: &Flat, slices, terms: Terms, args: Vec<LaunchArg>| {
+        let mut constants = vec![
+            "OUT=float".to_string(),
+            format!("KEPT_RANK={}", kept.rank),
+            format!("REDUCED_RANK={}", reduced.rank),
+            "MAXIMUM=0".into(),
+            format!("LANES={lanes}"),
+            format!("INPUTS={}", kept.operands),
+        ];
+        constants.extend(terms.1);
+        constants.push(format!("EXPRESSION={}", terms.0));
+        let first = vec![kept.ints[..].into(), reduced.ints[..].into(), int(results)];
+        let kernel = Specialisation::new("reduce.cu", constants);
+        Launch::new(kernel, "reduce", [results.div_ceil(lanes), slices, 1], [first, args].concat())
+    };
+    let pointers = |given: Vec<LaunchArg>| -> Vec<LaunchArg> {
+        given.into_iter().chain(std::iter::repeat(LaunchArg::Null)).take(7).collect()
+    };
+    let scale = LaunchArg::from(scale as f32);
+    let head = vec![count(length), int(slices), scale.clone(), LaunchArg::Output, partial.clone()];
+    let addresses = pointers(operands.iter().map(Strided::address).collect());
+    let terms = (expression, kinds(operands));
+    list.push(launch(lanes, &kept, &reduced, slices, terms, [head, addresses].concat()));
+    if slices > 1 {
+        // The partial results are [slices, results]: neighbouring results lie side by side, or there is but one.
+        let lanes = if results == 1 { 1 } else { 32 };
+        let kept = layout(&[results], &[vec![1]]);
+        let reduced = layout(&[slices], &[vec![results]]);
+        let head = vec![count(slices), int(1), scale, LaunchArg::Output, LaunchArg::Null];
+        let terms = ("a", Vec::new());
+        list.push(launch(lanes, &kept, &reduced, 1, terms, [head, pointers(vec![partial])].concat()));
+    }
+    list
+}
+
+/// A `Layout` as the kernel takes it.
+struct Flat {
+    ints: Vec<i32>,
+    rank: usize,
+    operands: usize,
+}
+
+/// Extents and each operand's steps, with axes joined where all operands allow.
+fn layout(extents: &[usize], steps: &[Vec<usize>]) -> Flat {
+    let (extents, merged) = merged(extents, &steps.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let ints = extents.iter().copied().chain(merged.into_iter().flatten()).map(|v| v as i32).collect();
+    Flat { ints, rank: extents.len(), operands: steps.len() }
 }
 
 /// `out[o][i] = sum over r of x[o][r][i]`.

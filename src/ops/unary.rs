@@ -52,7 +52,7 @@ use Unary::*;
 
 impl Unary {
     #[inline(always)]
-    fn eval<T: Real>(self, x: T) -> T {
+    pub(crate) fn eval<T: Real>(self, x: T) -> T {
         let of = T::of;
         match self {
             AddScalar(c) => x + of(c),
@@ -123,8 +123,8 @@ impl Unary {
             Softplus => ("softplus(a)", [0.0; 2]),
             Erf => ("erff(a)", [0.0; 2]),
             LeakyRelu(slope) => ("leaky_relu(a, p)", [slope, 0.0]),
-            Clamp(low, high) => ("a < p ? p : a > q ? q : a", [low, high]),
-            Inside(low, high) => ("a > p && a < q ? 1.0f : 0.0f", [low, high]),
+            Clamp(low, high) => ("clamp(a, p, q)", [low, high]),
+            Inside(low, high) => ("inside(a, p, q)", [low, high]),
         }
     }
 
@@ -248,6 +248,8 @@ impl Op for Unary {
             Sigmoid => Some(dy.mul(&y.sub(&y.square()))),
             Softplus => Some(dy.mul(&x.sigmoid())),
             Erf => Some(dy.mul(&x.square().neg().exp()).mul_scalar(std::f64::consts::FRAC_2_SQRT_PI)),
+            // The output's sign is the input's, and who reads the output lets the input's memory go.
+            LeakyRelu(slope) if slope >= 0.0 => Some(dy.gate(y, slope)),
             LeakyRelu(slope) => Some(dy.gate(x, slope)),
             Clamp(low, high) => Some(dy.mul(&x.inside(low, high))),
         }]

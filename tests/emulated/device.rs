@@ -23,8 +23,13 @@ pub struct Emulator {
 
 impl Emulator {
     pub fn new(mode: Mode, math: Math) -> Arc<Self> {
+        Self::with(mode, math, true)
+    }
+
+    /// With or without fusion.
+    pub fn with(mode: Mode, math: Math, fused: bool) -> Arc<Self> {
         // Few multiprocessors, so that loops take several turns; more than one, so that long sums are sliced.
-        let traits = GpuTraits { multiprocessors: 3, math, fixed_shapes: false };
+        let traits = GpuTraits { multiprocessors: 3, math, fixed_shapes: false, fused };
         #[allow(clippy::arc_with_non_send_sync)]
         // a program holds its device by Arc; this one stays in its thread
         Arc::new(Emulator { mode, traits, memory: RefCell::default() })

@@ -79,8 +79,8 @@ impl Traced {
         x.iter().enumerate().map(|(i, a)| (format!("x{i}"), single(a))).collect()
     }
 
-    fn emulated(&self, x: &[Array], mode: Mode, math: Math) -> Result<Vec<Vec<f32>>, String> {
-        let emulator = Emulator::new(mode, math);
+    fn emulated(&self, x: &[Array], mode: Mode, math: Math, fused: bool) -> Result<Vec<Vec<f32>>, String> {
+        let emulator = Emulator::with(mode, math, fused);
         let mut emulated = Emulated::new(&emulator, &self.graph, &self.outputs(), &States::new())
             .map_err(|e| e.to_string())?;
         let inputs = self.rounded(x);
@@ -129,11 +129,11 @@ fn wobble(sample: &Sample, x: &[Array], exact: &[Vec<f64>]) -> Vec<f64> {
     exact.iter().zip(nudged).zip(single).map(|((e, n), s)| apart(e, &n).max(apart(e, &s))).collect()
 }
 
-fn check(sample: &Sample, mode: Mode) -> Result<(), String> {
+fn check(sample: &Sample, mode: Mode, fused: bool) -> Result<(), String> {
     let x = sample.draw();
     let want = trace(sample, DType::F64).exact(&x);
     let single = trace(sample, DType::F32);
-    let got = single.emulated(&x, mode, Math::Fma)?;
+    let got = single.emulated(&x, mode, Math::Fma, fused)?;
     let mut want = want;
     let slack: Vec<f64> = wobble(sample, &x, &want).iter().map(|w| ROUNDINGS * w).collect();
     want[0] = (sample.oracle)(&x).data;
@@ -156,15 +156,24 @@ fn report(checked: usize, failures: &[String]) {
     assert!(failures.is_empty(), "{} of {checked} fail:\n{}", failures.len(), failures.join("\n"));
 }
 
-#[test]
-fn every_sample_and_its_gradients() {
+fn check_all(fused: bool) {
     let samples = registry();
     assert!(samples.len() > 200, "the registry has only {} samples", samples.len());
     let failures: Vec<String> = samples
         .iter()
-        .filter_map(|s| check(s, forward()).err().map(|e| format!("{}: {e}", s.name)))
+        .filter_map(|s| check(s, forward(), fused).err().map(|e| format!("{}: {e}", s.name)))
         .collect();
     report(samples.len(), &failures);
+}
+
+#[test]
+fn every_sample_and_its_gradients() {
+    check_all(false);
+}
+
+#[test]
+fn every_sample_and_its_gradients_fused() {
+    check_all(true);
 }
 
 /// One in eight, which takes some of each operation: whatever order threads and copies come in, the same bits.
@@ -175,7 +184,7 @@ fn the_order_of_threads_changes_nothing() {
     for sample in &samples {
         let (x, traced) = (sample.draw(), trace(sample, DType::F32));
         let bits = |mode: Mode| -> Result<Vec<u32>, String> {
-            Ok(traced.emulated(&x, mode, Math::Fma)?.concat().iter().map(|v| v.to_bits()).collect())
+            Ok(traced.emulated(&x, mode, Math::Fma, true)?.concat().iter().map(|v| v.to_bits()).collect())
         };
         let first = bits(forward());
         for mode in Mode::all() {
@@ -203,7 +212,8 @@ fn tensor_cores_are_exact_for_inputs_that_they_hold() {
         let want = trace(&sample, DType::F64).exact(&x);
         let single = trace(&sample, DType::F32);
         for math in [Math::Tf32, Math::Bf16] {
-            let got = single.emulated(&x, forward(), math).unwrap_or_else(|e| panic!("{}: {e}", sample.name));
+            let got =
+                single.emulated(&x, forward(), math, true).unwrap_or_else(|e| panic!("{}: {e}", sample.name));
             for ((name, got), want) in single.names.iter().zip(&got).zip(&want) {
                 compare(name, got, want, SINGLE, 0.0)
                     .unwrap_or_else(|e| panic!("{} {math:?}: {e}", sample.name));

@@ -227,7 +227,7 @@ impl Setup {
         let mut args: Vec<Arg> =
             vec![geometry_argument(g)[..].into(), (&operands[0]).into(), (&operands[1]).into()];
         if pass != Pass::GradW {
-            args.push(bias_or_null());
+            args.extend([bias_or_null(), Arg::Null]);
         }
         let [first, second] = pitches.map(|p| Arg::from(p as i32));
         args.extend([(&out).into(), (&partial).into(), (plan.slices as i32).into(), first, second]);
@@ -240,6 +240,7 @@ impl Setup {
             let args = [
                 (&partial).into(),
                 bias_or_null(),
+                Arg::Null,
                 (&out).into(),
                 (plan.results as i64).into(),
                 (plan.slices as i32).into(),
@@ -360,6 +361,7 @@ fn pitches_activations_and_bf16_results() {
                 (&vx).into(),
                 (&vw).into(),
                 (&vbias).into(),
+                Arg::Null,
                 (&out).into(),
                 (&partial).into(),
                 (slices as i32).into(),
@@ -373,6 +375,7 @@ fn pitches_activations_and_bf16_results() {
                 let args = [
                     (&partial).into(),
                     (&vbias).into(),
+                    Arg::Null,
                     (&out).into(),
                     count.into(),
                     (slices as i32).into(),

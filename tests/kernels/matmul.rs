@@ -85,9 +85,10 @@ fn every_arrangement_of_operands() {
                     ];
                     program.launch("matmul", shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
                     if slices > 1 {
-                        let args: [Arg; 7] = [
+                        let args: [Arg; 8] = [
                             (&partial).into(),
                             (&vbias).into(),
+                            Arg::Null,
                             (&out).into(),
                             (want.len() as i64).into(),
                             (slices as i32).into(),

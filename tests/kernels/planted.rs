@@ -333,6 +333,8 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
                 Arg::Null,
                 Arg::Null,
                 Arg::Null,
+                Arg::Null,
+                Arg::Null,
             ],
         );
         // Convolutions: 1 x 6 x 6 x 8 by 16 kernels of 3 x 3.
@@ -363,6 +365,7 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
                     geometry.into(),
                     (&x).into(),
                     (&z).into(),
+                    Arg::Null,
                     Arg::Null,
                     (&y).into(),
                     Arg::Null,

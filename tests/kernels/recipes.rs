@@ -21,7 +21,7 @@ fn specialisations(math: Math) -> BTreeMap<(&'static str, Vec<String>), Speciali
     let method = method(&recipe);
     let specs = method.describe(CANVAS[0], CANVAS[1]).expect("valid sizes");
     let program = step_program(&recipe, &method, &specs, CANVAS).expect("a valid step");
-    let gpu = GpuTraits { multiprocessors: 132, math, fixed_shapes: true };
+    let gpu = GpuTraits { multiprocessors: 132, math, fixed_shapes: true, fused: true };
     let mut found = BTreeMap::new();
     for step in &program.plan().steps {
         for launch in launches(step, &gpu).expect("every operation has kernels").launches {

@@ -78,6 +78,8 @@ fn sums_and_maxima_over_any_axes() {
                         Arg::Null,
                         Arg::Null,
                         Arg::Null,
+                        Arg::Null,
+                        Arg::Null,
                     ];
                     let shape = Shape { grid: [tiles, slices as u32, 1], threads: 256, shared: 0 };
                     first.launch("reduce", shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
@@ -93,6 +95,8 @@ fn sums_and_maxima_over_any_axes() {
                             (&out).into(),
                             Arg::Null,
                             (&partial).into(),
+                            Arg::Null,
+                            Arg::Null,
                             Arg::Null,
                             Arg::Null,
                             Arg::Null,

@@ -180,7 +180,7 @@ impl CudaDevice {
             context: Arc::new(context),
             compiler: Compiler::new()?,
             modules: Mutex::default(),
-            traits: GpuTraits { multiprocessors, math, fixed_shapes: true },
+            traits: GpuTraits { multiprocessors, math, fixed_shapes: true, fused: true },
             architecture: format!("{major}{minor}"),
             name: String::from_utf8_lossy(&name[..end]).into_owned(),
         })

@@ -218,6 +218,37 @@ pub fn operand(list: &mut LaunchList, io: &Operands, i: usize, gpu: &GpuTraits) 
     (rounded, true)
 }
 
+/// What happens to a finished sum before it is stored.
+#[derive(Clone, Debug, Default)]
+pub struct Epilogue {
+    /// One number a channel, added first.
+    pub bias: Option<LaunchArg>,
+    /// A second tensor, which lies like the result.
+    pub extra: Option<LaunchArg>,
+    /// C++ of the sum `v` and the second tensor's element `x`.
+    pub activation: Option<String>,
+}
+
+impl Epilogue {
+    /// The constants that tell the kernels.
+    fn constants(&self) -> Vec<String> {
+        let mut all = vec!["OUT=float".to_string()];
+        if self.bias.is_some() {
+            all.push("BIAS=1".into());
+        }
+        if self.extra.is_some() {
+            all.push("EXTRA=1".into());
+        }
+        all.extend(self.activation.as_ref().map(|a| format!("ACTIVATION(v)={a}")));
+        all
+    }
+
+    /// Its arguments of the kernels.
+    fn args(&self) -> [LaunchArg; 2] {
+        [&self.bias, &self.extra].map(|a| a.clone().unwrap_or(LaunchArg::Null))
+    }
+}
+
 /// The launch that adds `slices` partial results into the output.
 pub fn sum_slices(
     gpu: &GpuTraits,
@@ -225,32 +256,45 @@ pub fn sum_slices(
     results: usize,
     slices: usize,
     channels: usize,
+    epilogue: &Epilogue,
 ) -> Launch {
+    let [bias, extra] = epilogue.args();
     let args = vec![
         partial,
-        LaunchArg::Null,
+        bias,
+        extra,
         LaunchArg::Output,
         count(results),
         int(slices),
         int(channels),
         int(channels),
     ];
-    let kernel = Specialisation::new("sum_slices.cu", ["OUT=float"]);
+    let kernel = Specialisation::new("sum_slices.cu", epilogue.constants());
     Launch::new(kernel, "sum_slices", [gpu.blocks(results), 1, 1], args)
 }
 
 /// The launches of a pass whose two inputs are those of its operation: x and w, dy and w, or x and dy.
-pub fn launches(g: &ConvGeometry, pass: Pass, io: &Operands, gpu: &GpuTraits) -> LaunchList {
+pub fn launches(
+    g: &ConvGeometry,
+    pass: Pass,
+    io: &Operands,
+    gpu: &GpuTraits,
+    epilogue: &Epilogue,
+) -> LaunchList {
     let (tiles, slices) = choose(g, pass, gpu.math, gpu.multiprocessors);
     let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
     let mut list = LaunchList::default();
     let [(first, first_aligned), (second, second_aligned)] = [0, 1].map(|i| operand(&mut list, io, i, gpu));
     let aligned = [first_aligned, second_aligned];
-    let plan = plan(g, pass, gpu.math, tiles, slices, pitches, aligned, &["OUT=float"], gpu.fixed_shapes);
+    // Partial sums are stored as they are; the launch that adds them up goes on with them.
+    let last = if slices > 1 { Epilogue::default() } else { epilogue.clone() };
+    let constants = last.constants();
+    let constants: Vec<&str> = constants.iter().map(String::as_str).collect();
+    let plan = plan(g, pass, gpu.math, tiles, slices, pitches, aligned, &constants, gpu.fixed_shapes);
     let partial = if slices > 1 { list.workspace(plan.partial_bytes()) } else { LaunchArg::Null };
     let mut args = vec![geometry_argument(g)[..].into(), first, second];
     if pass != Pass::GradW {
-        args.push(LaunchArg::Null); // no bias
+        args.extend(last.args());
     }
     args.extend([LaunchArg::Output, partial.clone(), int(slices), int(pitches[0]), int(pitches[1])]);
     list.push(Launch {
@@ -262,7 +306,7 @@ pub fn launches(g: &ConvGeometry, pass: Pass, io: &Operands, gpu: &GpuTraits) ->
         args,
     });
     if slices > 1 {
-        list.push(sum_slices(gpu, partial, plan.results, slices, io.out().channels()));
+        list.push(sum_slices(gpu, partial, plan.results, slices, io.out().channels(), epilogue));
     }
     list
 }

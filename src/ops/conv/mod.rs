@@ -19,7 +19,7 @@ use crate::dispatch_real;
 use crate::graph::{GradArgs, Op, Var};
 use crate::shape::Shape;
 use geometry::ConvGeometry;
-use launch::Pass;
+use launch::{Epilogue, Pass};
 
 /// How the kernel moves over the input. One entry per spatial axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,7 +68,7 @@ impl ConvSpec {
     }
 
     /// The geometry for an input, a weight and an output of the given shapes.
-    fn geometry(&self, x: &[usize], w: &[usize], y: &[usize]) -> ConvGeometry {
+    pub(crate) fn geometry(&self, x: &[usize], w: &[usize], y: &[usize]) -> ConvGeometry {
         let three = |v: &[usize], fill: usize| {
             let mut out = [fill; 3];
             out[3 - v.len()..].copy_from_slice(v);
@@ -172,7 +172,7 @@ impl Op for Conv {
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let g = self.0.geometry(io.shape(0), io.shape(1), io.out());
-        Ok(launch::launches(&g, Pass::Forward, io, gpu))
+        Ok(launch::launches(&g, Pass::Forward, io, gpu, &Epilogue::default()))
     }
 }
 
@@ -220,7 +220,7 @@ impl Op for ConvGradX {
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let g = self.spec.geometry(io.out(), io.shape(1), io.shape(0));
-        Ok(launch::launches(&g, Pass::GradX, io, gpu))
+        Ok(launch::launches(&g, Pass::GradX, io, gpu, &Epilogue::default()))
     }
 }
 
@@ -265,7 +265,7 @@ impl Op for ConvGradW {
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let g = self.spec.geometry(io.shape(0), io.out(), io.shape(1));
-        Ok(launch::launches(&g, Pass::GradW, io, gpu))
+        Ok(launch::launches(&g, Pass::GradW, io, gpu, &Epilogue::default()))
     }
 }
 

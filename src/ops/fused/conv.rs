@@ -1,0 +1,99 @@
+//! A convolution whose sums go through bias, activation and a second tensor before they are stored.
+
+use super::expression::{Token, copied, source, value};
+use super::no_derivative;
+use crate::device::cpu::Io;
+use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::dispatch_real;
+use crate::graph::{GradArgs, Memory, Op, Var};
+use crate::ops::conv::launch::{Epilogue, Pass, launches};
+use crate::ops::conv::{Conv, ConvGradX};
+use crate::shape::Shape;
+
+/// Which pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConvKind {
+    /// `conv(x, w)`.
+    Forward(Conv),
+    /// `conv_grad_x(dy, w)`.
+    GradX(ConvGradX),
+}
+
+/// `y = code(conv(x, w) + bias, extra)`. Inputs: x and w, the bias if there is one, the second tensor if there is one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvMap {
+    /// The convolution.
+    pub kind: ConvKind,
+    /// Whether there is a bias, one number a channel.
+    pub bias: bool,
+    /// Whether there is a second tensor of the output's shape.
+    pub extra: bool,
+    /// Leaf 0 is the sum with its bias, leaf 1 the second tensor's element.
+    pub code: Vec<Token>,
+    /// FLOPs of what was fused.
+    pub flops: u64,
+}
+
+impl ConvMap {
+    fn op(&self) -> &dyn Op {
+        match &self.kind {
+            ConvKind::Forward(op) => op,
+            ConvKind::GradX(op) => op,
+        }
+    }
+}
+
+impl Op for ConvMap {
+    fn name(&self) -> &'static str {
+        match &self.kind {
+            ConvKind::Forward(_) => "conv_map",
+            ConvKind::GradX(_) => "conv_grad_x_map",
+        }
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        self.op().infer(&inputs[..2])
+    }
+
+    fn grad(&self, _: &GradArgs) -> Vec<Option<Var>> {
+        no_derivative()
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        self.flops
+    }
+
+    /// Each element of the second tensor is read by who stores the result there.
+    fn memory(&self) -> Memory {
+        if self.extra { Memory::Reuse(2 + usize::from(self.bias)) } else { Memory::Fresh }
+    }
+
+    fn cpu(&self, io: &mut Io) {
+        dispatch_real!(io.dtype(), T => {
+            let extra = if self.extra { copied::<T>(io, 2 + usize::from(self.bias)) } else { Vec::new() };
+            self.op().cpu(io);
+            let bias = if self.bias { io.input::<T>(2) } else { &[] };
+            let channels = io.out_shape().channels();
+            for (i, v) in io.output::<T>().iter_mut().enumerate() {
+                if self.bias {
+                    *v += bias[i % channels];
+                }
+                let sum = *v;
+                *v = value(&self.code, |leaf| if leaf == 0 { sum } else { extra[i] });
+            }
+        });
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let (g, pass) = match &self.kind {
+            ConvKind::Forward(op) => (op.0.geometry(io.shape(0), io.shape(1), io.out()), Pass::Forward),
+            ConvKind::GradX(op) => (op.spec.geometry(io.out(), io.shape(1), io.shape(0)), Pass::GradX),
+        };
+        let epilogue = Epilogue {
+            bias: self.bias.then_some(LaunchArg::Input(2)),
+            extra: self.extra.then_some(LaunchArg::Input(2 + usize::from(self.bias))),
+            activation: (self.code != [Token::Leaf(0)]).then(|| source(&self.code, &["v", "x"])),
+        };
+        Ok(launches(&g, pass, io, gpu, &epilogue))
+    }
+}

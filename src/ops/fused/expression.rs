@@ -1,0 +1,206 @@
+//! An expression over strided reads of other values: what the fusion pass makes of neighbouring pointwise operations.
+
+use crate::device::cpu::Io;
+use crate::device::launch::{LaunchArg, Operands};
+use crate::device::pointwise::Strided;
+use crate::dtype::Real;
+use crate::ops::binary::Binary;
+use crate::ops::unary::Unary;
+use crate::shape::Shape;
+
+/// The most leaves that the kernels take.
+pub const MOST_LEAVES: usize = 6;
+
+/// The most tokens of an expression: beyond it, registers run short and nothing is gained.
+pub const MOST_TOKENS: usize = 40;
+
+/// One read: which input, from which element on, and how far apart neighbours along each axis lie (0: repeated).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Number of the input (while fusing: of the node).
+    pub input: usize,
+    /// First element.
+    pub offset: usize,
+    /// Elements between neighbours, for every axis of the expression.
+    pub steps: Vec<usize>,
+}
+
+/// A token of an expression in postfix order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Token {
+    /// Reads a leaf.
+    Leaf(usize),
+    /// A number.
+    Number(f64),
+    /// Of the last value.
+    Unary(Unary),
+    /// Of the last two.
+    Binary(Binary),
+}
+
+/// `y[i] = code(leaves at i)` for every index of `extents`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expression {
+    /// The index space.
+    pub extents: Shape,
+    /// What is read.
+    pub leaves: Vec<Leaf>,
+    /// What is computed.
+    pub code: Vec<Token>,
+}
+
+/// How one leaf is read that lies like the result: every element in order.
+pub fn in_order(leaf: &Leaf, extents: &Shape) -> bool {
+    let strides = extents.strides();
+    (0..extents.rank()).all(|i| extents[i] == 1 || leaf.steps[i] == strides[i])
+}
+
+/// A number as C++ writes it.
+fn literal(v: f64) -> String {
+    let v = v as f32;
+    if v.is_nan() {
+        "(INFINITY_FLOAT - INFINITY_FLOAT)".into()
+    } else if v.is_infinite() {
+        if v > 0.0 { "INFINITY_FLOAT".into() } else { "(-INFINITY_FLOAT)".into() }
+    } else if v.is_sign_negative() {
+        format!("({v:?}f)")
+    } else {
+        format!("{v:?}f")
+    }
+}
+
+/// An expression in C++, with the given names for its leaves.
+pub fn source(code: &[Token], names: &[&str]) -> String {
+    let mut stack: Vec<String> = Vec::new();
+    for (i, token) in code.iter().enumerate() {
+        let text = match token {
+            Token::Leaf(leaf) => names[*leaf].to_string(),
+            Token::Number(v) => literal(*v),
+            // 1 / sqrt(v), which is one instruction.
+            Token::Unary(Unary::Sqrt) if code.get(i + 1) == Some(&Token::Unary(Unary::Recip)) => continue,
+            Token::Unary(Unary::Recip) if i > 0 && code[i - 1] == Token::Unary(Unary::Sqrt) => {
+                format!("rsqrtf({})", stack.pop().expect("a value"))
+            }
+            Token::Unary(u) => unary(*u, &stack.pop().expect("a value")),
+            Token::Binary(f) => {
+                let (b, a) = (stack.pop().expect("a value"), stack.pop().expect("a value"));
+                binary(*f, &a, &b)
+            }
+        };
+        stack.push(text);
+    }
+    stack.pop().expect("a value")
+}
+
+fn unary(f: Unary, a: &str) -> String {
+    use Unary::*;
+    match f {
+        AddScalar(c) => format!("({a} + {})", literal(c)),
+        MulScalar(c) => format!("({a} * {})", literal(c)),
+        Abs => format!("fabsf({a})"),
+        Sign => format!("sign({a})"),
+        Exp => format!("expf({a})"),
+        Log => format!("logf({a})"),
+        Sqrt => format!("sqrtf({a})"),
+        Square => format!("square({a})"),
+        Recip => format!("(1.0f / {a})"),
+        Pow(p) => format!("powf({a}, {})", literal(p)),
+        Tanh => format!("tanhf({a})"),
+        Sigmoid => format!("sigmoid({a})"),
+        Softplus => format!("softplus({a})"),
+        Erf => format!("erff({a})"),
+        LeakyRelu(slope) => format!("leaky_relu({a}, {})", literal(slope)),
+        Clamp(low, high) => format!("clamp({a}, {}, {})", literal(low), literal(high)),
+        Inside(low, high) => format!("inside({a}, {}, {})", literal(low), literal(high)),
+    }
+}
+
+fn binary(f: Binary, a: &str, b: &str) -> String {
+    use Binary::*;
+    match f {
+        Add => format!("({a} + {b})"),
+        Sub => format!("({a} - {b})"),
+        Mul => format!("({a} * {b})"),
+        Div => format!("({a} / {b})"),
+        Max => format!("maximum({a}, {b})"),
+        Min => format!("minimum({a}, {b})"),
+        Gate(slope) => format!("gate({a}, {b}, {})", literal(slope)),
+    }
+}
+
+/// An expression's value, given its leaves'.
+pub fn value<T: Real>(code: &[Token], leaf: impl Fn(usize) -> T) -> T {
+    let mut stack: Vec<T> = Vec::new();
+    for token in code {
+        let v = match token {
+            Token::Leaf(i) => leaf(*i),
+            Token::Number(v) => T::of(*v),
+            Token::Unary(f) => f.eval(stack.pop().expect("a value")),
+            Token::Binary(f) => {
+                let (b, a) = (stack.pop().expect("a value"), stack.pop().expect("a value"));
+                f.eval(a, b)
+            }
+        };
+        stack.push(v);
+    }
+    stack.pop().expect("a value")
+}
+
+/// A copy of an input, which may lie where the output goes.
+pub fn copied<T: Real>(io: &Io, i: usize) -> Vec<T> {
+    if io.reused() == Some(i) { io.output::<T>().to_vec() } else { io.input::<T>(i).to_vec() }
+}
+
+impl Expression {
+    /// In C++, with the leaves called a to f.
+    pub fn source(&self) -> String {
+        source(&self.code, &["a", "b", "c", "d", "e", "f"])
+    }
+
+    /// The leaves as operands of a kernel.
+    pub fn operands(&self, io: &Operands) -> Vec<Strided> {
+        let operand = |leaf: &Leaf| {
+            let aligned = io.inputs[leaf.input].aligned && leaf.offset.is_multiple_of(4);
+            Strided::new(LaunchArg::InputAt(leaf.input, leaf.offset), leaf.steps.clone(), aligned)
+        };
+        self.leaves.iter().map(operand).collect()
+    }
+
+    /// Calls `each` with the flat index and the value of every element, in order.
+    pub fn evaluate<T: Real>(&self, io: &Io, mut each: impl FnMut(usize, T)) {
+        let inputs: Vec<Vec<T>> = self.leaves.iter().map(|l| copied(io, l.input)).collect();
+        for flat in 0..self.extents.numel() {
+            let mut rest = flat;
+            let mut at: Vec<usize> = self.leaves.iter().map(|l| l.offset).collect();
+            for axis in (0..self.extents.rank()).rev() {
+                let here = rest % self.extents[axis];
+                rest /= self.extents[axis];
+                at.iter_mut().zip(&self.leaves).for_each(|(at, l)| *at += here * l.steps[axis]);
+            }
+            each(flat, value(&self.code, |leaf| inputs[leaf][at[leaf]]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_reads_as_a_person_would_write_it() {
+        let code = [
+            Token::Leaf(0),
+            Token::Leaf(1),
+            Token::Unary(Unary::AddScalar(1e-5)),
+            Token::Unary(Unary::Sqrt),
+            Token::Unary(Unary::Recip),
+            Token::Binary(Binary::Mul),
+            Token::Unary(Unary::LeakyRelu(0.2)),
+        ];
+        assert_eq!(source(&code, &["v", "w"]), "leaky_relu((v * rsqrtf((w + 1e-5f))), 0.2f)");
+        assert_eq!(
+            [literal(-1.0), literal(f64::INFINITY), literal(3.0)],
+            ["(-1.0f)", "INFINITY_FLOAT", "3.0f"]
+        );
+    }
+}
