@@ -9,6 +9,8 @@ pub enum DType {
     F32,
     /// IEEE double precision: what gradient checks and reference runs use.
     F64,
+    /// The upper half of an f32: how a GPU stores values under mixed precision. Nothing computes in it.
+    Bf16,
 }
 
 impl DType {
@@ -17,6 +19,7 @@ impl DType {
         match self {
             DType::F32 => 4,
             DType::F64 => 8,
+            DType::Bf16 => 2,
         }
     }
 
@@ -25,6 +28,7 @@ impl DType {
         match self {
             DType::F32 => "f32",
             DType::F64 => "f64",
+            DType::Bf16 => "bf16",
         }
     }
 }
@@ -84,6 +88,7 @@ macro_rules! dispatch_real {
                 type $T = f64;
                 $body
             }
+            $crate::dtype::DType::Bf16 => unreachable!("the CPU computes in f32 and f64"),
         }
     };
 }

@@ -43,8 +43,8 @@ fn compute(case: &Case, dtype: DType) -> Result<Results, String> {
 fn limit(expected: &Expected, dtype: DType) -> f64 {
     match (expected, dtype) {
         (Expected::Exact, _) => 0.0,
-        (Expected::Close { max, f32_err }, DType::F32) => 4.0 * f32_err + 2e-6 * max + 1e-7,
         (Expected::Close { max, .. }, DType::F64) => 2e-7 * max + 1e-12,
+        (Expected::Close { max, f32_err }, _) => 4.0 * f32_err + 2e-6 * max + 1e-7,
     }
 }
 

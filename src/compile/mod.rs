@@ -3,6 +3,7 @@
 
 pub mod fuse;
 pub mod plan;
+pub mod precision;
 
 use crate::graph::{Node, NodeId, Source, State};
 

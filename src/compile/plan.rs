@@ -5,6 +5,7 @@
 //! is allocated in the loop.
 
 use super::fuse::fuse;
+use super::precision::mix;
 use crate::device::cpu::{Place, Slot};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -31,6 +32,8 @@ pub struct Step {
     pub phase: Arc<str>,
     /// Whether it was made by differentiation.
     pub backward: bool,
+    /// Whether it multiplies in full precision even under mixed precision.
+    pub exact: bool,
     /// FLOPs and bytes.
     pub cost: Cost,
 }
@@ -83,10 +86,24 @@ pub fn plan(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Plan> {
     Ok(planner(graph, outputs)?.run())
 }
 
-/// As [`plan`], with neighbouring pointwise operations fused ([`super::fuse`]).
-pub fn plan_fused(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Plan> {
+/// What is done to a graph before it is planned for a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passes {
+    /// Neighbouring pointwise operations become one ([`super::fuse`]).
+    pub fuse: bool,
+    /// Activations are stored in bf16 ([`super::precision`]).
+    pub mixed: bool,
+}
+
+/// As [`plan`], after the given passes.
+pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Result<Plan> {
     let mut planner = planner(graph, outputs)?;
-    fuse(&mut planner.nodes, &planner.states, &planner.outputs);
+    if passes.fuse {
+        fuse(&mut planner.nodes, &planner.states, &planner.outputs);
+    }
+    if passes.mixed {
+        mix(&mut planner.nodes, &planner.states, &planner.outputs);
+    }
     Ok(planner.run())
 }
 
@@ -265,8 +282,12 @@ impl Planner {
                         .get(&self.root[input])
                         .is_none_or(|&(pack, offset)| pack != id || offset != at)
                     {
-                        let part =
-                            self.storage_slot(Storage::Region(region, 0), at, &self.nodes[input].shape);
+                        let part = self.storage_slot(
+                            Storage::Region(region, 0),
+                            at,
+                            &self.nodes[input].shape,
+                            self.dtype,
+                        );
                         let source = self.slot(input);
                         steps.push(self.copy(id, source, part));
                     }
@@ -326,7 +347,7 @@ impl Planner {
     fn write_back(&mut self, steps: &mut Vec<Step>) {
         for (s, state) in self.states.clone().iter().enumerate() {
             let from = self.slot(state.current);
-            let to = self.storage_slot(Storage::State(s), 0, &state.shape);
+            let to = self.storage_slot(Storage::State(s), 0, &state.shape, self.dtype);
             if from.place != to.place {
                 steps.push(self.copy(state.current, from, to));
             }
@@ -345,6 +366,7 @@ impl Planner {
             path: node.path.clone(),
             phase: node.phase.clone(),
             backward: node.backward,
+            exact: node.exact,
             cost,
             op,
         }
@@ -361,22 +383,23 @@ impl Planner {
             path: node.path.clone(),
             phase: node.phase.clone(),
             backward: node.backward,
+            exact: node.exact,
             cost,
         }
     }
 
     fn slot(&self, id: NodeId) -> Slot {
         let (storage, at) = self.storage[id].expect("placed before");
-        self.storage_slot(storage, at, &self.nodes[id].shape)
+        self.storage_slot(storage, at, &self.nodes[id].shape, self.nodes[id].dtype)
     }
 
     /// A slot whose arena place still means (region, offset), coded as region in the upper half; resolved by `finish`.
-    fn storage_slot(&self, storage: Storage, at: usize, shape: &Shape) -> Slot {
+    fn storage_slot(&self, storage: Storage, at: usize, shape: &Shape, dtype: DType) -> Slot {
         let place = match storage {
             Storage::State(s) => Place::State(s, at),
             Storage::Region(r, offset) => Place::Arena(r << 40 | (offset + at)),
         };
-        Slot { place, dtype: self.dtype, shape: shape.clone() }
+        Slot { place, dtype, shape: shape.clone() }
     }
 
     fn finish(self, mut steps: Vec<Step>, inputs: Vec<(String, NodeId)>) -> Plan {

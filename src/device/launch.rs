@@ -2,6 +2,7 @@
 //! without a GPU at hand, and whoever holds one runs the list as often as it likes.
 
 pub use super::cuda::compiler::Specialisation;
+use crate::dtype::DType;
 use crate::shape::Shape;
 
 /// The arithmetic of the matrix kernels.
@@ -63,7 +64,7 @@ pub const THREADS: usize = 256;
 /// Bytes to which vector accesses must be aligned.
 pub const ALIGNED: usize = 16;
 
-/// Bytes of an element: values are fp32 in memory.
+/// Bytes of an fp32 element.
 pub const ELEMENT: usize = 4;
 
 /// What an operation knows of an input or its output when it plans its launches.
@@ -73,6 +74,20 @@ pub struct Operand<'a> {
     pub shape: &'a Shape,
     /// Whether it begins at a multiple of [`ALIGNED`] bytes: a view may begin anywhere.
     pub aligned: bool,
+    /// How its elements are stored.
+    pub dtype: DType,
+}
+
+impl Operand<'_> {
+    /// The elements' type in the kernels.
+    pub fn kind(&self) -> &'static str {
+        kind(self.dtype)
+    }
+}
+
+/// An element type's name in the kernels.
+pub fn kind(dtype: DType) -> &'static str {
+    if dtype == DType::Bf16 { "bf16" } else { "float" }
 }
 
 /// The operands of one operation.

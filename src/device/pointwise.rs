@@ -28,18 +28,19 @@ impl Strided {
 
     /// The output of an operation, whole.
     pub fn output(io: &Operands) -> Self {
-        Self::dense(LaunchArg::Output, io.out(), io.output.aligned)
+        Self::dense(LaunchArg::Output, io.out(), io.output.aligned).of(io.output.kind())
     }
 
     /// Input `i` of an operation, repeated to the output's extents under NumPy's rule.
     pub fn input(io: &Operands, i: usize) -> Self {
-        let Operand { shape, aligned } = io.inputs[i];
+        let Operand { shape, aligned, .. } = io.inputs[i];
         let lead = io.out().rank() - shape.rank();
         let strides = shape.strides();
         let step = |axis: usize| {
             if axis < lead || shape[axis - lead] == 1 { 0 } else { strides[axis - lead] }
         };
-        Self::new(LaunchArg::Input(i), (0..io.out().rank()).map(step).collect(), aligned)
+        let steps = (0..io.out().rank()).map(step).collect();
+        Self::new(LaunchArg::Input(i), steps, aligned).of(io.inputs[i].kind())
     }
 
     /// Where it begins.

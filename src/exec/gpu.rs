@@ -4,13 +4,17 @@
 //! through a list, or the replay of a recording of it. Nothing is allocated in between.
 
 use super::States;
-use crate::compile::plan::{Plan, Step, plan, plan_fused};
+use crate::compile::plan::{Passes, Plan, Step, plan_with};
 use crate::device::backend::Backend;
 use crate::device::cpu::{Place, Slot};
-use crate::device::launch::{ALIGNED, ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operand, Operands};
+use crate::device::launch::{
+    ALIGNED, GpuTraits, Launch, LaunchArg, LaunchList, Math, Operand, Operands, kind,
+};
+use crate::device::pointwise::{Strided, pointwise};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Memory, Var};
+use crate::graph::{Graph, Memory, Storage, Var};
+use crate::shape::Shape;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -86,7 +90,8 @@ impl<B: Backend> GpuProgram<B> {
         states: &DeviceStates<B>,
     ) -> Result<Self> {
         let traits = backend.traits();
-        let plan = if traits.fused { plan_fused(graph, outputs)? } else { plan(graph, outputs)? };
+        let passes = Passes { fuse: traits.fused, mixed: traits.math == Math::Bf16 };
+        let plan = plan_with(graph, outputs, passes)?;
         if plan.dtype != DType::F32 {
             return Err(Error::input(format!(
                 "the GPU computes in f32, not in {}; use the CPU for that",
@@ -159,9 +164,9 @@ impl<B: Backend> GpuProgram<B> {
         let address = match arg {
             LaunchArg::Bytes(bytes) => return bytes.clone(),
             LaunchArg::Input(i) => input(*i),
-            LaunchArg::InputAt(i, at) => input(*i) + (at * ELEMENT) as u64,
+            LaunchArg::InputAt(i, at) => input(*i) + (at * step.inputs[*i].dtype.size()) as u64,
             LaunchArg::Output => self.address(&step.output),
-            LaunchArg::OutputAt(at) => self.address(&step.output) + (at * ELEMENT) as u64,
+            LaunchArg::OutputAt(at) => self.address(&step.output) + (at * step.output.dtype.size()) as u64,
             LaunchArg::Workspace(at) => self.backend.address(&self.workspace) + *at as u64,
             LaunchArg::Table(i) => tables + offsets[*i] as u64,
             LaunchArg::Null => 0,
@@ -251,6 +256,10 @@ fn aligned(slot: &Slot) -> bool {
     at.is_multiple_of(ALIGNED)
 }
 
+fn operand(slot: &Slot) -> Operand<'_> {
+    Operand { shape: &slot.shape, aligned: aligned(slot), dtype: slot.dtype }
+}
+
 /// What a step launches, checked. Its own memory is taken to be where the plan says, of an arena and states that are
 /// aligned.
 pub fn launches(step: &Step, gpu: &GpuTraits) -> Result<LaunchList> {
@@ -275,16 +284,65 @@ pub fn launches(step: &Step, gpu: &GpuTraits) -> Result<LaunchList> {
     if step.output.shape.numel() == 0 {
         return Ok(LaunchList::default());
     }
-    let inputs: Vec<Operand> =
-        step.inputs.iter().map(|s| Operand { shape: &s.shape, aligned: aligned(s) }).collect();
-    let output = Operand { shape: &step.output.shape, aligned: aligned(&step.output) };
-    let list = step.op.launches(&Operands { inputs: &inputs, output }, gpu).map_err(fault)?;
+    let mut inputs: Vec<Operand> = step.inputs.iter().map(operand).collect();
+    let output = operand(&step.output);
+    let converted = conversions(step, &mut inputs);
+    let gpu =
+        GpuTraits { math: if step.exact && gpu.math == Math::Bf16 { Math::Tf32 } else { gpu.math }, ..*gpu };
+    let list = step.op.launches(&Operands { inputs: &inputs, output }, &gpu).map_err(fault)?;
+    let list = if converted.is_empty() { list } else { convert_first(step, &gpu, list, &converted) };
     for launch in &list.launches {
         if launch.grid.contains(&0) || launch.grid[1..].iter().any(|&g| g > 65_535) {
             return Err(fault(format!("{} cannot be launched in {:?} blocks", launch.kernel, launch.grid)));
         }
     }
     Ok(list)
+}
+
+/// The inputs that the operation takes only in another type than they are stored in; `inputs` says so afterwards.
+fn conversions(step: &Step, inputs: &mut [Operand]) -> Vec<usize> {
+    let which: Vec<usize> = match step.op.storage() {
+        Storage::Single => (0..inputs.len()).collect(),
+        Storage::Alike(which) => which.to_vec(),
+        Storage::Operands | Storage::Any | Storage::Product => Vec::new(),
+    };
+    let differ: Vec<usize> = which.into_iter().filter(|&i| inputs[i].dtype != step.output.dtype).collect();
+    for &i in &differ {
+        inputs[i] = Operand { dtype: step.output.dtype, aligned: true, ..inputs[i] };
+    }
+    differ
+}
+
+/// `list` with copies of some inputs made before it, which its launches read in their place.
+fn convert_first(step: &Step, gpu: &GpuTraits, list: LaunchList, which: &[usize]) -> LaunchList {
+    let mut all =
+        LaunchList { workspace_bytes: list.workspace_bytes, tables: list.tables, ..Default::default() };
+    let mut copies = Vec::new();
+    for &i in which {
+        let slot = &step.inputs[i];
+        let flat = Shape::from([slot.shape.numel()]);
+        let to = all.workspace(step.output.dtype.size() * flat.numel());
+        let read = Strided::dense(LaunchArg::Input(i), &flat, aligned(slot)).of(kind(slot.dtype));
+        let write = Strided::dense(to.clone(), &flat, true).of(kind(step.output.dtype));
+        all.push(pointwise(gpu, "a", [0.0; 2], &flat, write, &[read]));
+        copies.push((i, to));
+    }
+    for mut launch in list.launches {
+        for arg in &mut launch.args {
+            let at = match *arg {
+                LaunchArg::Input(i) => Some((i, 0)),
+                LaunchArg::InputAt(i, at) => Some((i, at)),
+                _ => None,
+            };
+            if let Some((i, at)) = at
+                && let Some((_, LaunchArg::Workspace(copy))) = copies.iter().find(|(c, _)| *c == i)
+            {
+                *arg = LaunchArg::Workspace(copy + at * step.output.dtype.size());
+            }
+        }
+        all.push(launch);
+    }
+    all
 }
 
 /// All tables behind one another, and where each list's begin.

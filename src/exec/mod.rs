@@ -2,7 +2,7 @@
 
 pub mod gpu;
 
-use crate::compile::plan::{Plan, Step, plan, plan_fused};
+use crate::compile::plan::{Passes, Plan, Step, plan, plan_with};
 use crate::device::cpu::{Buffer, Memory, Slot, available};
 use crate::dispatch_real;
 use crate::dtype::{DType, Real};
@@ -64,7 +64,7 @@ impl Program {
 
     /// As [`Program::new`], fused as for a GPU: to check the fusion with. (Not faster: the CPU interprets what is fused.)
     pub fn fused(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Self> {
-        Self::of(plan_fused(graph, outputs)?)
+        Self::of(plan_with(graph, outputs, Passes { fuse: true, mixed: false })?)
     }
 
     fn of(plan: Plan) -> Result<Self> {

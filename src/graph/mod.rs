@@ -10,7 +10,7 @@
 mod op;
 mod var;
 
-pub use op::{Cost, GradArgs, Memory, Op};
+pub use op::{Cost, GradArgs, Memory, Op, Storage};
 pub use var::Var;
 
 use crate::dtype::DType;
@@ -59,6 +59,8 @@ pub struct Node {
     pub phase: Arc<str>,
     /// Whether it was made by differentiation.
     pub backward: bool,
+    /// Whether mixed precision must leave it alone.
+    pub exact: bool,
     /// The source line that asked for it.
     pub location: &'static Location<'static>,
 }
@@ -190,7 +192,16 @@ impl Graph {
         let (path, phase) = (self.path(), self.phase_name());
         let mut inner = self.inner.borrow_mut();
         let backward = inner.backward > 0;
-        inner.nodes.push(Node { source, shape, dtype: self.dtype, path, phase, backward, location });
+        inner.nodes.push(Node {
+            source,
+            shape,
+            dtype: self.dtype,
+            path,
+            phase,
+            backward,
+            exact: false,
+            location,
+        });
         let id = inner.nodes.len() - 1;
         drop(inner);
         Var::new(self.clone(), Some(id))

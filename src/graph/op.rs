@@ -30,6 +30,11 @@ pub trait Op: Any + Debug + Send + Sync {
         Memory::Fresh
     }
 
+    /// What may be stored in bf16 under mixed precision.
+    fn storage(&self) -> Storage {
+        Storage::Single
+    }
+
     /// Computes the output on the CPU. The result must not depend on the number of threads.
     fn cpu(&self, io: &mut Io);
 
@@ -54,6 +59,21 @@ pub enum Memory {
     InPlace(usize),
     /// Every input, one after the other, flattened: inputs may be computed right into their place.
     Pack,
+}
+
+/// What of an operation may be stored in bf16 on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Nothing: operands and result are fp32.
+    Single,
+    /// The operands; the result is fp32 (sums, statistics, gradients by weights).
+    Operands,
+    /// Operands and result, each by itself; the result is, where an operand is.
+    Any,
+    /// As `Any`, but the result is whatever the operands are: a matrix product.
+    Product,
+    /// The given operands and the result are all stored alike; the others either way.
+    Alike(&'static [usize]),
 }
 
 /// What [`Op::grad`] is given.

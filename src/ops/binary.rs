@@ -5,7 +5,7 @@ use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::device::pointwise::{Strided, pointwise as launch};
 use crate::dispatch_real;
 use crate::dtype::Real;
-use crate::graph::{GradArgs, Memory, Op, Var};
+use crate::graph::{GradArgs, Memory, Op, Storage, Var};
 use crate::ops::sample::{self, Array, Domain, Sample};
 use crate::shape::Shape;
 
@@ -227,6 +227,10 @@ impl Op for Binary {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn storage(&self) -> Storage {
+        Storage::Any
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {

@@ -5,7 +5,7 @@ use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
 use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
-use crate::graph::{GradArgs, Memory, Op, Var};
+use crate::graph::{GradArgs, Memory, Op, Storage, Var};
 use crate::ops::sample::{self, Domain, Sample};
 use crate::shape::Shape;
 
@@ -50,6 +50,10 @@ impl Op for Concat {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Any
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let strides = io.out().strides();
         let mut list = LaunchList::default();
@@ -58,8 +62,8 @@ impl Op for Concat {
             let part = io.shape(i);
             let first = start * strides[self.axis];
             let aligned = io.output.aligned && first.is_multiple_of(4);
-            let out = Strided::new(LaunchArg::OutputAt(first), strides.clone(), aligned);
-            let a = Strided::dense(LaunchArg::Input(i), part, io.inputs[i].aligned);
+            let out = Strided::new(LaunchArg::OutputAt(first), strides.clone(), aligned).of(io.output.kind());
+            let a = Strided::dense(LaunchArg::Input(i), part, io.inputs[i].aligned).of(io.inputs[i].kind());
             list.push(pointwise(gpu, "a", [0.0; 2], part, out, &[a]));
             start += part[self.axis];
         }
@@ -125,6 +129,10 @@ impl Op for Pack {
         });
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Any
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let flat = |i: usize| Shape::from([io.shape(i).numel()]);
         let mut list = LaunchList::default();
@@ -132,7 +140,9 @@ impl Op for Pack {
         for i in 0..io.inputs.len() {
             let out =
                 Strided::dense(LaunchArg::OutputAt(start), &flat(i), io.output.aligned && start % 4 == 0);
+            let out = out.of(io.output.kind());
             let a = Strided::dense(LaunchArg::Input(i), &flat(i), io.inputs[i].aligned);
+            let a = a.of(io.inputs[i].kind());
             list.push(pointwise(gpu, "a", [0.0; 2], &flat(i), out, &[a]));
             start += io.shape(i).numel();
         }

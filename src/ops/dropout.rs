@@ -5,7 +5,7 @@ use crate::device::cpu::{Io, parallel};
 use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count};
 use crate::dispatch_real;
 use crate::dtype::Real;
-use crate::graph::{GradArgs, Op, Var};
+use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::sample::{self, Domain, Sample};
 use crate::rng::{philox4x32, unit_f32};
 use crate::shape::Shape;
@@ -69,6 +69,10 @@ impl Op for Dropout {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Alike(&[0])
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let n = io.out().numel();
         let args = vec![
@@ -83,7 +87,7 @@ impl Op for Dropout {
             LaunchArg::Output,
         ];
         let grid = [gpu.blocks(n.div_ceil(4)), 1, 1];
-        let kernel = Specialisation::new("dropout.cu", ["TYPE=float"]);
+        let kernel = Specialisation::new("dropout.cu", [format!("TYPE={}", io.output.kind())]);
         Ok(LaunchList::of(Launch::new(kernel, "dropout", grid, args)))
     }
 }

@@ -5,7 +5,7 @@ use crate::device::cpu::{Io, parallel};
 use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int};
 use crate::dispatch_real;
 use crate::dtype::Real;
-use crate::graph::{GradArgs, Op, Var};
+use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::conv::launch::{Epilogue, Product, operand, slices, sum_slices, tiles};
 use crate::ops::sample::{self, Domain, Sample};
 use crate::shape::Shape;
@@ -73,6 +73,10 @@ impl Op for MatMul {
         dispatch_real!(io.dtype(), T => self.run::<T>(io.input(0), io.input(1), io.output(), m, n, k));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Product
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let [m, n, k] = self.sizes(io.shape(0), io.shape(1));
         let batches = io.out().numel() / (m * n).max(1);
@@ -91,7 +95,7 @@ impl Op for MatMul {
             format!("B_STORED={}", stored(!self.tb)),
             format!("VEC_A={}", vec(a_pitch, a_aligned)),
             format!("VEC_B={}", vec(b_pitch, b_aligned)),
-            "OUT=float".into(),
+            format!("OUT={}", if slices > 1 { "float" } else { io.output.kind() }),
         ];
         let partial =
             if slices > 1 { list.workspace(4 * slices * io.out().numel()) } else { LaunchArg::Null };
@@ -119,7 +123,15 @@ impl Op for MatMul {
             ..Launch::new(kernel, "matmul", [rows, columns, slices * batches], args)
         });
         if slices > 1 {
-            list.push(sum_slices(gpu, partial, io.out().numel(), slices, n, &Epilogue::default()));
+            list.push(sum_slices(
+                gpu,
+                partial,
+                io.out().numel(),
+                slices,
+                n,
+                io.output.kind(),
+                &Epilogue::default(),
+            ));
         }
         Ok(list)
     }

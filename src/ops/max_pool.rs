@@ -7,7 +7,7 @@ use crate::device::cpu::{Io, parallel};
 use crate::device::launch::{ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation};
 use crate::dispatch_real;
 use crate::dtype::Real;
-use crate::graph::{GradArgs, Op, Var};
+use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::sample::{self, Array, Domain, Sample};
 use crate::shape::Shape;
 
@@ -77,7 +77,13 @@ impl Window {
     }
 
     /// Pools `x` to `y`, into the output, or into the workspace for the winners' places, which `then` goes on with.
-    fn launches(&self, x: &Shape, y: &Shape, gpu: &GpuTraits, then: Option<&'static str>) -> LaunchList {
+    fn launches(
+        &self,
+        [x, y]: [&Shape; 2],
+        kind: &str,
+        gpu: &GpuTraits,
+        then: Option<&'static str>,
+    ) -> LaunchList {
         let s = self.sizes(x, y);
         let head = [x[0], s.c, s.c, 1];
         let axes = [s.input, s.output, s.kernel, s.stride, s.padding, [1; 3]];
@@ -87,7 +93,7 @@ impl Window {
         let place = list.workspace(size_of::<i32>() * y.numel());
         let mut push = |kernel, results: usize, [from, second, third]: [LaunchArg; 3]| {
             let args = vec![geometry[..].into(), from, second, third];
-            let file = Specialisation::new("pool.cu", ["TYPE=float"]);
+            let file = Specialisation::new("pool.cu", [format!("TYPE={kind}")]);
             list.push(Launch::new(file, kernel, [gpu.blocks(results), 1, 1], args));
         };
         push("max_pool", y.numel(), [LaunchArg::Input(0), pooled, place.clone()]);
@@ -187,8 +193,12 @@ impl Op for MaxPool {
         });
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Alike(&[0])
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(self.0.launches(io.shape(0), io.out(), gpu, None))
+        Ok(self.0.launches([io.shape(0), io.out()], io.output.kind(), gpu, None))
     }
 }
 
@@ -213,8 +223,12 @@ impl Op for MaxPoolGather {
         dispatch_real!(io.dtype(), T => gather::<T>(&s, io.input(0), io.input(1), io.output()));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Alike(&[0, 1])
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(self.0.launches(io.shape(0), io.out(), gpu, Some("max_pool_gather")))
+        Ok(self.0.launches([io.shape(0), io.out()], io.output.kind(), gpu, Some("max_pool_gather")))
     }
 }
 
@@ -239,8 +253,12 @@ impl Op for MaxPoolScatter {
         dispatch_real!(io.dtype(), T => scatter::<T>(&s, io.input(0), io.input(1), io.output()));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Alike(&[0, 1])
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(self.0.launches(io.shape(0), io.shape(1), gpu, Some("max_pool_scatter")))
+        Ok(self.0.launches([io.shape(0), io.shape(1)], io.output.kind(), gpu, Some("max_pool_scatter")))
     }
 }
 

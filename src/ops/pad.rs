@@ -6,7 +6,7 @@ use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operand, Operands}
 use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
-use crate::graph::{GradArgs, Op, Var};
+use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::sample::{self, Domain, Sample};
 use crate::shape::Shape;
 
@@ -43,6 +43,10 @@ impl Op for PadZero {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Any
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let mut list = LaunchList::default();
         if self.amounts.iter().any(|&(before, behind)| before > 0 || behind > 0) {
@@ -65,6 +69,7 @@ impl Op for PadZero {
             let aligned = |operand: &Operand, first: usize| operand.aligned && first.is_multiple_of(4);
             let a = Strided::new(LaunchArg::InputAt(0, read), from.strides(), aligned(&io.inputs[0], read));
             let out = Strided::new(LaunchArg::OutputAt(write), to.strides(), aligned(&io.output, write));
+            let (a, out) = (a.of(io.inputs[0].kind()), out.of(io.output.kind()));
             list.push(pointwise(gpu, "a", [0.0; 2], &both, out, &[a]));
         }
         Ok(list)

@@ -5,7 +5,7 @@ use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
 use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
-use crate::graph::{GradArgs, Op, Var};
+use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::sample::{self, Domain, Sample};
 use crate::shape::Shape;
 
@@ -40,10 +40,14 @@ impl Op for Permute {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Any
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let strides = io.shape(0).strides();
         let steps = self.order.iter().map(|&i| strides[i]).collect();
-        let a = Strided::new(LaunchArg::Input(0), steps, io.inputs[0].aligned);
+        let a = Strided::new(LaunchArg::Input(0), steps, io.inputs[0].aligned).of(io.inputs[0].kind());
         Ok(LaunchList::of(pointwise(gpu, "a", [0.0; 2], io.out(), Strided::output(io), &[a])))
     }
 }

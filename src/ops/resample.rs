@@ -6,7 +6,7 @@ use crate::device::cpu::{Io, parallel};
 use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation};
 use crate::dispatch_real;
 use crate::dtype::Real;
-use crate::graph::{GradArgs, Op, Var};
+use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::max_pool::Window;
 use crate::ops::sample::{self, Array, Domain, Sample};
 use crate::shape::Shape;
@@ -254,6 +254,10 @@ impl Op for Resample {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Any
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let (from, to, tables) = self.three_axes(io.shape(0), io.out());
         let extents: Vec<i32> = [[io.out()[0], io.out().channels()].as_slice(), &from, &to]
@@ -268,7 +272,10 @@ impl Op for Resample {
             args.push(list.ints(table.taps.iter().map(|t| t.0)));
             args.push(list.floats(table.taps.iter().map(|t| t.1)));
         }
-        let kernel = Specialisation::new("resample.cu", ["IN=float", "OUT=float"]);
+        let kernel = Specialisation::new(
+            "resample.cu",
+            [format!("IN={}", io.inputs[0].kind()), format!("OUT={}", io.output.kind())],
+        );
         list.push(Launch::new(kernel, "resample", [gpu.blocks(io.out().numel()), 1, 1], args));
         Ok(list)
     }

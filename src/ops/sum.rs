@@ -7,7 +7,7 @@ use crate::device::launch::{
 use crate::device::pointwise::{Strided, kinds, merged};
 use crate::dispatch_real;
 use crate::dtype::Real;
-use crate::graph::{GradArgs, Op, Var};
+use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::sample::{self, Domain, Sample};
 use crate::shape::Shape;
 use std::ops::Range;
@@ -53,8 +53,13 @@ impl Op for Sum {
         dispatch_real!(io.dtype(), T => sum::<T>(io.input(0), io.output(), outer, count, inner));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Operands
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        let x = Strided::dense(LaunchArg::Input(0), io.shape(0), io.inputs[0].aligned);
+        let x =
+            Strided::dense(LaunchArg::Input(0), io.shape(0), io.inputs[0].aligned).of(io.inputs[0].kind());
         Ok(launches(gpu, "a", 1.0, io.shape(0), self.first..self.last, &[x]))
     }
 }

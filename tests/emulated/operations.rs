@@ -1,15 +1,19 @@
 //! Every operation of the registry, forward and gradients.
 
 use crate::device::{Emulated, Emulator};
-use gan::device::launch::Math;
+use gan::compile::plan::{Passes, plan_with};
+use gan::device::cpu::Io;
+use gan::device::launch::{GpuTraits, LaunchList, Math, Operands};
+use gan::device::pointwise::{Strided, pointwise};
 use gan::dtype::DType;
 use gan::exec::{Program, States};
-use gan::graph::{Graph, Var};
+use gan::graph::{GradArgs, Graph, Op, Storage, Var};
 use gan::objectives;
 use gan::ops;
 use gan::ops::gradient::vjp;
 use gan::ops::sample::{Array, Sample};
 use gan::rng::Philox;
+use gan::shape::Shape;
 use gan_emu::{Mode, bf16_round};
 
 /// A sample's result and its gradients by every input that has one, for a fixed random cotangent, as a graph.
@@ -26,13 +30,26 @@ fn trace(sample: &Sample, dtype: DType) -> Traced {
 /// As [`trace`]; `change` may alter the cotangent.
 fn trace_with(sample: &Sample, dtype: DType, change: impl Fn(&mut [f64])) -> Traced {
     let graph = Graph::new(dtype);
+    trace_in(graph, sample, change, false)
+}
+
+fn trace_in(graph: Graph, sample: &Sample, change: impl Fn(&mut [f64]), half: bool) -> Traced {
     let inputs: Vec<Var> = sample
         .inputs
         .iter()
         .enumerate()
         .map(|(i, (s, _))| graph.input(&format!("x{i}"), s.clone()))
         .collect();
-    let y = (sample.build)(&inputs);
+    let stored = |i: usize| half && !sample.fixed.contains(&i);
+    let near: Vec<Var> = inputs
+        .iter()
+        .enumerate()
+        .map(|(i, v)| if stored(i) { v.apply(Stored { half: true }, &[]) } else { v.clone() })
+        .collect();
+    let mut y = (sample.build)(&near);
+    if half {
+        y = y.apply(Stored { half: false }, &[]);
+    }
     let wrt: Vec<usize> = (0..inputs.len()).filter(|i| !sample.fixed.contains(i)).collect();
     let targets: Vec<Var> = wrt.iter().map(|&i| inputs[i].clone()).collect();
     let mut rng = Philox::named(99, "cotangent");
@@ -111,13 +128,14 @@ const SINGLE: f64 = 3e-6;
 /// [`SINGLE`] allows: differences (a mean near zero, softmax's gradient) lose digits, whatever computes them.
 const ROUNDINGS: f64 = 4.0;
 
-/// How far each exact result moves when every differentiable number is moved by half a unit in its last place (of f32),
+/// How far each exact result moves when every differentiable number is moved by half a `unit` of its size,
 /// or by what the CPU's single precision is off: the error that cannot be avoided.
-fn wobble(sample: &Sample, x: &[Array], exact: &[Vec<f64>]) -> Vec<f64> {
+fn wobble(sample: &Sample, x: &[Array], exact: &[Vec<f64>], unit: f64) -> Vec<f64> {
     let nudge = |name: &str, values: &mut [f64]| {
         let mut rng = Philox::named(5, name);
-        let half_unit = f64::from(f32::EPSILON) / 2.0;
-        values.iter_mut().for_each(|v| *v *= 1.0 + if rng.uniform() < 0.5 { half_unit } else { -half_unit });
+        values
+            .iter_mut()
+            .for_each(|v| *v *= 1.0 + if rng.uniform() < 0.5 { unit / 2.0 } else { -unit / 2.0 });
     };
     let mut moved = x.to_vec();
     for (i, array) in moved.iter_mut().enumerate().filter(|(i, _)| !sample.fixed.contains(i)) {
@@ -135,7 +153,8 @@ fn check(sample: &Sample, mode: Mode, fused: bool) -> Result<(), String> {
     let single = trace(sample, DType::F32);
     let got = single.emulated(&x, mode, Math::Fma, fused)?;
     let mut want = want;
-    let slack: Vec<f64> = wobble(sample, &x, &want).iter().map(|w| ROUNDINGS * w).collect();
+    let slack: Vec<f64> =
+        wobble(sample, &x, &want, f64::from(f32::EPSILON)).iter().map(|w| ROUNDINGS * w).collect();
     want[0] = (sample.oracle)(&x).data;
     for (((name, got), want), slack) in single.names.iter().zip(&got).zip(&want).zip(&slack) {
         compare(name, got, want, SINGLE, *slack)?;
@@ -195,6 +214,79 @@ fn the_order_of_threads_changes_nothing() {
         }
     }
     report(samples.len(), &failures);
+}
+
+/// The identity, after which a value is stored in bf16 under mixed precision, or before which it was: the gradient goes
+/// through the other one.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    half: bool,
+}
+
+impl Op for Stored {
+    fn name(&self) -> &'static str {
+        "stored"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        Ok(inputs[0].clone())
+    }
+
+    fn grad(&self, a: &GradArgs) -> Vec<Option<Var>> {
+        vec![Some(a.dy.apply(Stored { half: !self.half }, &[]))]
+    }
+
+    fn storage(&self) -> Storage {
+        if self.half { Storage::Product } else { Storage::Operands }
+    }
+
+    fn cpu(&self, io: &mut Io) {
+        gan::dispatch_real!(io.dtype(), T => io.output::<T>().copy_from_slice(io.input::<T>(0)));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let (out, x) = (Strided::output(io), Strided::input(io, 0));
+        Ok(LaunchList::of(pointwise(gpu, "a", [0.0; 2], io.out(), out, &[x])))
+    }
+}
+
+/// The distance of neighbouring bf16 numbers near 1.
+const BF16_UNIT: f64 = 1.0 / 128.0;
+
+/// Every operation on values that are stored in bf16 is as good as bf16 allows: off by what rounding all numbers that go
+/// in would do, a few times over.
+#[test]
+fn mixed_precision_loses_what_bf16_loses() {
+    let traced = |sample: &Sample, dtype: DType| {
+        let graph = Graph::new(dtype);
+        graph.clone().scope("layer", || trace_in(graph, sample, |_| {}, true))
+    };
+    let mut failures = Vec::new();
+    let (samples, mut halves) = (registry(), 0);
+    for sample in samples.iter().step_by(3) {
+        let mut x = sample.draw();
+        for array in &mut x {
+            array.data.iter_mut().for_each(|v| *v = f64::from(bf16_round(*v as f32)));
+        }
+        let want = traced(sample, DType::F64).exact(&x);
+        let slack = wobble(sample, &x, &want, BF16_UNIT);
+        let single = traced(sample, DType::F32);
+        let mixed = Passes { fuse: true, mixed: true };
+        let plan = plan_with(&single.graph, &single.outputs(), mixed).expect("a sample is valid");
+        halves += plan.steps.iter().filter(|s| s.output.dtype == DType::Bf16).count();
+        match single.emulated(&x, forward(), Math::Bf16, true) {
+            Err(e) => failures.push(format!("{}: {e}", sample.name)),
+            Ok(got) => {
+                for (((name, got), want), slack) in single.names.iter().zip(&got).zip(&want).zip(&slack) {
+                    if let Err(e) = compare(name, got, want, BF16_UNIT, ROUNDINGS * slack) {
+                        failures.push(format!("{}: {e}", sample.name));
+                    }
+                }
+            }
+        }
+    }
+    report(samples.len(), &failures);
+    assert!(halves > samples.len() / 3, "only {halves} values were stored in bf16");
 }
 
 /// Tensor cores multiply what they take exactly and add in single precision: with inputs that bf16 holds, convolutions

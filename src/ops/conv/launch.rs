@@ -3,8 +3,11 @@
 
 use super::geometry::ConvGeometry;
 pub use crate::device::launch::Math;
-use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int};
+use crate::device::launch::{
+    GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int, kind,
+};
 use crate::device::pointwise::{Strided, pointwise};
+use crate::dtype::DType;
 use crate::shape::Shape;
 
 /// Which of the three partial derivatives of the trilinear form.
@@ -205,17 +208,18 @@ pub fn plan(
     }
 }
 
-/// Input `i` as the matrix kernels take it, and whether it is aligned: for [`Math::Bf16`] a rounded copy.
+/// Input `i` as the matrix kernels take it, and whether it is aligned: a copy, unless it is stored in their type.
 pub fn operand(list: &mut LaunchList, io: &Operands, i: usize, gpu: &GpuTraits) -> (LaunchArg, bool) {
-    if gpu.math != Math::Bf16 {
+    let wanted = if gpu.math == Math::Bf16 { DType::Bf16 } else { DType::F32 };
+    if io.inputs[i].dtype == wanted {
         return (LaunchArg::Input(i), io.inputs[i].aligned);
     }
     let flat = Shape::from([io.shape(i).numel()]);
-    let rounded = list.workspace(gpu.math.element_bytes() * flat.numel());
-    let from = Strided::dense(LaunchArg::Input(i), &flat, io.inputs[i].aligned);
-    let to = Strided::dense(rounded.clone(), &flat, true).of("bf16");
+    let copy = list.workspace(gpu.math.element_bytes() * flat.numel());
+    let from = Strided::dense(LaunchArg::Input(i), &flat, io.inputs[i].aligned).of(io.inputs[i].kind());
+    let to = Strided::dense(copy.clone(), &flat, true).of(kind(wanted));
     list.push(pointwise(gpu, "a", [0.0; 2], &flat, to, &[from]));
-    (rounded, true)
+    (copy, true)
 }
 
 /// What happens to a finished sum before it is stored.
@@ -225,19 +229,24 @@ pub struct Epilogue {
     pub bias: Option<LaunchArg>,
     /// A second tensor, which lies like the result.
     pub extra: Option<LaunchArg>,
+    /// How that one is stored.
+    pub extra_dtype: Option<DType>,
     /// C++ of the sum `v` and the second tensor's element `x`.
     pub activation: Option<String>,
 }
 
 impl Epilogue {
-    /// The constants that tell the kernels.
-    fn constants(&self) -> Vec<String> {
-        let mut all = vec!["OUT=float".to_string()];
+    /// The constants that tell the kernels; `out` is the type of what is stored.
+    fn constants(&self, out: &str) -> Vec<String> {
+        let mut all = vec![format!("OUT={out}")];
         if self.bias.is_some() {
             all.push("BIAS=1".into());
         }
         if self.extra.is_some() {
             all.push("EXTRA=1".into());
+            if self.extra_dtype == Some(DType::Bf16) {
+                all.push("EXTRA_TYPE=bf16".into());
+            }
         }
         all.extend(self.activation.as_ref().map(|a| format!("ACTIVATION(v)={a}")));
         all
@@ -256,6 +265,7 @@ pub fn sum_slices(
     results: usize,
     slices: usize,
     channels: usize,
+    out: &str,
     epilogue: &Epilogue,
 ) -> Launch {
     let [bias, extra] = epilogue.args();
@@ -269,7 +279,7 @@ pub fn sum_slices(
         int(channels),
         int(channels),
     ];
-    let kernel = Specialisation::new("sum_slices.cu", epilogue.constants());
+    let kernel = Specialisation::new("sum_slices.cu", epilogue.constants(out));
     Launch::new(kernel, "sum_slices", [gpu.blocks(results), 1, 1], args)
 }
 
@@ -288,7 +298,8 @@ pub fn launches(
     let aligned = [first_aligned, second_aligned];
     // Partial sums are stored as they are; the launch that adds them up goes on with them.
     let last = if slices > 1 { Epilogue::default() } else { epilogue.clone() };
-    let constants = last.constants();
+    let out = io.output.kind();
+    let constants = last.constants(if slices > 1 { "float" } else { out });
     let constants: Vec<&str> = constants.iter().map(String::as_str).collect();
     let plan = plan(g, pass, gpu.math, tiles, slices, pitches, aligned, &constants, gpu.fixed_shapes);
     let partial = if slices > 1 { list.workspace(plan.partial_bytes()) } else { LaunchArg::Null };
@@ -306,7 +317,7 @@ pub fn launches(
         args,
     });
     if slices > 1 {
-        list.push(sum_slices(gpu, partial, plan.results, slices, io.out().channels(), epilogue));
+        list.push(sum_slices(gpu, partial, plan.results, slices, io.out().channels(), out, epilogue));
     }
     list
 }

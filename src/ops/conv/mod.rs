@@ -16,7 +16,7 @@ pub use samples::samples;
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::dispatch_real;
-use crate::graph::{GradArgs, Op, Var};
+use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::shape::Shape;
 use geometry::ConvGeometry;
 use launch::{Epilogue, Pass};
@@ -170,6 +170,10 @@ impl Op for Conv {
         dispatch_real!(io.dtype(), T => cpu::forward::<T>(&g, io.input(0), io.input(1), io.output()));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Product
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let g = self.0.geometry(io.shape(0), io.shape(1), io.out());
         Ok(launch::launches(&g, Pass::Forward, io, gpu, &Epilogue::default()))
@@ -218,6 +222,10 @@ impl Op for ConvGradX {
         dispatch_real!(io.dtype(), T => cpu::grad_x::<T>(&g, io.input(0), io.input(1), io.output()));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Product
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let g = self.spec.geometry(io.out(), io.shape(1), io.shape(0));
         Ok(launch::launches(&g, Pass::GradX, io, gpu, &Epilogue::default()))
@@ -261,6 +269,10 @@ impl Op for ConvGradW {
     fn cpu(&self, io: &mut Io) {
         let g = self.spec.geometry(io.in_shape(0), io.out_shape(), io.in_shape(1));
         dispatch_real!(io.dtype(), T => cpu::grad_w::<T>(&g, io.input(0), io.input(1), io.output()));
+    }
+
+    fn storage(&self) -> Storage {
+        Storage::Operands
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {

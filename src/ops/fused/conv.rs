@@ -5,7 +5,7 @@ use super::no_derivative;
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
 use crate::dispatch_real;
-use crate::graph::{GradArgs, Memory, Op, Var};
+use crate::graph::{GradArgs, Memory, Op, Storage, Var};
 use crate::ops::conv::launch::{Epilogue, Pass, launches};
 use crate::ops::conv::{Conv, ConvGradX};
 use crate::shape::Shape;
@@ -84,14 +84,20 @@ impl Op for ConvMap {
         });
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Product
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let (g, pass) = match &self.kind {
             ConvKind::Forward(op) => (op.0.geometry(io.shape(0), io.shape(1), io.out()), Pass::Forward),
             ConvKind::GradX(op) => (op.spec.geometry(io.out(), io.shape(1), io.shape(0)), Pass::GradX),
         };
+        let extra = 2 + usize::from(self.bias);
         let epilogue = Epilogue {
             bias: self.bias.then_some(LaunchArg::Input(2)),
-            extra: self.extra.then_some(LaunchArg::Input(2 + usize::from(self.bias))),
+            extra: self.extra.then_some(LaunchArg::Input(extra)),
+            extra_dtype: self.extra.then(|| io.inputs[extra].dtype),
             activation: (self.code != [Token::Leaf(0)]).then(|| source(&self.code, &["v", "x"])),
         };
         Ok(launches(&g, pass, io, gpu, &epilogue))

@@ -162,6 +162,7 @@ impl Expression {
         let operand = |leaf: &Leaf| {
             let aligned = io.inputs[leaf.input].aligned && leaf.offset.is_multiple_of(4);
             Strided::new(LaunchArg::InputAt(leaf.input, leaf.offset), leaf.steps.clone(), aligned)
+                .of(io.inputs[leaf.input].kind())
         };
         self.leaves.iter().map(operand).collect()
     }

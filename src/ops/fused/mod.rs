@@ -14,7 +14,7 @@ use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
 use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
-use crate::graph::{GradArgs, Memory, Op, Var};
+use crate::graph::{GradArgs, Memory, Op, Storage, Var};
 use crate::ops::sum;
 use crate::shape::Shape;
 
@@ -65,6 +65,10 @@ impl Op for Map {
             self.expression.evaluate::<T>(io, |_, v| values.push(v));
             io.output::<T>().copy_from_slice(&values);
         });
+    }
+
+    fn storage(&self) -> Storage {
+        Storage::Any
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
@@ -122,6 +126,10 @@ impl Op for MapSum {
         });
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Operands
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let e = &self.expression;
         Ok(sum::launches(gpu, &e.source(), self.scale, &e.extents, self.first..self.last, &e.operands(io)))
@@ -174,6 +182,10 @@ impl Op for MapConcat {
         }
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Any
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let strides = io.out().strides();
         let mut list = LaunchList::default();
@@ -181,7 +193,7 @@ impl Op for MapConcat {
         for part in &self.parts {
             let first = start * strides[self.axis];
             let aligned = io.output.aligned && first.is_multiple_of(4);
-            let out = Strided::new(LaunchArg::OutputAt(first), strides.clone(), aligned);
+            let out = Strided::new(LaunchArg::OutputAt(first), strides.clone(), aligned).of(io.output.kind());
             let launch = pointwise(gpu, &part.source(), [0.0; 2], &part.extents, out, &part.operands(io));
             list.push(launch);
             start += part.extents[self.axis];

@@ -4,7 +4,7 @@ use super::{NormKind, kernel, launch, reference_stats};
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::dispatch_real;
-use crate::graph::{GradArgs, Op, Var};
+use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::gradient::vjp;
 use crate::shape::Shape;
 
@@ -84,8 +84,12 @@ impl Op for NormGradX {
         });
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Alike(&[0])
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(launch::grad_x(self.kind.sets(io.shape(0))?, self.eps, self.affine, gpu))
+        Ok(launch::grad_x(self.kind.sets(io.shape(0))?, io, self.eps, self.affine, gpu))
     }
 }
 
@@ -128,7 +132,11 @@ impl Op for NormGradAffine {
         });
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Operands
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(launch::grad_affine(self.kind.sets(io.shape(0))?, self.eps, gpu))
+        Ok(launch::grad_affine(self.kind.sets(io.shape(0))?, io, self.eps, gpu))
     }
 }

@@ -1,11 +1,15 @@
 //! Launches of `kernels/norm.cu`.
 
 use super::Sets;
-use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Specialisation, THREADS, int};
+use crate::device::launch::{
+    GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, THREADS, int,
+};
 
 /// A launch list under construction, with what all the launches share.
 struct Norm<'a> {
     sets: Sets,
+    /// Types of x (and dx) and of y (and dy).
+    kinds: [&'static str; 2],
     affine: bool,
     gpu: &'a GpuTraits,
     list: LaunchList,
@@ -17,8 +21,8 @@ fn lanes(c: usize) -> usize {
 }
 
 impl<'a> Norm<'a> {
-    fn new(sets: Sets, affine: bool, gpu: &'a GpuTraits) -> Self {
-        Norm { sets, affine, gpu, list: LaunchList::default() }
+    fn new(sets: Sets, kinds: [&'static str; 2], affine: bool, gpu: &'a GpuTraits) -> Self {
+        Norm { sets, kinds, affine, gpu, list: LaunchList::default() }
     }
 
     /// Slices of the inner index: enough to give every multiprocessor two blocks, of at least four turns a row each.
@@ -37,7 +41,8 @@ impl<'a> Norm<'a> {
     fn push(&mut self, kernel: &'static str, grid: [usize; 3], args: Vec<LaunchArg>) {
         let lanes = format!("LANES={}", lanes(self.sets.c));
         let affine = format!("AFFINE={}", u8::from(self.affine));
-        let constants = ["IN=float".into(), "OUT=float".into(), lanes, affine];
+        let [x, y] = self.kinds;
+        let constants = [format!("IN={x}"), format!("OUT={y}"), lanes, affine];
         self.list.push(Launch::new(Specialisation::new("norm.cu", constants), kernel, grid, args));
     }
 
@@ -74,22 +79,22 @@ const X: LaunchArg = LaunchArg::Input(0);
 const STATS: LaunchArg = LaunchArg::Input(1);
 const DY: LaunchArg = LaunchArg::Input(2);
 
-pub(super) fn stats(sets: Sets, gpu: &GpuTraits) -> LaunchList {
-    let mut n = Norm::new(sets, false, gpu);
+pub(super) fn stats(sets: Sets, io: &Operands, gpu: &GpuTraits) -> LaunchList {
+    let mut n = Norm::new(sets, [io.inputs[0].kind(), "float"], false, gpu);
     let partial = n.partial("norm_stats", vec![X]);
     n.finish("norm_finish", vec![partial, LaunchArg::Output]);
     n.list
 }
 
-pub(super) fn normalize(sets: Sets, eps: f64, affine: bool, gpu: &GpuTraits) -> LaunchList {
-    let mut n = Norm::new(sets, affine, gpu);
+pub(super) fn normalize(sets: Sets, io: &Operands, eps: f64, affine: bool, gpu: &GpuTraits) -> LaunchList {
+    let mut n = Norm::new(sets, [io.inputs[0].kind(), io.output.kind()], affine, gpu);
     let (gamma, beta) = (n.if_affine(2), n.if_affine(3));
     n.apply("norm_apply", vec![(eps as f32).into(), X, STATS, gamma, beta, LaunchArg::Output]);
     n.list
 }
 
-pub(super) fn grad_x(sets: Sets, eps: f64, affine: bool, gpu: &GpuTraits) -> LaunchList {
-    let mut n = Norm::new(sets, affine, gpu);
+pub(super) fn grad_x(sets: Sets, io: &Operands, eps: f64, affine: bool, gpu: &GpuTraits) -> LaunchList {
+    let mut n = Norm::new(sets, [io.inputs[0].kind(), io.inputs[2].kind()], affine, gpu);
     let eps = LaunchArg::from(eps as f32);
     let partial = n.partial("norm_grad_sums", vec![eps.clone(), X, DY, STATS]);
     let (gamma, averages) = (n.if_affine(3), n.list.workspace(8 * sets.count()));
@@ -98,8 +103,8 @@ pub(super) fn grad_x(sets: Sets, eps: f64, affine: bool, gpu: &GpuTraits) -> Lau
     n.list
 }
 
-pub(super) fn grad_affine(sets: Sets, eps: f64, gpu: &GpuTraits) -> LaunchList {
-    let mut n = Norm::new(sets, false, gpu);
+pub(super) fn grad_affine(sets: Sets, io: &Operands, eps: f64, gpu: &GpuTraits) -> LaunchList {
+    let mut n = Norm::new(sets, [io.inputs[0].kind(), io.inputs[2].kind()], false, gpu);
     let partial = n.partial("norm_grad_sums", vec![(eps as f32).into(), X, DY, STATS]);
     let args = vec![n.shape(), int(n.slices()), partial, LaunchArg::Output];
     n.push("norm_grad_affine", [sets.c.div_ceil(THREADS), 1, 1], args);

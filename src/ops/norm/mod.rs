@@ -16,7 +16,7 @@ pub use samples::samples;
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::dispatch_real;
-use crate::graph::{GradArgs, Op, Var};
+use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::shape::Shape;
 
 /// Which elements share their statistics.
@@ -112,8 +112,12 @@ impl Op for NormStats {
         dispatch_real!(io.dtype(), T => kernel::stats::<T>(sets, io.input(0), io.output()));
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Operands
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(launch::stats(self.0.sets(io.shape(0))?, gpu))
+        Ok(launch::stats(self.0.sets(io.shape(0))?, io, gpu))
     }
 }
 
@@ -169,8 +173,12 @@ impl Op for Normalize {
         });
     }
 
+    fn storage(&self) -> Storage {
+        Storage::Any
+    }
+
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(launch::normalize(self.kind.sets(io.shape(0))?, self.eps, self.affine, gpu))
+        Ok(launch::normalize(self.kind.sets(io.shape(0))?, io, self.eps, self.affine, gpu))
     }
 }
 

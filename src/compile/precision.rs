@@ -1,0 +1,49 @@
+//! Mixed precision: what the convolutions of a network read and write is stored in bf16, and multiplied on tensor cores
+//! with sums in fp32 (Micikevicius et al. 2018, with bf16 in place of fp16, whose range needs no loss scaling).
+//!
+//! fp32 stay: parameters with their moments, gradients by parameters, statistics, sums, losses, whatever is read from
+//! outside, and a gradient penalty with everything behind it: its second derivatives are differences of near numbers.
+
+use crate::dtype::DType;
+use crate::graph::{Memory, Node, NodeId, Source, State, Storage};
+
+/// Decides how every value is stored.
+pub fn mix(nodes: &mut [Node], states: &[State], outputs: &[(String, NodeId)]) {
+    let live = super::live(nodes, states, outputs);
+    let single = must_stay(nodes, &live, states, outputs);
+    for id in (0..nodes.len()).filter(|&id| live[id]) {
+        let Source::Op { op, inputs } = nodes[id].source.clone() else { continue };
+        let half = |i: NodeId| nodes[i].dtype == DType::Bf16;
+        let exact = nodes[id].phase.contains("penalty")
+            || inputs.iter().any(|&i| nodes[i].exact && nodes[i].shape.numel() > 1);
+        let wanted = match (op.memory(), op.storage()) {
+            (Memory::View(_), _) => half(inputs[0]),
+            (Memory::Pack | Memory::InPlace(_), _) | (_, Storage::Single | Storage::Operands) => false,
+            // Losses belong to no layer.
+            _ if single[id] || exact || nodes[id].path.is_empty() => false,
+            (_, Storage::Product) => true,
+            (_, Storage::Any) => inputs.iter().any(|&i| half(i)),
+            (_, Storage::Alike(which)) => which.iter().all(|&i| half(inputs[i])),
+        };
+        nodes[id].exact = exact;
+        if wanted {
+            nodes[id].dtype = DType::Bf16;
+        }
+    }
+}
+
+/// What is read from outside, and what is computed right into a pack (a network's flat gradient), through any view.
+fn must_stay(nodes: &[Node], live: &[bool], states: &[State], outputs: &[(String, NodeId)]) -> Vec<bool> {
+    let mut stay = vec![false; nodes.len()];
+    outputs.iter().for_each(|&(_, id)| stay[id] = true);
+    states.iter().for_each(|s| stay[s.current] = true);
+    for id in (0..nodes.len()).rev().filter(|&id| live[id]) {
+        let Source::Op { op, inputs } = &nodes[id].source else { continue };
+        match op.memory() {
+            Memory::Pack | Memory::InPlace(_) => inputs.iter().for_each(|&i| stay[i] = true),
+            Memory::View(_) if stay[id] => stay[inputs[0]] = true,
+            _ => {}
+        }
+    }
+    stay
+}

@@ -1,0 +1,139 @@
+//! What fusion makes of a graph: the same numbers, with fewer passes over memory.
+
+use gan::compile::plan::{Passes, Plan, plan, plan_with};
+use gan::dtype::DType;
+use gan::exec::{Program, States};
+use gan::graph::{Graph, Var};
+use gan::objectives;
+use gan::ops;
+use gan::ops::concat::concat;
+use gan::ops::conv::ConvSpec;
+use gan::ops::gradient::vjp;
+use gan::ops::norm::NormKind;
+use gan::ops::sample::Sample;
+use gan::rng::Philox;
+
+fn numbers(name: &str, n: usize) -> Vec<f64> {
+    let mut rng = Philox::named(3, name);
+    (0..n).map(|_| rng.normal()).collect()
+}
+
+/// Runs a graph with and without fusion, in double precision on the CPU, and compares; gives back both plans.
+fn compare(
+    what: &str,
+    graph: &Graph,
+    inputs: &[(String, Vec<f64>)],
+    outputs: &[Var],
+) -> Result<[Plan; 2], String> {
+    let names: Vec<String> = (0..outputs.len()).map(|i| format!("y{i}")).collect();
+    let named: Vec<(&str, &Var)> = names.iter().map(String::as_str).zip(outputs).collect();
+    let given: Vec<(&str, &[f64])> = inputs.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
+    let run = |program: &mut Program| -> Vec<Vec<f64>> {
+        let mut states = States::new();
+        program.run(&mut states, &given);
+        names.iter().map(|n| program.output(&mut states, n)).collect()
+    };
+    let want = run(&mut Program::new(graph, &named).map_err(|e| e.to_string())?);
+    let got = run(&mut Program::fused(graph, &named).map_err(|e| e.to_string())?);
+    for ((name, got), want) in names.iter().zip(&got).zip(&want) {
+        let scale = want.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            if (g - w).abs() > 1e-12 * scale || g.is_nan() != w.is_nan() {
+                return Err(format!("{what}: {name}[{i}] = {g}, without fusion {w}"));
+            }
+        }
+    }
+    let fuse = Passes { fuse: true, mixed: false };
+    Ok([plan(graph, &named), plan_with(graph, &named, fuse)].map(|p| p.expect("it ran")))
+}
+
+/// A sample between pointwise neighbours on every side, with its gradients.
+fn surrounded(sample: &Sample) -> Result<[Plan; 2], String> {
+    let graph = Graph::new(DType::F64);
+    let x = sample.draw();
+    let inputs: Vec<(String, Vec<f64>)> =
+        x.iter().enumerate().map(|(i, a)| (format!("x{i}"), a.data.clone())).collect();
+    let vars: Vec<Var> = x.iter().zip(&inputs).map(|(a, (n, _))| graph.input(n, a.shape.clone())).collect();
+    // (v + 1) - 1 changes nothing that matters, but is something to fuse before.
+    let near: Vec<Var> = vars
+        .iter()
+        .enumerate()
+        .map(|(i, v)| if sample.fixed.contains(&i) { v.clone() } else { v.add_scalar(1.0).add_scalar(-1.0) })
+        .collect();
+    let y = (sample.build)(&near);
+    let after = y.mul_scalar(0.5).leaky_relu(0.2).add(&y);
+    let seed = graph.constant(y.shape(), numbers("cotangent", y.shape().numel()));
+    let wrt: Vec<Var> =
+        (0..vars.len()).filter(|i| !sample.fixed.contains(i)).map(|i| vars[i].clone()).collect();
+    let mut outputs = vec![after.clone(), after.square().mean_all()];
+    outputs.extend(vjp(&[(after, seed)], &wrt).into_iter().flatten());
+    graph.check().map_err(|e| e.to_string())?;
+    compare(&sample.name, &graph, &inputs, &outputs)
+}
+
+#[test]
+fn every_operation_among_others_keeps_its_numbers() {
+    let samples = [ops::registry(), objectives::samples()].concat();
+    let mut failures = Vec::new();
+    let (mut before, mut after) = (0, 0);
+    for sample in &samples {
+        match surrounded(sample) {
+            Ok([plain, fused]) => {
+                before += plain.steps.len();
+                after += fused.steps.len();
+            }
+            Err(e) => failures.push(e),
+        }
+    }
+    assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), samples.len(), failures.join("\n"));
+    println!("{before} steps, {after} when fused");
+    assert!(2 * after < before, "{before} steps only become {after}");
+}
+
+fn names(plan: &Plan) -> Vec<&'static str> {
+    plan.steps.iter().map(|s| s.op.name()).collect()
+}
+
+#[test]
+fn a_block_of_a_network_becomes_a_handful_of_kernels() {
+    let graph = Graph::new(DType::F64);
+    let inputs: Vec<(String, Vec<f64>)> =
+        [("x", 2 * 6 * 6 * 4), ("w", 8 * 3 * 3 * 4), ("b", 8), ("g", 8), ("h", 8)]
+            .iter()
+            .map(|&(n, k)| (n.to_string(), numbers(n, k)))
+            .collect();
+    let x = graph.input("x", [2, 6, 6, 4]);
+    let w = graph.input("w", [8, 3, 3, 4]);
+    let [b, g, h] = ["b", "g", "h"].map(|n| graph.input(n, [8]));
+    let spec = ConvSpec::new(2, 1, 1);
+    // Convolution, bias and activation.
+    let y = x.conv(&w, &spec).add(&b).leaky_relu(0.2);
+    let [_, fused] = compare("conv", &graph, &inputs, std::slice::from_ref(&y)).unwrap();
+    assert_eq!(names(&fused), ["conv_map"]);
+    // A norm's map, its activation and the residual; a concatenation that is computed in place, activation included.
+    let normed = x.conv(&w, &spec).normalize(NormKind::Instance, 1e-5, Some((&g, &h)));
+    let z = concat(&[&normed.add(&y), &y.tanh()], 3).relu();
+    let [plain, fused] = compare("block", &graph, &inputs, std::slice::from_ref(&z)).unwrap();
+    assert_eq!(names(&fused), ["conv", "conv_map", "norm_stats", "map_concat"], "of {:?}", names(&plain));
+    // A loss is one pass; its gradient another.
+    let target = graph.input("x", [2, 6, 6, 4]);
+    let fake = graph.input("fake", [2, 6, 6, 4]);
+    let loss = fake.sub(&target).abs().mean_all();
+    let one = graph.full(&loss.shape(), 1.0);
+    let gradient = vjp(&[(loss.clone(), one)], std::slice::from_ref(&fake)).remove(0).expect("a gradient");
+    let inputs = [inputs, vec![("fake".to_string(), numbers("fake", 288))]].concat();
+    let [_, fused] = compare("loss", &graph, &inputs, &[loss, gradient]).unwrap();
+    assert_eq!(names(&fused), ["map_sum", "map"]);
+}
+
+/// What is read twice is computed once, and a state's old value stays what it was.
+#[test]
+fn nothing_is_computed_twice() {
+    let graph = Graph::new(DType::F64);
+    let x = graph.input("x", [7]);
+    let inputs = vec![("x".to_string(), numbers("x", 7))];
+    let shared = x.exp().add_scalar(1.0);
+    let outputs = [shared.tanh(), shared.square(), shared.reshape(&[7, 1]).abs()];
+    let [_, fused] = compare("shared", &graph, &inputs, &outputs).unwrap();
+    assert_eq!(fused.steps.len(), 4, "{:?}", names(&fused));
+}
