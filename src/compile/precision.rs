@@ -18,12 +18,13 @@ pub fn mix(nodes: &mut [Node], states: &[State], outputs: &[(String, NodeId)]) {
             || inputs.iter().any(|&i| nodes[i].exact && nodes[i].shape.numel() > 1);
         let wanted = match (op.memory(), op.storage()) {
             (Memory::View(_), _) => half(inputs[0]),
-            (Memory::Pack | Memory::InPlace(_), _) | (_, Storage::Single | Storage::Operands) => false,
+            (Memory::Pack | Memory::InPlace(_), _) | (_, Storage::Single | Storage::Operands(_)) => false,
             // Losses belong to no layer.
             _ if single[id] || exact || nodes[id].path.is_empty() => false,
-            (_, Storage::Product) => true,
+            (_, Storage::Product(_)) => true,
             (_, Storage::Any) => inputs.iter().any(|&i| half(i)),
-            (_, Storage::Alike(which)) => which.iter().all(|&i| half(inputs[i])),
+            (_, Storage::Mixed { alike: [], free }) => free.iter().any(|&i| half(inputs[i])),
+            (_, Storage::Mixed { alike, .. }) => alike.iter().all(|&i| half(inputs[i])),
         };
         nodes[id].exact = exact;
         if wanted {

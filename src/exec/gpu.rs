@@ -290,7 +290,7 @@ pub fn launches(step: &Step, gpu: &GpuTraits) -> Result<LaunchList> {
     let gpu =
         GpuTraits { math: if step.exact && gpu.math == Math::Bf16 { Math::Tf32 } else { gpu.math }, ..*gpu };
     let list = step.op.launches(&Operands { inputs: &inputs, output }, &gpu).map_err(fault)?;
-    let list = if converted.is_empty() { list } else { convert_first(step, &gpu, list, &converted) };
+    let list = if converted.is_empty() { list } else { convert_first(step, &inputs, &gpu, list, &converted) };
     for launch in &list.launches {
         if launch.grid.contains(&0) || launch.grid[1..].iter().any(|&g| g > 65_535) {
             return Err(fault(format!("{} cannot be launched in {:?} blocks", launch.kernel, launch.grid)));
@@ -301,29 +301,43 @@ pub fn launches(step: &Step, gpu: &GpuTraits) -> Result<LaunchList> {
 
 /// The inputs that the operation takes only in another type than they are stored in; `inputs` says so afterwards.
 fn conversions(step: &Step, inputs: &mut [Operand]) -> Vec<usize> {
-    let which: Vec<usize> = match step.op.storage() {
-        Storage::Single => (0..inputs.len()).collect(),
-        Storage::Alike(which) => which.to_vec(),
-        Storage::Operands | Storage::Any | Storage::Product => Vec::new(),
+    let wanted = |i: usize| match step.op.storage() {
+        Storage::Any => None,
+        Storage::Operands(free) | Storage::Product(free) | Storage::Mixed { free, .. }
+            if free.contains(&i) =>
+        {
+            None
+        }
+        Storage::Mixed { alike, .. } if alike.contains(&i) => Some(step.output.dtype),
+        _ => Some(DType::F32),
     };
-    let differ: Vec<usize> = which.into_iter().filter(|&i| inputs[i].dtype != step.output.dtype).collect();
-    for &i in &differ {
-        inputs[i] = Operand { dtype: step.output.dtype, aligned: true, ..inputs[i] };
+    let mut differ = Vec::new();
+    for (i, input) in inputs.iter_mut().enumerate() {
+        if let Some(dtype) = wanted(i).filter(|&dtype| dtype != input.dtype) {
+            *input = Operand { dtype, aligned: true, ..*input };
+            differ.push(i);
+        }
     }
     differ
 }
 
 /// `list` with copies of some inputs made before it, which its launches read in their place.
-fn convert_first(step: &Step, gpu: &GpuTraits, list: LaunchList, which: &[usize]) -> LaunchList {
+fn convert_first(
+    step: &Step,
+    inputs: &[Operand],
+    gpu: &GpuTraits,
+    list: LaunchList,
+    which: &[usize],
+) -> LaunchList {
     let mut all =
         LaunchList { workspace_bytes: list.workspace_bytes, tables: list.tables, ..Default::default() };
     let mut copies = Vec::new();
     for &i in which {
         let slot = &step.inputs[i];
         let flat = Shape::from([slot.shape.numel()]);
-        let to = all.workspace(step.output.dtype.size() * flat.numel());
+        let to = all.workspace(inputs[i].dtype.size() * flat.numel());
         let read = Strided::dense(LaunchArg::Input(i), &flat, aligned(slot)).of(kind(slot.dtype));
-        let write = Strided::dense(to.clone(), &flat, true).of(kind(step.output.dtype));
+        let write = Strided::dense(to.clone(), &flat, true).of(inputs[i].kind());
         all.push(pointwise(gpu, "a", [0.0; 2], &flat, write, &[read]));
         copies.push((i, to));
     }
@@ -337,7 +351,7 @@ fn convert_first(step: &Step, gpu: &GpuTraits, list: LaunchList, which: &[usize]
             if let Some((i, at)) = at
                 && let Some((_, LaunchArg::Workspace(copy))) = copies.iter().find(|(c, _)| *c == i)
             {
-                *arg = LaunchArg::Workspace(copy + at * step.output.dtype.size());
+                *arg = LaunchArg::Workspace(copy + at * inputs[i].dtype.size());
             }
         }
         all.push(launch);

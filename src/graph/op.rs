@@ -66,14 +66,20 @@ pub enum Memory {
 pub enum Storage {
     /// Nothing: operands and result are fp32.
     Single,
-    /// The operands; the result is fp32 (sums, statistics, gradients by weights).
-    Operands,
+    /// The listed operands; the others and the result are fp32 (sums, statistics, gradients by weights).
+    Operands(&'static [usize]),
     /// Operands and result, each by itself; the result is, where an operand is.
     Any,
-    /// As `Any`, but the result is whatever the operands are: a matrix product.
-    Product,
-    /// The given operands and the result are all stored alike; the others either way.
-    Alike(&'static [usize]),
+    /// The listed operands; the result is, whatever the operands are: a matrix product.
+    Product(&'static [usize]),
+    /// The operands `alike` are stored as the result is, those of `free` either way, the others in fp32. The result is in
+    /// bf16 where all of `alike` are, or, if that is empty, any of `free`.
+    Mixed {
+        /// As the result.
+        alike: &'static [usize],
+        /// Either way.
+        free: &'static [usize],
+    },
 }
 
 /// What [`Op::grad`] is given.

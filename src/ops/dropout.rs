@@ -70,7 +70,7 @@ impl Op for Dropout {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Alike(&[0])
+        Storage::Mixed { alike: &[0], free: &[] }
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {

@@ -74,7 +74,7 @@ impl Op for MatMul {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Product
+        Storage::Product(&[0, 1])
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {

@@ -194,7 +194,7 @@ impl Op for MaxPool {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Alike(&[0])
+        Storage::Mixed { alike: &[0], free: &[] }
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
@@ -224,7 +224,7 @@ impl Op for MaxPoolGather {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Alike(&[0, 1])
+        Storage::Mixed { alike: &[0, 1], free: &[] }
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
@@ -254,7 +254,7 @@ impl Op for MaxPoolScatter {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Alike(&[0, 1])
+        Storage::Mixed { alike: &[0, 1], free: &[] }
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {

@@ -54,7 +54,7 @@ impl Op for Sum {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Operands
+        Storage::Operands(&[0])
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {

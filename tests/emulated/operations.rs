@@ -237,7 +237,7 @@ impl Op for Stored {
     }
 
     fn storage(&self) -> Storage {
-        if self.half { Storage::Product } else { Storage::Operands }
+        if self.half { Storage::Product(&[0]) } else { Storage::Operands(&[0]) }
     }
 
     fn cpu(&self, io: &mut Io) {

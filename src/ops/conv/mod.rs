@@ -171,7 +171,7 @@ impl Op for Conv {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Product
+        Storage::Product(&[0, 1])
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
@@ -223,7 +223,7 @@ impl Op for ConvGradX {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Product
+        Storage::Product(&[0, 1])
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
@@ -272,7 +272,7 @@ impl Op for ConvGradW {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Operands
+        Storage::Operands(&[0, 1])
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {

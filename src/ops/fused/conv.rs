@@ -85,7 +85,8 @@ impl Op for ConvMap {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Product
+        // A bias is fp32.
+        if self.bias { Storage::Product(&[0, 1, 3]) } else { Storage::Product(&[0, 1, 2]) }
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {

@@ -127,7 +127,7 @@ impl Op for MapSum {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Operands
+        Storage::Operands(&[0, 1, 2, 3, 4, 5])
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {

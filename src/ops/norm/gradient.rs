@@ -85,7 +85,7 @@ impl Op for NormGradX {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Alike(&[0])
+        Storage::Mixed { alike: &[0], free: &[2] }
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
@@ -133,7 +133,7 @@ impl Op for NormGradAffine {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Operands
+        Storage::Operands(&[0, 2])
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {

@@ -113,7 +113,7 @@ impl Op for NormStats {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Operands
+        Storage::Operands(&[0])
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
@@ -174,7 +174,7 @@ impl Op for Normalize {
     }
 
     fn storage(&self) -> Storage {
-        Storage::Any
+        Storage::Mixed { alike: &[], free: &[0] }
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
