@@ -74,6 +74,31 @@ impl<'a> Io<'a> {
         unsafe { std::slice::from_raw_parts(v.ptr.cast(), v.shape.numel()) }
     }
 
+    /// A copy of input `i`, wherever it lies: to be asked for before the output is, which may be its memory.
+    pub fn copied<T: Real>(&self, i: usize) -> Vec<T> {
+        if self.reused != Some(i) {
+            return self.input::<T>(i).to_vec();
+        }
+        assert!(self.output.dtype == T::DTYPE, "the output has another element type");
+        assert!(!self.taken.get(), "the output is handed out already");
+        // SAFETY: `new`'s contract: valid, of this type and length; nobody else holds it yet, and the borrow ends here.
+        unsafe { std::slice::from_raw_parts(self.output.ptr.cast::<T>(), self.output.shape.numel()) }.to_vec()
+    }
+
+    /// The first `inputs` inputs with another output of the same extents.
+    pub fn into_buffer<'b, T: Real>(&'b self, inputs: usize, out: &'b mut [T]) -> Io<'b> {
+        assert!(out.len() == self.output.shape.numel(), "size of the other output");
+        assert!(self.reused.is_none_or(|i| i >= inputs), "an input was taken over by the output");
+        let output = View { ptr: out.as_mut_ptr().cast(), dtype: T::DTYPE, shape: self.output.shape.clone() };
+        Io {
+            inputs: self.inputs[..inputs].to_vec(),
+            output,
+            reused: None,
+            taken: Cell::new(false),
+            memory: PhantomData,
+        }
+    }
+
     /// Elements of the output; can be asked for once.
     pub fn output<T: Real>(&self) -> &'a mut [T] {
         assert!(self.output.dtype == T::DTYPE, "the output has another element type");

@@ -1,6 +1,6 @@
 //! A convolution whose sums go through bias, activation and a second tensor before they are stored.
 
-use super::expression::{Token, copied, source, value};
+use super::expression::{Token, source, value};
 use super::no_derivative;
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
@@ -70,15 +70,13 @@ impl Op for ConvMap {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => {
-            let extra = if self.extra { copied::<T>(io, 2 + usize::from(self.bias)) } else { Vec::new() };
-            self.op().cpu(io);
+            let mut sums = vec![<T as num_traits::Zero>::zero(); io.out_shape().numel()];
+            self.op().cpu(&mut io.into_buffer(2, &mut sums));
+            let extra = if self.extra { io.copied::<T>(2 + usize::from(self.bias)) } else { Vec::new() };
             let bias = if self.bias { io.input::<T>(2) } else { &[] };
             let channels = io.out_shape().channels();
-            for (i, v) in io.output::<T>().iter_mut().enumerate() {
-                if self.bias {
-                    *v += bias[i % channels];
-                }
-                let sum = *v;
+            for (i, (v, sum)) in io.output::<T>().iter_mut().zip(sums).enumerate() {
+                let sum = if self.bias { sum + bias[i % channels] } else { sum };
                 *v = value(&self.code, |leaf| if leaf == 0 { sum } else { extra[i] });
             }
         });

@@ -146,11 +146,6 @@ pub fn value<T: Real>(code: &[Token], leaf: impl Fn(usize) -> T) -> T {
     stack.pop().expect("a value")
 }
 
-/// A copy of an input, which may lie where the output goes.
-pub fn copied<T: Real>(io: &Io, i: usize) -> Vec<T> {
-    if io.reused() == Some(i) { io.output::<T>().to_vec() } else { io.input::<T>(i).to_vec() }
-}
-
 impl Expression {
     /// In C++, with the leaves called a to f.
     pub fn source(&self) -> String {
@@ -169,7 +164,7 @@ impl Expression {
 
     /// Calls `each` with the flat index and the value of every element, in order.
     pub fn evaluate<T: Real>(&self, io: &Io, mut each: impl FnMut(usize, T)) {
-        let inputs: Vec<Vec<T>> = self.leaves.iter().map(|l| copied(io, l.input)).collect();
+        let inputs: Vec<Vec<T>> = self.leaves.iter().map(|l| io.copied(l.input)).collect();
         for flat in 0..self.extents.numel() {
             let mut rest = flat;
             let mut at: Vec<usize> = self.leaves.iter().map(|l| l.offset).collect();

@@ -168,18 +168,18 @@ impl Op for MapConcat {
 
     fn cpu(&self, io: &mut Io) {
         let whole: usize = io.out_shape()[self.axis..].iter().product();
-        let mut start = 0;
-        for part in &self.parts {
-            let width: usize = part.extents[self.axis..].iter().product();
-            dispatch_real!(io.dtype(), T => {
+        dispatch_real!(io.dtype(), T => {
+            let (out, mut start) = (io.output::<T>(), 0);
+            for part in &self.parts {
+                let width: usize = part.extents[self.axis..].iter().product();
                 let mut values: Vec<T> = Vec::with_capacity(part.extents.numel());
                 part.evaluate::<T>(io, |_, v| values.push(v));
                 for (row, line) in values.chunks(width).enumerate() {
-                    io.output::<T>()[row * whole + start..][..width].copy_from_slice(line);
+                    out[row * whole + start..][..width].copy_from_slice(line);
                 }
-            });
-            start += width;
-        }
+                start += width;
+            }
+        });
     }
 
     fn storage(&self) -> Storage {
