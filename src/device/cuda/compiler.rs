@@ -1,6 +1,7 @@
 //! From a kernel file and its constants to code for a device, by way of the cache.
 
 use super::cache::Cache;
+use super::driver::Version;
 use super::nvrtc::{Image, Nvrtc};
 use super::sources::{self, HEADERS};
 use crate::error::Result;
@@ -41,6 +42,11 @@ impl Compiler {
     /// Finds the run-time compiler and opens the cache.
     pub fn new() -> Result<Self> {
         Ok(Compiler { nvrtc: Nvrtc::find()?, cache: Cache::open()? })
+    }
+
+    /// Finds a run-time compiler whose code a driver of the given version runs, and opens the cache.
+    pub fn for_driver(driver: Version) -> Result<Self> {
+        Ok(Compiler { nvrtc: Nvrtc::find_for(Some(driver))?, cache: Cache::open()? })
     }
 
     /// With a given compiler and cache.

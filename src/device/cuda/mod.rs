@@ -5,8 +5,9 @@
 
 pub mod cache;
 pub mod compiler;
+mod context;
 pub mod device;
-mod driver;
+pub mod driver;
 pub mod nvrtc;
 pub mod sources;
 pub mod usage;
