@@ -80,7 +80,9 @@ fn out_of_memory(of: &str, needed: u64, free: u64, fits: Option<usize>) -> Strin
     let amount = |bytes: u64| format!("{:.1} {}", bytes as f64 / unit.0 as f64, unit.1);
     let way_out = match fits {
         None => "lower `train.batch`, `data.canvas` or the networks' sizes".to_string(),
-        Some(0) => "not even one image at a time would fit: lower `data.canvas` or the networks' sizes".into(),
+        Some(0) => {
+            "not even one image at a time would fit: lower `data.canvas` or the networks' sizes".into()
+        }
         Some(n) => format!("`train.batch = {n}` would fit; or lower `data.canvas` or the networks' sizes"),
     };
     format!("this needs {} of {of}, but {} are free; {way_out}", amount(needed), amount(free))

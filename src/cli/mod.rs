@@ -8,6 +8,7 @@ mod predict;
 mod train;
 
 use crate::error::{Error, Result};
+use crate::exec::device::{Choice, Device};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
@@ -38,44 +39,14 @@ enum Command {
     Bench(bench::Args),
 }
 
-/// Where to compute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The best that is there.
-    Auto,
-    /// This machine's processor.
-    Cpu,
-    /// An NVIDIA GPU.
-    Cuda(usize),
-}
-
-impl std::str::FromStr for Device {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            "cuda" => Ok(Device::Cuda(0)),
-            _ => s
-                .strip_prefix("cuda:")
-                .and_then(|n| n.parse().ok())
-                .map(Device::Cuda)
-                .ok_or_else(|| "write auto, cpu, cuda or cuda:N".to_string()),
-        }
+/// Opens the chosen device and limits the CPU's threads. Says so where `auto` does not use a GPU that is there.
+fn open_device(choice: Choice, threads: Option<usize>) -> Result<Device> {
+    set_threads(threads)?;
+    let (device, note) = choice.open()?;
+    if let Some(note) = note {
+        crate::train::reporter::line(&format!("computing on the CPU: {note}"));
     }
-}
-
-impl Device {
-    /// Says clearly that there is no GPU support instead of quietly computing elsewhere.
-    pub fn check(&self) -> Result<()> {
-        match self {
-            Device::Auto | Device::Cpu => Ok(()),
-            Device::Cuda(n) => Err(Error::input(format!(
-                "--device cuda:{n}: this version computes on the CPU only; use --device cpu"
-            ))),
-        }
-    }
+    Ok(device)
 }
 
 /// A run's checkpoint.

@@ -219,6 +219,11 @@ impl<B: Backend> GpuProgram<B> {
         &self.plan
     }
 
+    /// The device.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
     /// The address of a value.
     pub fn address(&self, slot: &Slot) -> u64 {
         match slot.place {
@@ -306,8 +311,12 @@ impl<B: Backend> GpuProgram<B> {
     /// Outputs of the last run, waiting for it once.
     pub fn outputs(&self, states: &DeviceStates<B>, names: &[&str]) -> Result<Vec<Vec<f32>>> {
         let place = |name: &&str| {
-            let (_, slot) =
-                self.plan.outputs.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no output {name}"));
+            let (_, slot) = self
+                .plan
+                .outputs
+                .iter()
+                .find(|(n, _)| n == name)
+                .unwrap_or_else(|| panic!("no output {name}"));
             match slot.place {
                 Place::Arena(at) => (&self.arena, at, slot.bytes()),
                 Place::State(s, at) => (states.get(&self.plan.states[s].name), at, slot.bytes()),

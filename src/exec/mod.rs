@@ -1,5 +1,6 @@
-//! Running a plan: here on the CPU device, in [`gpu`] on a device that runs launches.
+//! Running a plan: here on the CPU device, in [`gpu`] on a device that runs launches, in [`device`] on whichever was chosen.
 
+pub mod device;
 pub mod gpu;
 
 use crate::compile::plan::{Plan, Step, plan};

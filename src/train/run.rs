@@ -18,7 +18,8 @@ use super::step::StepBuilder;
 use crate::data::{Case, DataFit, Volume};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::exec::{Program, States};
+use crate::exec::States;
+use crate::exec::device::{Device, LiveStates, Runner};
 use crate::fsio;
 use crate::nn::NetSpec;
 use serde::{Serialize, de::DeserializeOwned};
@@ -168,13 +169,14 @@ pub struct Predictor {
     fit: DataFit,
     method: Pix2pix,
     spec: NetSpec,
-    states: States,
-    programs: HashMap<[usize; 3], Program>,
+    device: Device,
+    states: LiveStates,
+    programs: HashMap<[usize; 3], Runner>,
 }
 
 impl Predictor {
-    /// Opens a run's checkpoint `which`: "best" or "last".
-    pub fn open(run: &RunDir, which: &str) -> Result<Self> {
+    /// Opens a run's checkpoint `which` ("best" or "last") on a device.
+    pub fn open(run: &RunDir, which: &str, device: &Device) -> Result<Self> {
         let recipe = run.recipe()?;
         let fit: DataFit = run.load_json("data.json")?;
         let method = method(&recipe);
@@ -190,7 +192,9 @@ impl Predictor {
             )));
         }
         checkpoint::load_weights(&path, &spec, &mut states, &architecture(&recipe, "G"))?;
-        Ok(Predictor { recipe, fit, method, spec, states, programs: HashMap::new() })
+        let states = device.states(states)?;
+        let programs = HashMap::new();
+        Ok(Predictor { recipe, fit, method, spec, device: device.clone(), states, programs })
     }
 
     /// The run's recipe.
@@ -210,8 +214,9 @@ impl Predictor {
 
     /// Predicts all slices of a case: `[n, h, w, targets]` in [-1, 1].
     pub fn slices(&mut self, case: &Case) -> Result<Vec<f32>> {
-        let (method, spec) = (&self.method, &self.spec);
-        predict_slices(&mut self.programs, method, spec, 1, &mut self.states, &case.input, case.input_shape)
+        let (method, spec, states) = (&self.method, &self.spec, &mut self.states);
+        let (input, shape) = (&case.input, case.input_shape);
+        predict_slices(&mut self.programs, &self.device, method, spec, 1, states, input, shape)
     }
 
     /// Predicts one volume per target modality, in its units and in the input's geometry.
@@ -221,13 +226,15 @@ impl Predictor {
     }
 }
 
-/// Predicts slices in batches; programs are kept by batch, height and width. `slots` is the number of rows of the store in `states`.
+/// Predicts slices in batches; programs are kept by batch, height and width, and belong to these states. `slots` is the
+/// number of rows of the store in `states`.
 pub fn predict_slices(
-    programs: &mut HashMap<[usize; 3], Program>,
+    programs: &mut HashMap<[usize; 3], Runner>,
+    device: &Device,
     method: &Pix2pix,
     spec: &NetSpec,
     slots: usize,
-    states: &mut States,
+    states: &mut LiveStates,
     input: &[f32],
     [n, h, w, c]: [usize; 4],
 ) -> Result<Vec<f32>> {
@@ -236,21 +243,28 @@ pub fn predict_slices(
     for first in (0..n).step_by(PREDICT_BATCH) {
         let batch = PREDICT_BATCH.min(n - first);
         if let std::collections::hash_map::Entry::Vacant(slot) = programs.entry([batch, h, w]) {
-            slot.insert(predict_program(method, spec, slots, [batch, h, w, c])?);
+            slot.insert(predict_program(device, method, spec, slots, [batch, h, w, c], states)?);
         }
         let program = programs.get_mut(&[batch, h, w]).expect("just made");
-        program.run(states, &[("input", &input[first * each..(first + batch) * each]), ("step", &[0f32])]);
-        out.extend(program.output::<f32>(states, "output"));
+        program.run(states, &[("input", &input[first * each..(first + batch) * each]), ("step", &[0f32])])?;
+        out.extend(program.output(states, "output")?);
     }
     Ok(out)
 }
 
-fn predict_program(method: &Pix2pix, spec: &NetSpec, slots: usize, shape: [usize; 4]) -> Result<Program> {
+fn predict_program(
+    device: &Device,
+    method: &Pix2pix,
+    spec: &NetSpec,
+    slots: usize,
+    shape: [usize; 4],
+    states: &LiveStates,
+) -> Result<Runner> {
     let step = StepBuilder::new(DType::F32, 0);
     let a = step.graph().input("input", shape);
     let g = step.bind(spec, slots);
     let y = step.graph().phase("predict", || method.trace_predict(&step, &g, &a));
-    Program::new(step.graph(), &[("output", &y)])
+    device.plan(step.graph(), &[("output", &y)])?.bind(states)
 }
 
 /// How far a run got, for those who only look.

@@ -102,9 +102,8 @@ impl Context {
     /// Lets a stream go on only when an event has happened.
     pub(super) fn wait(&self, stream: sys::CUstream, event: &Event) -> Result<()> {
         // SAFETY: both exist as long as their owners, which are borrowed.
-        let waits = unsafe {
-            stream::wait_event(stream, event.handle, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)
-        };
+        let waits =
+            unsafe { stream::wait_event(stream, event.handle, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) };
         done(waits, "order the streams")
     }
 
@@ -143,11 +142,7 @@ impl Memory {
         let size = bytes.max(1); // the driver refuses zero
         // SAFETY: freed once, when `Memory` is dropped; whoever reads it has written it before.
         let reserved = unsafe {
-            if owner.pooled {
-                result::malloc_async(owner.compute, size)
-            } else {
-                result::malloc_sync(size)
-            }
+            if owner.pooled { result::malloc_async(owner.compute, size) } else { result::malloc_sync(size) }
         };
         match reserved {
             Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Err(Error::Memory {
@@ -185,6 +180,9 @@ pub(super) struct Pinned {
     bytes: usize,
     owner: Arc<Context>,
 }
+
+// SAFETY: memory like any other, owned alone.
+unsafe impl Send for Pinned {}
 
 impl Pinned {
     pub(super) fn new(owner: &Arc<Context>, bytes: usize) -> Result<Self> {
@@ -263,6 +261,11 @@ pub(super) struct Module {
     pub(super) handle: sys::CUmodule,
     owner: Arc<Context>,
 }
+
+// SAFETY: as for `Context`.
+unsafe impl Send for Module {}
+// SAFETY: as for `Context`.
+unsafe impl Sync for Module {}
 
 impl Module {
     /// Loads a cubin, or PTX text that ends in NUL.

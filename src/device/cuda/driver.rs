@@ -70,15 +70,20 @@ pub struct Driver {
 }
 
 impl Driver {
+    /// Whether there is a driver's library at all.
+    pub fn is_present() -> bool {
+        // SAFETY: loading NVIDIA's library runs its initialisers, which have no precondition.
+        unsafe { sys::is_culib_present() }
+    }
+
     /// Loads and starts the driver.
     pub fn load() -> Result<Self> {
         // SAFETY: loading NVIDIA's library runs its initialisers, which have no precondition.
         let why = match unsafe { libloading::Library::new(LIBRARY) } {
             Ok(_) => String::new(),
-            Err(e) => format!(": {e}"),
+            Err(e) => format!(" ({})", super::reason(&e)),
         };
-        // SAFETY: as above.
-        if !unsafe { sys::is_culib_present() } {
+        if !Self::is_present() {
             return Err(Error::input(format!(
                 "no NVIDIA driver found{why}; install the driver of your device (in a container: start it with access to the GPU), or use `--device cpu`"
             )));
@@ -114,12 +119,8 @@ pub(super) fn done<T>(result: std::result::Result<T, DriverError>, what: &str) -
     let text = |t: std::result::Result<&std::ffi::CStr, DriverError>| {
         t.map_or_else(|_| String::new(), |t| t.to_string_lossy().into_owned())
     };
-    let reason = format!(
-        "cannot {what}: {} ({}, {})",
-        text(e.error_string()),
-        text(e.error_name()),
-        e.0 as u32
-    );
+    let reason =
+        format!("cannot {what}: {} ({}, {})", text(e.error_string()), text(e.error_name()), e.0 as u32);
     Err(match (is_lost(e.0), hint(e.0)) {
         (true, _) => Error::Device(reason),
         (false, hint) => Error::input(reason + hint),

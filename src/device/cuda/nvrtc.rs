@@ -66,13 +66,14 @@ impl Nvrtc {
     pub fn find_for(driver: Option<Version>) -> Result<Self> {
         let mut tried = Vec::new();
         let mut unfit = None;
-        let mut fits = |found: Self| match driver.map_or(Ok(()), |d| suits(d, found.version, &found.origin, false)) {
-            Ok(()) => Some(found),
-            Err(e) => {
-                unfit.get_or_insert(e);
-                None
-            }
-        };
+        let mut fits =
+            |found: Self| match driver.map_or(Ok(()), |d| suits(d, found.version, &found.origin, false)) {
+                Ok(()) => Some(found),
+                Err(e) => {
+                    unfit.get_or_insert(e);
+                    None
+                }
+            };
         for folder in folders() {
             match library_in(&folder, "libnvrtc.so.") {
                 Some(path) => match Self::load(&path) {
@@ -132,7 +133,7 @@ impl Nvrtc {
             .chain([path])
         {
             // SAFETY: loading NVIDIA's libraries runs their initialisers, which have no precondition.
-            libraries.push(unsafe { Library::new(file) }.map_err(|e| e.to_string())?);
+            libraries.push(unsafe { Library::new(file) }.map_err(|e| super::reason(&e))?);
         }
         Self::from_library(libraries, path.display().to_string())
     }
@@ -144,7 +145,7 @@ impl Nvrtc {
             ($name:literal) => {
                 // SAFETY: the field's type is the function's signature in nvrtc.h, the same since CUDA 11; the library
                 // stays loaded for as long as `Self` lives.
-                *unsafe { library.get(concat!($name, "\0").as_bytes()) }.map_err(|e| e.to_string())?
+                *unsafe { library.get(concat!($name, "\0").as_bytes()) }.map_err(|e| super::reason(&e))?
             };
         }
         let functions = Functions {
