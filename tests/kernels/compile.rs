@@ -147,7 +147,9 @@ fn items() -> Vec<Item> {
     }
     // Four blocks of 256 threads a multiprocessor.
     let mut plain = |file: &'static str, constants: &[&str]| {
-        add(Specialisation::new(file, constants.iter().copied()), 64, false, true);
+        // Double precision for the normal numbers: two blocks.
+        let registers = if constants == ["NORMAL=1"] { 128 } else { 64 };
+        add(Specialisation::new(file, constants.iter().copied()), registers, false, true);
     };
     for kind in ["float", "bf16"] {
         let (element, input, output) = (format!("TYPE={kind}"), format!("IN={kind}"), format!("OUT={kind}"));
