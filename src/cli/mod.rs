@@ -1,8 +1,10 @@
 //! The command line: one file per subcommand, each thin.
 
 mod bench;
+mod doctor;
 mod evaluate;
 mod info;
+mod kernels;
 mod phantom;
 mod predict;
 mod train;
@@ -37,6 +39,8 @@ enum Command {
     Info(info::Args),
     Phantom(phantom::Args),
     Bench(bench::Args),
+    Kernels(kernels::Args),
+    Doctor(doctor::Args),
 }
 
 /// Opens the chosen device and limits the CPU's threads. Says so where `auto` does not use a GPU that is there.
@@ -93,6 +97,8 @@ pub fn main() -> ExitCode {
         Command::Info(a) => info::run(&a),
         Command::Phantom(a) => phantom::run(&a),
         Command::Bench(a) => bench::run(&a),
+        Command::Kernels(a) => kernels::run(&a),
+        Command::Doctor(a) => doctor::run(&a),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

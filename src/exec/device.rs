@@ -7,8 +7,12 @@ use crate::device::backend::Backend;
 use crate::device::cuda::device::CudaDevice;
 use crate::device::cuda::driver::Driver;
 use crate::device::launch::Math;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
+use crate::ops::conv::ConvSpec;
+use crate::ops::norm::NormKind;
+use crate::rng::Philox;
 use std::sync::Arc;
 
 /// What was asked for.
@@ -119,6 +123,14 @@ impl Device {
         })
     }
 
+    /// Free and total bytes of its memory, where it is not the computer's own.
+    pub fn memory(&self) -> Result<Option<(u64, u64)>> {
+        match self {
+            Device::Cpu => Ok(None),
+            Device::Cuda(d) => d.memory().map(Some),
+        }
+    }
+
     /// Waits until everything that was asked of the device is done.
     pub fn finish(&self) -> Result<()> {
         match self {
@@ -126,6 +138,38 @@ impl Device {
             Device::Cuda(d) => d.finish(),
         }
     }
+}
+
+/// Runs a small program on a device and compares with the CPU: one line about how near they are.
+pub fn probe(device: &Device) -> Result<String> {
+    let (n, c, k) = ([2, 16, 16], 8, 16);
+    let graph = Graph::new(DType::F32);
+    let x = graph.input("x", [n[0], n[1], n[2], c]);
+    let w = graph.input("w", [k, 3, 3, c]);
+    let y = x.conv(&w, &ConvSpec::new(2, 1, 1)).normalize(NormKind::Instance, 1e-5, None).tanh();
+    let mut rng = Philox::named(1, "probe");
+    let mut draw = |v: &Var| -> Vec<f32> { (0..v.shape().numel()).map(|_| rng.normal() as f32).collect() };
+    let (x, w) = (draw(&x), draw(&w));
+    let inputs: [(&str, &[f32]); 2] = [("x", &x), ("w", &w)];
+    let on = |device: &Device| -> Result<Vec<f32>> {
+        let mut states = device.states(States::new())?;
+        let mut program = device.plan(&graph, &[("y", &y)])?.bind(&states)?;
+        // Twice: the second run is a replay.
+        program.run(&mut states, &inputs)?;
+        program.run(&mut states, &inputs)?;
+        program.output(&mut states, "y")
+    };
+    let (own, reference) = (on(device)?, on(&Device::Cpu)?);
+    let difference = |(a, b): (&f32, &f32)| if a.is_nan() { f32::INFINITY } else { (a - b).abs() };
+    let error = own.iter().zip(&reference).map(difference).fold(0.0, f32::max);
+    // Sums of 72 products, normalised: what single precision leaves open, many times over.
+    if error > 1e-4 {
+        return Err(Error::input(format!(
+            "{} computes something else than the CPU (a normalised convolution differs by {error:e}); do not use it, and report this with the output of `gan doctor`",
+            device.name()
+        )));
+    }
+    Ok(format!("a convolution agrees with the CPU's to {error:.1e}"))
 }
 
 /// Adds to a refusal for want of memory the largest batch that would have fitted. `needs` tells what a batch takes.

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::{Device, LiveStates, Runner};
 use crate::fsio;
+use crate::graph::Var;
 use crate::nn::NetSpec;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -28,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Slices that are predicted at once.
-const PREDICT_BATCH: usize = 8;
+pub const PREDICT_BATCH: usize = 8;
 
 /// The folder of a run.
 #[derive(Clone, Debug)]
@@ -260,11 +261,22 @@ fn predict_program(
     shape: [usize; 4],
     states: &LiveStates,
 ) -> Result<Runner> {
+    let (step, y) = trace_predict(method, spec, slots, shape);
+    device.plan(step.graph(), &[("output", &y)])?.bind(states)
+}
+
+/// Traces a prediction of slices of the given extents.
+pub fn trace_predict(
+    method: &Pix2pix,
+    spec: &NetSpec,
+    slots: usize,
+    shape: [usize; 4],
+) -> (StepBuilder, Var) {
     let step = StepBuilder::new(DType::F32, 0);
     let a = step.graph().input("input", shape);
     let g = step.bind(spec, slots);
     let y = step.graph().phase("predict", || method.trace_predict(&step, &g, &a));
-    device.plan(step.graph(), &[("output", &y)])?.bind(states)
+    (step, y)
 }
 
 /// How far a run got, for those who only look.

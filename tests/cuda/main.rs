@@ -6,3 +6,4 @@ mod calls;
 mod common;
 mod messages;
 mod standin;
+mod tools;

@@ -135,6 +135,11 @@ impl CudaDevice {
         &self.target
     }
 
+    /// Blocks that run side by side, at one a multiprocessor.
+    pub fn multiprocessors(&self) -> usize {
+        self.traits.multiprocessors
+    }
+
     /// One line about what computes here.
     pub fn describe(&self) -> String {
         let (driver, nvrtc) = (self.driver_version(), self.compiler.nvrtc());
