@@ -10,8 +10,11 @@ use gan::ops::sample::{Array, Sample};
 use gan::rng::Philox;
 use gan_emu::bf16_round;
 
+/// The named outputs of one run of a graph.
+pub type Results = Result<Vec<Vec<f32>>, String>;
+
 /// Runs a graph once: its named outputs for its named inputs.
-pub type Run<'a> = &'a dyn Fn(&Graph, &[(&str, &Var)], &[(&str, &[f32])]) -> Result<Vec<Vec<f32>>, String>;
+pub type Run<'a> = &'a dyn Fn(&Graph, &[(&str, &Var)], &[(&str, &[f32])]) -> Results;
 
 /// A sample's result and its gradients by every input that has one, for a fixed random cotangent, as a graph.
 pub struct Traced {
@@ -82,7 +85,7 @@ impl Traced {
     }
 
     /// On a device, in single precision.
-    pub fn on(&self, run: Run, x: &[Array]) -> Result<Vec<Vec<f32>>, String> {
+    pub fn on(&self, run: Run, x: &[Array]) -> Results {
         let inputs = self.rounded(x);
         let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
         run(&self.graph, &self.outputs(), &inputs)
@@ -166,9 +169,4 @@ pub fn check_product(sample: &Sample, run: Run) -> Result<(), String> {
 /// All samples.
 pub fn registry() -> Vec<Sample> {
     [ops::registry(), objectives::samples()].concat()
-}
-
-/// Panics if there are failures.
-pub fn report(checked: usize, failures: &[String]) {
-    assert!(failures.is_empty(), "{} of {checked} fail:\n{}", failures.len(), failures.join("\n"));
 }

@@ -135,6 +135,11 @@ impl CudaDevice {
         &self.target
     }
 
+    /// Its compute capability, such as 90 for 9.0.
+    pub fn capability(&self) -> u32 {
+        self.capability
+    }
+
     /// Blocks that run side by side, at one a multiprocessor.
     pub fn multiprocessors(&self) -> usize {
         self.traits.multiprocessors
