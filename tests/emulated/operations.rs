@@ -1,7 +1,7 @@
 //! Every operation of the registry on the emulator.
 
 use crate::device::{Emulated, Emulator};
-use crate::suite::{Results, check, check_product, is_product, registry, trace};
+use crate::suite::{Named, Results, check, check_product, is_product, registry, trace};
 use gan::device::launch::Math;
 use gan::dtype::DType;
 use gan::exec::States;
@@ -19,7 +19,7 @@ fn report(checked: usize, failures: &[String]) {
 }
 
 /// The emulator, as the suite wants a device.
-fn run(mode: Mode, math: Math) -> impl Fn(&Graph, &[(&str, &Var)], &[(&str, &[f32])]) -> Results {
+fn run(mode: Mode, math: Math) -> impl Fn(&Graph, &Named<&Var>, &Named<&[f32]>) -> Results {
     move |graph, outputs, inputs| {
         let emulator = Emulator::new(mode, math);
         let mut emulated =

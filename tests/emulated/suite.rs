@@ -13,8 +13,11 @@ use gan_emu::bf16_round;
 /// The named outputs of one run of a graph.
 pub type Results = Result<Vec<Vec<f32>>, String>;
 
+/// Things with their names.
+pub type Named<'a, T> = [(&'a str, T)];
+
 /// Runs a graph once: its named outputs for its named inputs.
-pub type Run<'a> = &'a dyn Fn(&Graph, &[(&str, &Var)], &[(&str, &[f32])]) -> Results;
+pub type Run<'a> = &'a dyn Fn(&Graph, &Named<&Var>, &Named<&[f32]>) -> Results;
 
 /// A sample's result and its gradients by every input that has one, for a fixed random cotangent, as a graph.
 pub struct Traced {

@@ -37,6 +37,9 @@ use std::sync::Arc;
 /// What a stage found: a summary, or what is wrong.
 pub type Outcome = Result<String, String>;
 
+/// A part of the tests; what it measures goes into the record.
+type Stage<'a> = &'a dyn Fn(&mut Record) -> Outcome;
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     if std::env::args().any(|a| a == "--list") {
@@ -63,7 +66,7 @@ fn main() -> ExitCode {
     };
     println!("{}", device.describe());
     let mut record = Record::new(&device.describe());
-    let stages: [(&str, &dyn Fn(&mut Record) -> Outcome); 11] = [
+    let stages: [(&str, Stage); 11] = [
         ("primitives", &|_| conformance(&device)),
         ("operations f32", &|_| operations(&device)),
         ("products tf32", &|_| products(Math::Tf32)),
@@ -111,7 +114,9 @@ fn conformance(device: &CudaDevice) -> Outcome {
 }
 
 /// A device, as the suite wants one: recorded and replayed, as in training.
-fn on(device: &Arc<CudaDevice>) -> impl Fn(&Graph, &[(&str, &Var)], &[(&str, &[f32])]) -> suite::Results {
+fn on(
+    device: &Arc<CudaDevice>,
+) -> impl Fn(&Graph, &suite::Named<&Var>, &suite::Named<&[f32]>) -> suite::Results {
     let device = device.clone();
     move |graph, outputs, inputs| {
         let run = || -> gan::error::Result<Vec<Vec<f32>>> {
