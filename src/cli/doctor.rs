@@ -81,7 +81,10 @@ pub fn run(_: &Args) -> Result<()> {
                         usable += 1;
                         row("", report);
                     }
-                    Err(e) => row("", keep(&mut missing, &e)),
+                    Err(e) => {
+                        row("", e.to_string());
+                        missing.push(e.to_string());
+                    }
                 }
             }
             Err(e) => {

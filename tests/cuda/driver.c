@@ -9,7 +9,7 @@
 //   STANDIN_CAPABILITY   of the devices (90)
 //   STANDIN_MEMORY       bytes of the device's memory (1 GiB)
 //   STANDIN_POOLS        0: no memory pools
-//   STANDIN_LATE         1: copies from pinned memory are made as late as they may be
+//   STANDIN_LATE         1: copies are made as late as they may be
 //   STANDIN_FAIL         "cuGraphLaunch 5 719": the fifth call gives this code; from 200 on every later call does, too
 
 #include <stdarg.h>
@@ -162,9 +162,11 @@ static void touch(Stream *s, const void *p, size_t bytes, int write) {
     accesses[access_count++ % ACCESSES] = (Access){(char *)p, bytes, write, s->h.id, s->clock.at[s->h.id]};
 }
 
-// Copies that are under way.
-typedef struct { char *to; const char *from; size_t bytes; uint64_t sum; int stream; unsigned time; } Copy;
-static Copy copies[64];
+// Copies that are under way, in the order in which they were asked for: with STANDIN_LATE none is made before the host has
+// waited for it. `sum` is of the source when the copy was asked for, if that is the host's.
+typedef struct { char *to; const char *from; size_t bytes; int pinned; uint64_t sum; int stream; unsigned time; } Copy;
+enum { COPIES = 4096 };
+static Copy copies[COPIES];
 static int copy_count;
 
 static uint64_t sum_of(const char *p, size_t n) {
@@ -173,6 +175,7 @@ static uint64_t sum_of(const char *p, size_t n) {
     return h;
 }
 
+// Makes the copies that precede a point.
 static void arrive(const Clock *by) {
     int kept = 0;
     for (int i = 0; i < copy_count; i++) {
@@ -181,10 +184,21 @@ static void arrive(const Clock *by) {
             copies[kept++] = c;
             continue;
         }
-        if (sum_of(c.from, c.bytes) != c.sum) fault("host memory was overwritten while a copy from it was under way");
-        memcpy(c.to, c.from, c.bytes);
+        if (c.pinned && sum_of(c.from, c.bytes) != c.sum) fault("host memory was overwritten while a copy from it was under way");
+        memmove(c.to, c.from, c.bytes);
     }
     copy_count = kept;
+}
+
+static void copy(Stream *s, void *to, const void *from, size_t n, int from_pinned, int may_be_late) {
+    if (!may_be_late || !setting("STANDIN_LATE", 0)) {
+        arrive(&s->clock);
+        memmove(to, from, n);
+        return;
+    }
+    CHECK(copy_count < COPIES);
+    uint64_t sum = from_pinned ? sum_of(from, n) : 0;
+    copies[copy_count++] = (Copy){to, from, n, from_pinned, sum, s->h.id, s->clock.at[s->h.id]};
 }
 
 static int under_way(const Clock *by) {
@@ -361,25 +375,19 @@ R cuMemcpyHtoDAsync_v2(P to, const void *from, size_t n, void *s) {
     CALL("cuMemcpyHtoDAsync_v2", " %zu %s on %d", n, pinned ? "pinned" : "pageable", stream_of(s)->h.id);
     CHECK(block_of((void *)to, n, 0));
     CHECK(!((Stream *)s)->capturing);
-    unsigned time = ask(s);
+    ask(s);
     touch(s, (void *)to, n, 1);
-    arrive(&((Stream *)s)->clock);
-    if (!pinned || !setting("STANDIN_LATE", 0)) {
-        memcpy((void *)to, from, n);
-        return OK;
-    }
-    CHECK(copy_count < 64);
-    copies[copy_count++] = (Copy){(char *)to, from, n, sum_of(from, n), ((Stream *)s)->h.id, time};
+    copy(s, (void *)to, from, n, pinned, pinned);
     return OK;
 }
 R cuMemcpyDtoHAsync_v2(void *to, P from, size_t n, void *s) {
-    CALL("cuMemcpyDtoHAsync_v2", " %zu %s on %d", n, block_of(to, n, 1) ? "pinned" : "pageable", stream_of(s)->h.id);
+    int pinned = block_of(to, n, 1) != 0;
+    CALL("cuMemcpyDtoHAsync_v2", " %zu %s on %d", n, pinned ? "pinned" : "pageable", stream_of(s)->h.id);
     CHECK(block_of((void *)from, n, 0));
     CHECK(!((Stream *)s)->capturing);
     ask(s);
     touch(s, (void *)from, n, 0);
-    arrive(&((Stream *)s)->clock);
-    memcpy(to, (void *)from, n);
+    copy(s, to, (void *)from, n, 0, pinned);
     return OK;
 }
 R cuMemcpyDtoDAsync_v2(P to, P from, size_t n, void *s) {
@@ -388,8 +396,7 @@ R cuMemcpyDtoDAsync_v2(P to, P from, size_t n, void *s) {
     ask(s);
     touch(s, (void *)from, n, 0);
     touch(s, (void *)to, n, 1);
-    arrive(&((Stream *)s)->clock);
-    memmove((void *)to, (void *)from, n);
+    copy(s, (void *)to, (void *)from, n, 0, 1);
     return OK;
 }
 R cuMemsetD8Async(P p, unsigned char v, size_t n, void *s) {
@@ -397,6 +404,7 @@ R cuMemsetD8Async(P p, unsigned char v, size_t n, void *s) {
     CHECK(block_of((void *)p, n, 0));
     ask(s);
     touch(s, (void *)p, n, 1);
+    arrive(&((Stream *)s)->clock);
     memset((void *)p, v, n);
     return OK;
 }
@@ -461,7 +469,6 @@ R cuGraphLaunch(void *e, void *s) {
     CALL("cuGraphLaunch", " %d nodes on %d", ((Graph *)e)->nodes, stream_of(s)->h.id);
     CHECK(((Handle *)e)->kind == EXECUTABLE);
     ask(s);
-    arrive(&((Stream *)s)->clock);
     return OK;
 }
 R cuGraphExecDestroy(void *e) { CALL("cuGraphExecDestroy"); CHECK(((Handle *)e)->kind == EXECUTABLE); free(e); return OK; }

@@ -44,10 +44,10 @@ const SMALL: [Small; 3] = [
 /// Steps of a training that is compared: each loss of each of them.
 const STEPS: &str = "20";
 
-/// How far a loss may be from the CPU's after [`STEPS`] steps, relative to the largest of its kind. In one step they differ
-/// by the rounding of sums (1e-6); a GAN's steps spread a difference by less than a factor of two each while losses are of
-/// the order of one, which the CPU shows against itself when its weights are moved by one rounding.
-const PARITY: f64 = 2e-2;
+/// How far a loss may be from the CPU's within [`STEPS`] steps, relative to the largest of its kind. Rounding spreads: on
+/// the CPU alone a learning rate that is larger by one part in a million moves the losses of these steps by up to 2.7e-4
+/// (four seeds of the recipe below). This is some twenty times that.
+const PARITY: f64 = 5e-3;
 
 /// And in the first step, where nothing has spread yet.
 const FIRST_STEP: f64 = 1e-4;
@@ -242,26 +242,34 @@ impl Program {
 
     /// `gan bench step` of the recipes that PyTorch's peer knows as well.
     pub fn bench(&self, record: &mut Record) -> Outcome {
-        let mut timed = 0;
-        for (file, set, peer, size, batch) in TIMED {
-            let path = self.recipes.join(file).display().to_string();
-            let (size_text, batch_set) = (size.to_string(), format!("train.batch={batch}"));
-            let json_path = self.work.path().join("bench.json").display().to_string();
-            let mut args =
-                vec!["bench", "step", &path, "--size", &size_text, "--device", "cuda", "--steps", "20"];
-            args.extend(["--json", &json_path, "--set", &batch_set]);
-            set.iter().for_each(|s| args.extend(["--set", s]));
-            self.run(&args)?;
-            let result = json_of(Path::new(&json_path))?;
-            let (ms, flop) = (number(&result["ms_median"])?, number(&result["flop_per_step"])?);
-            record.row(
-                "steps",
-                json!({"program": "gan", "recipe": peer, "size": size, "batch": batch, "dtype": result["dtype"], "mode": "recorded",
-                       "ms": ms, "TFLOP/s": flop / ms / 1e9}),
-            );
-            timed += 1;
+        let mut failed = Vec::new();
+        for timed in TIMED {
+            match self.bench_one(timed) {
+                Ok(row) => record.row("steps", row),
+                Err(e) => failed.push(e),
+            }
         }
-        Ok(format!("{timed} steps timed"))
+        if failed.is_empty() { Ok(format!("{} steps timed", TIMED.len())) } else { Err(failed.join("\n")) }
+    }
+
+    fn bench_one(
+        &self,
+        (file, set, peer, size, batch): (&str, &[&str], &str, usize, usize),
+    ) -> Result<Value, String> {
+        let path = self.recipes.join(file).display().to_string();
+        let (size_text, batch_set) = (size.to_string(), format!("train.batch={batch}"));
+        let json_path = self.work.path().join("bench.json").display().to_string();
+        let mut args =
+            vec!["bench", "step", &path, "--size", &size_text, "--device", "cuda", "--steps", "20"];
+        args.extend(["--json", &json_path, "--set", &batch_set]);
+        set.iter().for_each(|s| args.extend(["--set", s]));
+        self.run(&args)?;
+        let result = json_of(Path::new(&json_path))?;
+        let (ms, flop) = (number(&result["ms_median"])?, number(&result["flop_per_step"])?);
+        Ok(
+            json!({"program": "gan", "recipe": peer, "size": size, "batch": batch, "dtype": result["dtype"], "mode": "recorded",
+                  "ms": ms, "TFLOP/s": flop / ms / 1e9}),
+        )
     }
 
     /// The same steps in PyTorch, in its plain and in its strongest modes.
