@@ -2,6 +2,7 @@
 
 mod bench;
 mod evaluate;
+mod import;
 mod info;
 mod phantom;
 mod predict;
@@ -34,6 +35,7 @@ enum Command {
     Predict(predict::Args),
     Evaluate(evaluate::Args),
     Info(info::Args),
+    Import(import::Args),
     Phantom(phantom::Args),
     Bench(bench::Args),
 }
@@ -120,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Predict(a) => predict::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Info(a) => info::run(&a),
+        Command::Import(a) => import::run(&a),
         Command::Phantom(a) => phantom::run(&a),
         Command::Bench(a) => bench::run(&a),
     };
