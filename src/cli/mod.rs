@@ -2,6 +2,7 @@
 
 mod bench;
 mod evaluate;
+mod export;
 mod import;
 mod info;
 mod phantom;
@@ -35,6 +36,7 @@ enum Command {
     Predict(predict::Args),
     Evaluate(evaluate::Args),
     Info(info::Args),
+    Export(export::Args),
     Import(import::Args),
     Phantom(phantom::Args),
     Bench(bench::Args),
@@ -122,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Predict(a) => predict::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Info(a) => info::run(&a),
+        Command::Export(a) => export::run(&a),
         Command::Import(a) => import::run(&a),
         Command::Phantom(a) => phantom::run(&a),
         Command::Bench(a) => bench::run(&a),
