@@ -19,6 +19,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// Key, extents, elements.
+type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/weights").join(name)
 }
@@ -209,7 +212,7 @@ fn torch_file(body: &[u8], storage: &[u8]) -> Vec<u8> {
 
 /// `{"w": tensor}` of the given extents and strides over storage 0 of float32.
 fn one_tensor(shape: u32, stride: u32) -> Vec<u8> {
-    let mut body = b"}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x04tQK\0".to_vec();
+    let mut body = b"}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQK\0".to_vec();
     for v in [shape, stride] {
         body.push(b'J');
         body.extend(v.to_le_bytes());
@@ -294,7 +297,7 @@ fn another_networks_weights_are_refused_by_name() {
     assert!(fault("views.pth", Kind::CycleganDiscriminator).contains("no tensor model.0.weight"));
     // One tensor more, one less, one of another shape.
     let original = read("patch_batch.pth");
-    let rewritten = |change: &dyn Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>)| {
+    let rewritten = |change: &dyn Fn(&mut Tensors)| {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("w.safetensors");
         let mut all: Vec<_> = original
@@ -313,7 +316,7 @@ fn another_networks_weights_are_refused_by_name() {
     assert!(e.contains("tensor model.99.weight is none of"), "{e}");
     let e = rewritten(&|t| t.retain(|(k, ..)| k != "model.6.running_var")).unwrap_err();
     assert!(e.contains("no tensor model.6.running_var [12]"), "{e}");
-    let misshapen = |t: &mut Vec<(String, Vec<usize>, Vec<f32>)>| {
+    let misshapen = |t: &mut Tensors| {
         let i = t.iter().position(|(k, ..)| k == "model.3.weight").unwrap();
         t[i] = ("model.3.weight".into(), vec![5], vec![0.0; 5]);
     };
