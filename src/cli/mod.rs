@@ -3,6 +3,8 @@
 mod bench;
 mod doctor;
 mod evaluate;
+mod export;
+mod import;
 mod info;
 mod kernels;
 mod phantom;
@@ -37,6 +39,8 @@ enum Command {
     Predict(predict::Args),
     Evaluate(evaluate::Args),
     Info(info::Args),
+    Export(export::Args),
+    Import(import::Args),
     Phantom(phantom::Args),
     Bench(bench::Args),
     Kernels(kernels::Args),
@@ -95,6 +99,8 @@ pub fn main() -> ExitCode {
         Command::Predict(a) => predict::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Info(a) => info::run(&a),
+        Command::Export(a) => export::run(&a),
+        Command::Import(a) => import::run(&a),
         Command::Phantom(a) => phantom::run(&a),
         Command::Bench(a) => bench::run(&a),
         Command::Kernels(a) => kernels::run(&a),

@@ -245,6 +245,14 @@ impl LiveStates {
         }
     }
 
+    /// As [`LiveStates::host`], for those who run programs on the host; what they change reaches no GPU.
+    pub fn host_copy(&mut self) -> Result<&mut States> {
+        self.host()?;
+        match self {
+            LiveStates::Cpu(states) | LiveStates::Cuda { copy: states, .. } => Ok(states),
+        }
+    }
+
     /// Overwrites all of them. Names and sizes must be the same.
     pub fn set(&mut self, states: States) -> Result<()> {
         match self {

@@ -20,6 +20,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::{Device, LiveStates, Runner};
+use crate::export::{self, Trace};
 use crate::fsio;
 use crate::graph::Var;
 use crate::nn::NetSpec;
@@ -218,6 +219,37 @@ impl Predictor {
         let (method, spec, states) = (&self.method, &self.spec, &mut self.states);
         let (input, shape) = (&case.input, case.input_shape);
         predict_slices(&mut self.programs, &self.device, method, spec, 1, states, input, shape)
+    }
+
+    /// The network as an ONNX file, for images of any size; its metadata say how images get in and out.
+    pub fn to_onnx(&mut self) -> Result<Vec<u8>> {
+        let multiple = self.multiple();
+        let least = 32usize.div_ceil(multiple);
+        let trace = |n: usize, [h, w]: [usize; 2]| {
+            let step = StepBuilder::new(DType::F32, 0);
+            let input = step.graph().input("input", [n, h * multiple, w * multiple, self.method.inputs]);
+            let output = self.method.trace_predict(&step, &step.bind(&self.spec, 1), &input);
+            Trace { graph: step.graph().clone(), input, output }
+        };
+        let traces = [trace(2, [least, least + 1]), trace(3, [least + 2, least + 3])];
+        let (data, fit) = (&self.recipe.data, &self.fit);
+        let text = |v: serde_json::Value| v.to_string();
+        let metadata = [
+            ("architecture", architecture(&self.recipe, "G")),
+            ("inputs", text(serde_json::json!(data.input))),
+            ("outputs", text(serde_json::json!(data.target))),
+            ("preprocessing", text(serde_json::json!({ "data": data, "fit": fit.input }))),
+            (
+                "postprocessing",
+                text(serde_json::json!({ "formula": "output * half + centre", "fit": fit.target })),
+            ),
+        ];
+        export::onnx([&traces[0], &traces[1]], self.states.host_copy()?, multiple, &metadata)
+    }
+
+    /// Writes the network's weights under PyTorch's keys, with the architecture in the metadata.
+    pub fn save_weights(&mut self, path: &Path) -> Result<()> {
+        checkpoint::save_weights(path, &self.spec, self.states.host()?, &architecture(&self.recipe, "G"))
     }
 
     /// Predicts one volume per target modality, in its units and in the input's geometry.

@@ -2,6 +2,7 @@
 
 use super::checkpoint::{self, Progress};
 use super::csvlog::{self, MetricsLog};
+use super::init;
 use super::panels::{Comparison, ComparisonStyle, comparison};
 use super::pix2pix::{POOL_STATE, Pix2pix};
 use super::recipe::Recipe;
@@ -162,7 +163,7 @@ impl<'a> Session<'a> {
 
         // Before anything large is allocated: this refuses what does not fit into memory.
         let program = plan_step(recipe, &options.device, &method, &specs, [h, w])?;
-        let mut states = initial_states(recipe, &method, &specs, [h, w]);
+        let mut states = initial_states(recipe, &method, &specs, [h, w])?;
         let validation = open_validation(recipe, &fit, open)?;
         let before = run.load_json::<RunInfo>("run.json").ok().map(|info| info.device);
         let progress = start::restore(&run, options, recipe, &mut states, &hash, reporter)?;
@@ -495,11 +496,17 @@ fn update(recipe: &Recipe, ema: bool) -> Update {
     Update { rule: o.rule, clip_norm: o.clip_norm, ema: o.ema.filter(|_| ema) }
 }
 
-fn initial_states(recipe: &Recipe, method: &Pix2pix, specs: &[NetSpec; 2], [h, w]: [usize; 2]) -> States {
+fn initial_states(
+    recipe: &Recipe,
+    method: &Pix2pix,
+    specs: &[NetSpec; 2],
+    [h, w]: [usize; 2],
+) -> Result<States> {
     let mut states = States::new();
     for spec in specs {
         spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
     }
+    init::from_files(recipe, specs, &mut states)?;
     if recipe.optimiser.ema.is_some() {
         let g = &specs[0];
         let start = states.get::<f32>(&g.store_name())[..g.param_count()].to_vec();
@@ -508,7 +515,7 @@ fn initial_states(recipe: &Recipe, method: &Pix2pix, specs: &[NetSpec; 2], [h, w
     if let Some(shape) = method.pool_shape(h, w) {
         states.set(POOL_STATE, &vec![0f32; shape.numel()]);
     }
-    states
+    Ok(states)
 }
 
 /// Traces the training step of a recipe for slices of the given extents.
