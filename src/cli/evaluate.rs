@@ -1,6 +1,7 @@
-use super::{Device, Which, say, set_threads};
+use super::{Which, say};
 use crate::data::{Dataset, OpenOptions, Split, Volume};
 use crate::error::{Error, Result};
+use crate::exec::device::{Choice, Device};
 use crate::fsio;
 use crate::metrics::case::{CaseScores, Summary};
 use crate::metrics::ssim::{Ssim, Window};
@@ -48,17 +49,16 @@ pub struct Args {
     json: Option<PathBuf>,
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
-    device: Device,
+    device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    args.device.check()?;
-    set_threads(args.threads)?;
+    let device = super::open_device(args.device, args.threads)?;
     let json = match (&args.run, &args.predictions, &args.references) {
-        (Some(run), _, _) => evaluate_run(args, run)?,
+        (Some(run), _, _) => evaluate_run(args, run, &device)?,
         (None, Some(predictions), Some(references)) => evaluate_folders(args, predictions, references)?,
         _ => return Err(Error::usage("name a run folder, or --predictions and --references")),
     };
@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn evaluate_run(args: &Args, run: &Path) -> Result<serde_json::Value> {
+fn evaluate_run(args: &Args, run: &Path, device: &Device) -> Result<serde_json::Value> {
     let split = match args.split.as_str() {
         "train" => Split::Train,
         "val" => Split::Val,
@@ -78,7 +78,7 @@ fn evaluate_run(args: &Args, run: &Path) -> Result<serde_json::Value> {
     };
     let run = RunDir::new(run);
     let which = Which::resolve(args.checkpoint, &run);
-    let mut predictor = Predictor::open(&run, which)?;
+    let mut predictor = Predictor::open(&run, which, device)?;
     let (recipe, fit) = (predictor.recipe().clone(), predictor.fit().clone());
     let open = OpenOptions { multiple: method(&recipe).multiple(), ..Default::default() };
     let train = Dataset::open(&recipe.data, Split::Train, Some(&fit), open)?;

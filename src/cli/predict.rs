@@ -1,7 +1,8 @@
-use super::{Device, Which, say, set_threads};
+use super::{Which, say};
 use crate::data::Case;
 use crate::data::nifti_io::inspect;
 use crate::error::{Error, Result};
+use crate::exec::device::Choice;
 use crate::fsio;
 use crate::train::run::{Predictor, RunDir};
 use std::collections::HashMap;
@@ -29,17 +30,16 @@ pub struct Args {
     checkpoint: Option<Which>,
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
-    device: Device,
+    device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    args.device.check()?;
-    set_threads(args.threads)?;
+    let device = super::open_device(args.device, args.threads)?;
     let run = RunDir::new(&args.run);
-    let mut predictor = Predictor::open(&run, Which::resolve(args.checkpoint, &run))?;
+    let mut predictor = Predictor::open(&run, Which::resolve(args.checkpoint, &run), &device)?;
     let data = predictor.recipe().data.clone();
     let per_case = data.input.len();
     if !args.inputs.len().is_multiple_of(per_case) {

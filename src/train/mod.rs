@@ -4,6 +4,8 @@ pub mod adversarial;
 pub mod checkpoint;
 pub mod csvlog;
 pub mod cyclegan;
+pub mod init;
+pub mod kernels;
 pub mod panels;
 pub mod pix2pix;
 pub mod pool;

@@ -6,6 +6,7 @@ use crate::models::{PatchGan, PixelGan, UnetGenerator};
 use crate::objectives::GanMode;
 use crate::ops::optimiser::Rule;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -179,11 +180,14 @@ pub struct Train {
     pub steps: Option<u64>,
     /// Threads that prepare batches.
     pub workers: usize,
+    /// Files of weights to start from, by network: `init = { G = "G.safetensors" }`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub init: BTreeMap<String, PathBuf>,
 }
 
 impl Default for Train {
     fn default() -> Self {
-        Train { batch: 1, epochs: 100, decay_epochs: 100, steps: None, workers: 2 }
+        Train { batch: 1, epochs: 100, decay_epochs: 100, steps: None, workers: 2, init: BTreeMap::new() }
     }
 }
 

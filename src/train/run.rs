@@ -18,8 +18,11 @@ use super::step::StepBuilder;
 use crate::data::{Case, DataFit, Volume};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::exec::{Program, States};
+use crate::exec::States;
+use crate::exec::device::{Device, LiveStates, Runner};
+use crate::export::{self, Trace};
 use crate::fsio;
+use crate::graph::Var;
 use crate::nn::NetSpec;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -27,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Slices that are predicted at once.
-const PREDICT_BATCH: usize = 8;
+pub const PREDICT_BATCH: usize = 8;
 
 /// The folder of a run.
 #[derive(Clone, Debug)]
@@ -168,13 +171,14 @@ pub struct Predictor {
     fit: DataFit,
     method: Pix2pix,
     spec: NetSpec,
-    states: States,
-    programs: HashMap<[usize; 3], Program>,
+    device: Device,
+    states: LiveStates,
+    programs: HashMap<[usize; 3], Runner>,
 }
 
 impl Predictor {
-    /// Opens a run's checkpoint `which`: "best" or "last".
-    pub fn open(run: &RunDir, which: &str) -> Result<Self> {
+    /// Opens a run's checkpoint `which` ("best" or "last") on a device.
+    pub fn open(run: &RunDir, which: &str, device: &Device) -> Result<Self> {
         let recipe = run.recipe()?;
         let fit: DataFit = run.load_json("data.json")?;
         let method = method(&recipe);
@@ -190,7 +194,9 @@ impl Predictor {
             )));
         }
         checkpoint::load_weights(&path, &spec, &mut states, &architecture(&recipe, "G"))?;
-        Ok(Predictor { recipe, fit, method, spec, states, programs: HashMap::new() })
+        let states = device.states(states)?;
+        let programs = HashMap::new();
+        Ok(Predictor { recipe, fit, method, spec, device: device.clone(), states, programs })
     }
 
     /// The run's recipe.
@@ -210,8 +216,40 @@ impl Predictor {
 
     /// Predicts all slices of a case: `[n, h, w, targets]` in [-1, 1].
     pub fn slices(&mut self, case: &Case) -> Result<Vec<f32>> {
-        let (method, spec) = (&self.method, &self.spec);
-        predict_slices(&mut self.programs, method, spec, 1, &mut self.states, &case.input, case.input_shape)
+        let (method, spec, states) = (&self.method, &self.spec, &mut self.states);
+        let (input, shape) = (&case.input, case.input_shape);
+        predict_slices(&mut self.programs, &self.device, method, spec, 1, states, input, shape)
+    }
+
+    /// The network as an ONNX file, for images of any size; its metadata say how images get in and out.
+    pub fn to_onnx(&mut self) -> Result<Vec<u8>> {
+        let multiple = self.multiple();
+        let least = 32usize.div_ceil(multiple);
+        let trace = |n: usize, [h, w]: [usize; 2]| {
+            let step = StepBuilder::new(DType::F32, 0);
+            let input = step.graph().input("input", [n, h * multiple, w * multiple, self.method.inputs]);
+            let output = self.method.trace_predict(&step, &step.bind(&self.spec, 1), &input);
+            Trace { graph: step.graph().clone(), input, output }
+        };
+        let traces = [trace(2, [least, least + 1]), trace(3, [least + 2, least + 3])];
+        let (data, fit) = (&self.recipe.data, &self.fit);
+        let text = |v: serde_json::Value| v.to_string();
+        let metadata = [
+            ("architecture", architecture(&self.recipe, "G")),
+            ("inputs", text(serde_json::json!(data.input))),
+            ("outputs", text(serde_json::json!(data.target))),
+            ("preprocessing", text(serde_json::json!({ "data": data, "fit": fit.input }))),
+            (
+                "postprocessing",
+                text(serde_json::json!({ "formula": "output * half + centre", "fit": fit.target })),
+            ),
+        ];
+        export::onnx([&traces[0], &traces[1]], self.states.host_copy()?, multiple, &metadata)
+    }
+
+    /// Writes the network's weights under PyTorch's keys, with the architecture in the metadata.
+    pub fn save_weights(&mut self, path: &Path) -> Result<()> {
+        checkpoint::save_weights(path, &self.spec, self.states.host()?, &architecture(&self.recipe, "G"))
     }
 
     /// Predicts one volume per target modality, in its units and in the input's geometry.
@@ -221,13 +259,15 @@ impl Predictor {
     }
 }
 
-/// Predicts slices in batches; programs are kept by batch, height and width. `slots` is the number of rows of the store in `states`.
+/// Predicts slices in batches; programs are kept by batch, height and width, and belong to these states. `slots` is the
+/// number of rows of the store in `states`.
 pub fn predict_slices(
-    programs: &mut HashMap<[usize; 3], Program>,
+    programs: &mut HashMap<[usize; 3], Runner>,
+    device: &Device,
     method: &Pix2pix,
     spec: &NetSpec,
     slots: usize,
-    states: &mut States,
+    states: &mut LiveStates,
     input: &[f32],
     [n, h, w, c]: [usize; 4],
 ) -> Result<Vec<f32>> {
@@ -236,21 +276,39 @@ pub fn predict_slices(
     for first in (0..n).step_by(PREDICT_BATCH) {
         let batch = PREDICT_BATCH.min(n - first);
         if let std::collections::hash_map::Entry::Vacant(slot) = programs.entry([batch, h, w]) {
-            slot.insert(predict_program(method, spec, slots, [batch, h, w, c])?);
+            slot.insert(predict_program(device, method, spec, slots, [batch, h, w, c], states)?);
         }
         let program = programs.get_mut(&[batch, h, w]).expect("just made");
-        program.run(states, &[("input", &input[first * each..(first + batch) * each]), ("step", &[0f32])]);
-        out.extend(program.output::<f32>(states, "output"));
+        program.run(states, &[("input", &input[first * each..(first + batch) * each]), ("step", &[0f32])])?;
+        out.extend(program.output(states, "output")?);
     }
     Ok(out)
 }
 
-fn predict_program(method: &Pix2pix, spec: &NetSpec, slots: usize, shape: [usize; 4]) -> Result<Program> {
+fn predict_program(
+    device: &Device,
+    method: &Pix2pix,
+    spec: &NetSpec,
+    slots: usize,
+    shape: [usize; 4],
+    states: &LiveStates,
+) -> Result<Runner> {
+    let (step, y) = trace_predict(method, spec, slots, shape);
+    device.plan(step.graph(), &[("output", &y)])?.bind(states)
+}
+
+/// Traces a prediction of slices of the given extents.
+pub fn trace_predict(
+    method: &Pix2pix,
+    spec: &NetSpec,
+    slots: usize,
+    shape: [usize; 4],
+) -> (StepBuilder, Var) {
     let step = StepBuilder::new(DType::F32, 0);
     let a = step.graph().input("input", shape);
     let g = step.bind(spec, slots);
     let y = step.graph().phase("predict", || method.trace_predict(&step, &g, &a));
-    Program::new(step.graph(), &[("output", &y)])
+    (step, y)
 }
 
 /// How far a run got, for those who only look.

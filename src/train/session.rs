@@ -2,6 +2,7 @@
 
 use super::checkpoint::{self, Progress};
 use super::csvlog::{self, MetricsLog};
+use super::init;
 use super::panels::{Comparison, ComparisonStyle, comparison};
 use super::pix2pix::{POOL_STATE, Pix2pix};
 use super::recipe::Recipe;
@@ -11,9 +12,11 @@ use super::score;
 use super::start;
 use super::step::{StepBuilder, Update};
 use super::tensorboard::Events;
+use crate::compile::plan::Plan;
 use crate::data::{Case, DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::exec::device::{Device, LiveStates, Planned, Runner, fitting};
 use crate::exec::{Program, States};
 use crate::fsio;
 use crate::metrics::case::Summary;
@@ -39,6 +42,8 @@ pub struct TrainOptions {
     pub quiet: bool,
     /// The command, for `run.json`.
     pub command: String,
+    /// Where to compute.
+    pub device: Device,
     /// Set from outside to stop after the current step.
     pub stop: Arc<AtomicBool>,
 }
@@ -76,7 +81,18 @@ pub fn train(recipe: &Recipe, options: &TrainOptions) -> Result<()> {
             let _ = std::fs::remove_dir_all(&options.out);
         }
     })?;
-    session.run(&mut reporter)
+    session.run(&mut reporter).map_err(|e| lost(e, &RunDir::new(&options.out)))
+}
+
+/// What is left of a run whose device failed.
+fn lost(e: Error, run: &RunDir) -> Error {
+    match e {
+        Error::Device(_) if checkpoint::state_path(&run.checkpoints(), "last").exists() => Error::input(
+            format!("{e}; the last checkpoint stands: continue with --resume --out {}", run.root().display()),
+        ),
+        Error::Device(_) => Error::input(format!("{e}; there was no checkpoint yet: start again")),
+        other => other,
+    }
 }
 
 struct Session<'a> {
@@ -85,9 +101,13 @@ struct Session<'a> {
     run: RunDir,
     method: Pix2pix,
     specs: [NetSpec; 2],
-    states: States,
-    program: Program,
-    predictors: HashMap<[usize; 3], Program>,
+    states: LiveStates,
+    program: Runner,
+    predictors: HashMap<[usize; 3], Runner>,
+    /// What the predictors work on, once there are any.
+    predicting: Option<LiveStates>,
+    /// As of the last step after which they were read.
+    losses: Vec<(&'static str, f64)>,
     loader: Loader,
     validation: Vec<Case>,
     progress: Progress,
@@ -142,17 +162,23 @@ impl<'a> Session<'a> {
         let hash = run::recipe_hash(recipe, &fit);
 
         // Before anything large is allocated: this refuses what does not fit into memory.
-        let program = step_program(recipe, &method, &specs, [h, w])?;
-        let mut states = initial_states(recipe, &method, &specs, [h, w]);
+        let program = plan_step(recipe, &options.device, &method, &specs, [h, w])?;
+        let mut states = initial_states(recipe, &method, &specs, [h, w])?;
         let validation = open_validation(recipe, &fit, open)?;
+        let before = run.load_json::<RunInfo>("run.json").ok().map(|info| info.device);
         let progress = start::restore(&run, options, recipe, &mut states, &hash, reporter)?;
         let loader = open_loader(recipe, Arc::new(dataset), progress.step)?;
         let total = total_steps(recipe, loader.steps_per_epoch());
         fsio::create_dir(run.root())?;
         let locked = if locked.is_some() { locked } else { start::lock(&run)? };
-        start::prepare_folder(recipe, options, &run, &fit, &specs, &program)?;
+        start::prepare_folder(recipe, options, &run, &fit, &specs, program.plan())?;
 
         let resumed = (progress.step > 0).then_some(progress.step);
+        if let Some(other) = before.filter(|b| resumed.is_some() && *b != options.device.name()) {
+            reporter.note(&format!(
+                "until now the run was on {other}: from here on it is not bit for bit what it would have been there"
+            ));
+        }
         let columns: Vec<&str> = LOSSES.iter().chain(&["lr/G"]).chain(&SCORES).copied().collect();
         let log = MetricsLog::resume(&run.join("metrics.csv"), &columns, progress.step)?;
         let mut train_events = Events::create(&run.join("train"), resumed)?;
@@ -160,7 +186,9 @@ impl<'a> Session<'a> {
         if resumed.is_none() {
             train_events.text("recipe", 0, &format!("```toml\n{}\n```", recipe.to_toml()))?;
         }
-        describe_plan(reporter, &specs, &program, total, loader.steps_per_epoch());
+        describe_plan(reporter, &specs, program.plan(), &options.device, total, loader.steps_per_epoch());
+        let states = options.device.states(states)?;
+        let program = program.bind(&states)?;
         Ok(Session {
             recipe,
             options,
@@ -170,6 +198,8 @@ impl<'a> Session<'a> {
             states,
             program,
             predictors: HashMap::new(),
+            predicting: None,
+            losses: Vec::new(),
             loader,
             validation,
             progress,
@@ -189,6 +219,9 @@ impl<'a> Session<'a> {
         let began = Instant::now();
         while self.progress.step < self.total {
             if self.options.stop.load(Ordering::Relaxed) {
+                if self.progress.step > 0 {
+                    self.read_losses()?;
+                }
                 self.checkpoint("last")?;
                 reporter.end();
                 reporter.note(&format!(
@@ -199,16 +232,23 @@ impl<'a> Session<'a> {
                 ));
                 return Err(Error::Interrupted);
             }
-            let losses = self.step()?;
+            self.step()?;
             let step = self.progress.step;
             let last = step == self.total;
+            let log = step.is_multiple_of(self.recipe.log.every) || last || step == 1;
+            let save = step.is_multiple_of(self.recipe.log.checkpoint_every) || last;
+            let validate = !self.validation.is_empty() && ((every > 0 && step.is_multiple_of(every)) || last);
+            // A GPU must be waited for to know them; and nothing is kept of weights that are none any more.
+            if log || save || validate || matches!(self.options.device, Device::Cpu) {
+                self.read_losses()?;
+            }
             // One row a step: of losses, of scores, or of both.
             let mut row = Vec::new();
-            if step.is_multiple_of(self.recipe.log.every) || last || step == 1 {
-                row.extend(self.log_losses(&losses)?);
+            if log {
+                row.extend(self.log_losses()?);
             }
-            reporter.step(step, &losses, self.recipe.train.batch);
-            if !self.validation.is_empty() && ((every > 0 && step.is_multiple_of(every)) || last) {
+            reporter.step(step, &self.losses, self.recipe.train.batch);
+            if validate {
                 let scores = self.validate()?;
                 reporter.validation(step, &scores);
                 row.extend(scores);
@@ -216,15 +256,15 @@ impl<'a> Session<'a> {
             if !row.is_empty() {
                 self.log.append(step, &row)?;
             }
-            if step.is_multiple_of(self.recipe.log.checkpoint_every) || last {
+            if save {
                 self.checkpoint("last")?;
             }
         }
         self.finish(reporter, began)
     }
 
-    /// Runs one step and returns its losses.
-    fn step(&mut self) -> Result<Vec<(&'static str, f64)>> {
+    /// Runs one step, or asks a GPU for it.
+    fn step(&mut self) -> Result<()> {
         let batch = self.loader.next()?;
         let step = self.progress.step;
         let [lr_g, lr_d] = self.learning_rates(step);
@@ -246,16 +286,24 @@ impl<'a> Session<'a> {
             ("t.D", &t),
             ("pool.choices", &choices),
         ];
-        self.program.run(&mut self.states, &inputs);
-        let losses = LOSSES.map(|name| (name, self.program.scalar(&mut self.states, name)));
+        self.program.run(&mut self.states, &inputs)?;
+        self.progress.step += 1;
+        Ok(())
+    }
+
+    /// Reads the losses of the last step.
+    fn read_losses(&mut self) -> Result<()> {
+        let values = self.program.scalars(&mut self.states, &LOSSES)?;
+        let losses: Vec<(&'static str, f64)> = LOSSES.into_iter().zip(values).collect();
         if let Some((name, value)) = losses.iter().find(|(_, v)| !v.is_finite()) {
             return Err(Error::input(format!(
-                "{name} became {value} at step {}; the last checkpoint stands: lower `optimiser.lr`, or check the images for outliers",
-                step + 1
+                "{name} became {value} {} step {}; the last checkpoint stands: lower `optimiser.lr`, or check the images for outliers",
+                if matches!(self.options.device, Device::Cpu) { "at" } else { "by" },
+                self.progress.step
             )));
         }
-        self.progress.step += 1;
-        Ok(losses.to_vec())
+        self.losses = losses;
+        Ok(())
     }
 
     fn schedule(&self) -> Schedule {
@@ -277,11 +325,11 @@ impl<'a> Session<'a> {
     }
 
     /// Writes the losses and the learning rate for TensorBoard and returns them.
-    fn log_losses(&mut self, losses: &[(&'static str, f64)]) -> Result<Vec<(&'static str, f64)>> {
+    fn log_losses(&mut self) -> Result<Vec<(&'static str, f64)>> {
         let step = self.progress.step;
         // The rate that this step, the last one done, was taken with.
         let [lr, _] = self.learning_rates(step - 1);
-        let mut row = losses.to_vec();
+        let mut row = self.losses.clone();
         row.push(("lr/G", lr));
         for (name, value) in &row {
             self.train_events.scalar(name, step, *value as f32)?;
@@ -290,29 +338,36 @@ impl<'a> Session<'a> {
     }
 
     /// The states that predictions use: the generator's parameters (or their running mean) without moments.
-    fn prediction_states(&self) -> States {
+    fn prediction_states(&mut self) -> Result<States> {
         let g = &self.specs[0];
+        let own = self.states.host()?;
         let mut states = States::new();
         let source = if self.recipe.optimiser.ema.is_some() { g.ema_name() } else { g.store_name() };
-        states.set(&g.store_name(), &self.states.get::<f32>(&source)[..g.param_count()]);
-        states.set(&g.buffers_name(), self.states.get::<f32>(&g.buffers_name()));
-        states
+        states.set(&g.store_name(), &own.get::<f32>(&source)[..g.param_count()]);
+        states.set(&g.buffers_name(), own.get::<f32>(&g.buffers_name()));
+        Ok(states)
     }
 
     /// Predicts the validation subjects, scores them, draws samples, and keeps the best checkpoint.
     fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
         let step = self.progress.step;
-        let mut states = self.prediction_states();
+        let states = self.prediction_states()?;
+        match &mut self.predicting {
+            Some(predicting) => predicting.set(states)?,
+            None => self.predicting = Some(self.options.device.states(states)?),
+        }
+        let states = self.predicting.as_mut().expect("just made");
         let mut cases = Vec::new();
         let mut outputs = Vec::new();
         for case in &self.validation {
             let g = &self.specs[0];
             let predicted = run::predict_slices(
                 &mut self.predictors,
+                &self.options.device,
                 &self.method,
                 g,
                 1,
-                &mut states,
+                states,
                 &case.input,
                 case.input_shape,
             )?;
@@ -377,7 +432,8 @@ impl<'a> Session<'a> {
 
     fn checkpoint(&mut self, which: &str) -> Result<()> {
         let dir = self.run.checkpoints();
-        let predicting = self.prediction_states();
+        let predicting = self.prediction_states()?;
+        let states = self.states.host()?;
         let [g, d] = &self.specs;
         checkpoint::save_weights(
             &checkpoint::weights_path(&dir, which, "G"),
@@ -388,17 +444,12 @@ impl<'a> Session<'a> {
         checkpoint::save_weights(
             &checkpoint::weights_path(&dir, which, "D"),
             d,
-            &self.states,
+            states,
             &run::architecture(self.recipe, "D"),
         )?;
         if which == "last" {
             self.train_events.flush()?;
-            checkpoint::save_state(
-                &checkpoint::state_path(&dir, which),
-                &self.states,
-                &self.progress,
-                &self.hash,
-            )?;
+            checkpoint::save_state(&checkpoint::state_path(&dir, which), states, &self.progress, &self.hash)?;
         }
         Ok(())
     }
@@ -445,11 +496,17 @@ fn update(recipe: &Recipe, ema: bool) -> Update {
     Update { rule: o.rule, clip_norm: o.clip_norm, ema: o.ema.filter(|_| ema) }
 }
 
-fn initial_states(recipe: &Recipe, method: &Pix2pix, specs: &[NetSpec; 2], [h, w]: [usize; 2]) -> States {
+fn initial_states(
+    recipe: &Recipe,
+    method: &Pix2pix,
+    specs: &[NetSpec; 2],
+    [h, w]: [usize; 2],
+) -> Result<States> {
     let mut states = States::new();
     for spec in specs {
         spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
     }
+    init::from_files(recipe, specs, &mut states)?;
     if recipe.optimiser.ema.is_some() {
         let g = &specs[0];
         let start = states.get::<f32>(&g.store_name())[..g.param_count()].to_vec();
@@ -458,16 +515,16 @@ fn initial_states(recipe: &Recipe, method: &Pix2pix, specs: &[NetSpec; 2], [h, w
     if let Some(shape) = method.pool_shape(h, w) {
         states.set(POOL_STATE, &vec![0f32; shape.numel()]);
     }
-    states
+    Ok(states)
 }
 
-/// Plans the training step of a recipe for slices of the given extents.
-pub fn step_program(
+/// Traces the training step of a recipe for slices of the given extents.
+pub fn trace_step(
     recipe: &Recipe,
     method: &Pix2pix,
     specs: &[NetSpec; 2],
     [h, w]: [usize; 2],
-) -> Result<Program> {
+) -> StepBuilder {
     let mut step = StepBuilder::new(DType::F32, recipe.seed);
     let n = recipe.train.batch;
     let a = step.graph().input("input", [n, h, w, method.inputs]);
@@ -475,17 +532,47 @@ pub fn step_program(
     let slots = recipe.optimiser.rule.slots();
     let (g, d) = (step.bind(&specs[0], slots), step.bind(&specs[1], slots));
     method.trace_step(&mut step, &g, &d, &a, &b, [&update(recipe, true), &update(recipe, false)]);
+    step
+}
+
+/// Plans the training step of a recipe for slices of the given extents, on the CPU.
+pub fn step_program(
+    recipe: &Recipe,
+    method: &Pix2pix,
+    specs: &[NetSpec; 2],
+    size: [usize; 2],
+) -> Result<Program> {
+    let step = trace_step(recipe, method, specs, size);
     Program::new(step.graph(), &step.outputs())
+}
+
+/// Plans the training step of a recipe on a device. Where it does not fit, says which batch would.
+pub fn plan_step(
+    recipe: &Recipe,
+    device: &Device,
+    method: &Pix2pix,
+    specs: &[NetSpec; 2],
+    size: [usize; 2],
+) -> Result<Planned> {
+    let step = trace_step(recipe, method, specs, size);
+    device.plan(step.graph(), &step.outputs()).map_err(|e| {
+        fitting(e, recipe.train.batch, |batch| {
+            let mut smaller = recipe.clone();
+            smaller.train.batch = batch;
+            let step = trace_step(&smaller, method, specs, size);
+            device.needs(step.graph(), &step.outputs())
+        })
+    })
 }
 
 fn describe_plan(
     reporter: &mut Reporter,
     specs: &[NetSpec; 2],
-    program: &Program,
+    plan: &Plan,
+    device: &Device,
     total: u64,
     per_epoch: u64,
 ) {
-    let plan = program.plan();
     let params: Vec<String> =
         specs.iter().map(|s| format!("{} {}", s.name, csvlog::count(s.param_count() as u64))).collect();
     reporter.note(&format!("networks: {} parameters", params.join(", ")));
@@ -496,8 +583,5 @@ fn describe_plan(
         csvlog::bytes(plan.arena_bytes as u64),
         csvlog::bytes(plan.state_bytes() as u64)
     ));
-    reporter.note(&format!(
-        "training: {total} steps, {per_epoch} an epoch, on the CPU with {} threads",
-        rayon::current_num_threads()
-    ));
+    reporter.note(&format!("training: {total} steps, {per_epoch} an epoch, on {}", device.describe()));
 }

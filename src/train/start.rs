@@ -6,9 +6,10 @@ use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::session::{RunInfo, TrainOptions};
+use crate::compile::plan::Plan;
 use crate::data::DataFit;
 use crate::error::{Error, Result};
-use crate::exec::{Program, States};
+use crate::exec::States;
 use crate::fsio;
 use crate::nn::NetSpec;
 use std::fs::{self, File, TryLockError};
@@ -102,7 +103,7 @@ pub fn prepare_folder(
     run: &RunDir,
     fit: &DataFit,
     specs: &[NetSpec; 2],
-    program: &Program,
+    plan: &Plan,
 ) -> Result<()> {
     for folder in [run.checkpoints(), run.join("samples")] {
         fsio::create_dir(&folder)?;
@@ -112,11 +113,11 @@ pub fn prepare_folder(
     let info = RunInfo {
         version: env!("CARGO_PKG_VERSION").into(),
         command: options.command.clone(),
-        device: "cpu".into(),
+        device: options.device.name(),
         threads: rayon::current_num_threads(),
         parameters: specs.iter().map(|s| (s.name.clone(), s.param_count())).collect(),
-        memory_bytes: [program.plan().arena_bytes, program.plan().state_bytes()],
-        flops_per_step: program.plan().cost().flops,
+        memory_bytes: [plan.arena_bytes, plan.state_bytes()],
+        flops_per_step: plan.cost().flops,
         finished: false,
     };
     run.save_json("run.json", &info)?;
