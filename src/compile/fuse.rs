@@ -16,6 +16,7 @@ use crate::ops::constant::Constant;
 use crate::ops::conv::{Conv, ConvGradX};
 use crate::ops::fused::{
     ConvKind, ConvMap, Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Map, MapConcat, MapSum, Token, in_order,
+    value,
 };
 use crate::ops::norm::{NormKind, Normalize};
 use crate::ops::pad::PadZero;
@@ -111,7 +112,7 @@ impl Fuser<'_> {
         } else if let Some(concat) = any.downcast_ref::<Concat>() {
             self.concat(id, concat.axis, &inputs);
         } else if let Some(own) = self.own(id, &*op, &inputs) {
-            self.pointwise(id, any, &inputs, own);
+            self.pointwise(id, any, own);
         }
     }
 
@@ -155,16 +156,14 @@ impl Fuser<'_> {
         Some(Cluster { expression: Expression { extents: out.clone(), leaves, code }, flops })
     }
 
-    fn pointwise(&mut self, id: NodeId, op: &dyn Any, inputs: &[NodeId], own: Cluster) {
-        if let Some(Unary::MulScalar(factor)) = op.downcast_ref::<Unary>()
-            && self.uses[inputs[0]] == 1
-            && let Some(total) = self.sums.get(&inputs[0])
-        {
-            let mut total = Total { scale: total.scale * factor, ..total.clone() };
-            total.terms.flops += own.flops;
-            self.set_sum(id, total);
+    fn pointwise(&mut self, id: NodeId, op: &dyn Any, own: Cluster) {
+        let mut cluster = self.absorb(id, &own);
+        if cluster.expression.leaves.is_empty() {
+            // A number, such as the loss's derivative by itself times a weight.
+            let number = value::<f64>(&cluster.expression.code, |_| unreachable!("no leaf"));
+            cluster.expression.code = vec![Token::Number(number)];
         }
-        let cluster = self.absorb(id, &own);
+        self.scale_sum(id, &cluster);
         let view = op.is::<Reshape>() || op.is::<Detach>();
         let changed = cluster.expression != own.expression;
         if self.over_concat(id, &cluster) || self.behind_conv(id, &cluster) {
@@ -182,6 +181,26 @@ impl Fuser<'_> {
             cluster.expression.leaves.iter().for_each(|l| self.uses[l.input] += self.uses[id] - 1);
         }
         self.clusters.insert(id, cluster);
+    }
+
+    /// A multiple of a sum that nobody else reads, be it through views: the factor goes into the sum.
+    fn scale_sum(&mut self, id: NodeId, cluster: &Cluster) {
+        let e = &cluster.expression;
+        let ([leaf], [Token::Leaf(0), Token::Unary(Unary::MulScalar(factor))]) = (&e.leaves[..], &e.code[..])
+        else {
+            return;
+        };
+        let whole = leaf.offset == 0
+            && in_order(leaf, &e.extents)
+            && e.extents.numel() == self.nodes[leaf.input].shape.numel();
+        if whole
+            && self.uses[leaf.input] == 1
+            && let Some(total) = self.sums.get(&leaf.input)
+        {
+            let mut total = Total { scale: total.scale * factor, ..total.clone() };
+            total.terms.flops += cluster.flops;
+            self.set_sum(id, total);
+        }
     }
 
     fn replace(&mut self, id: NodeId, op: impl Op, inputs: Vec<NodeId>) {

@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         ("operations f32", &|_| operations(&device)),
         ("products tf32", &|_| products(Math::Tf32)),
         ("products bf16", &|_| products(Math::Bf16)),
+        ("operations in mixed precision", &|_| mixed()),
         ("doctor", &|_| program.doctor()),
         ("parity", &|r| program.parity(r)),
         ("resume", &|_| program.resume()),
@@ -142,6 +143,19 @@ fn operations(device: &Arc<CudaDevice>) -> Outcome {
     let run = on(device);
     let wrong =
         |s: &gan::ops::sample::Sample| suite::check(s, &run).err().map(|e| format!("{}: {e}", s.name));
+    list(samples.len(), &samples.iter().filter_map(wrong).collect::<Vec<_>>())
+}
+
+fn mixed() -> Outcome {
+    let device = Arc::new(CudaDevice::open(0, Math::Bf16).map_err(|e| e.to_string())?);
+    let samples = suite::registry();
+    let halves: usize = samples.iter().map(suite::stored_in_half).sum();
+    if halves < samples.len() {
+        return Err(format!("only {halves} values of {} samples are stored in bf16", samples.len()));
+    }
+    let run = on(&device);
+    let wrong =
+        |s: &gan::ops::sample::Sample| suite::check_mixed(s, &run).err().map(|e| format!("{}: {e}", s.name));
     list(samples.len(), &samples.iter().filter_map(wrong).collect::<Vec<_>>())
 }
 

@@ -8,7 +8,7 @@ mod conv;
 mod expression;
 
 pub use conv::{ConvKind, ConvMap};
-pub use expression::{Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Token, in_order};
+pub use expression::{Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Token, in_order, value};
 
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
