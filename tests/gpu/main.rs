@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     };
     println!("{}", device.describe());
     let mut record = Record::new(&device.describe());
-    let stages: [(&str, Stage); 11] = [
+    let stages: [(&str, Stage); 12] = [
         ("primitives", &|_| conformance(&device)),
         ("operations f32", &|_| operations(&device)),
         ("products tf32", &|_| products(Math::Tf32)),
