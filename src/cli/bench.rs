@@ -1,5 +1,6 @@
 use super::say;
 use crate::compile::plan::Step as PlanStep;
+use crate::device::launch::Math;
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::{Choice, Device};
@@ -51,6 +52,9 @@ struct Step {
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: Choice,
+    /// How a GPU multiplies: f32, tf32 or bf16 (mixed precision)
+    #[arg(long, default_value = "f32")]
+    precision: Math,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -58,7 +62,7 @@ struct Step {
 
 pub fn run(args: &Args) -> Result<()> {
     let What::Step(args) = &args.what;
-    let device = super::open_device(args.device, args.threads)?;
+    let device = super::open_device_in(args.device, args.precision, args.threads)?;
     if args.steps == 0 {
         return Err(Error::usage("--steps 0: at least one step must be timed"));
     }
@@ -150,7 +154,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let Some(path) = &args.json {
         let result = json!({
-            "recipe": recipe.name, "size": args.size, "batch": recipe.train.batch, "dtype": "f32", "device": device.name(), "on": device.describe(),
+            "recipe": recipe.name, "size": args.size, "batch": recipe.train.batch, "dtype": args.precision.name(), "device": device.name(), "on": device.describe(),
             "threads": rayon::current_num_threads(), "ms_median": median, "ms_min": times[0], "ms": times,
             "flop_per_step": cost.flops, "arena_bytes": arena,
         });

@@ -3,6 +3,7 @@ use crate::device::cpu::available;
 use crate::device::cuda::cache::Cache;
 use crate::device::cuda::driver::Driver;
 use crate::device::cuda::nvrtc::Nvrtc;
+use crate::device::launch::Math;
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, probe};
 use crate::train::csvlog::bytes;
@@ -68,7 +69,7 @@ pub fn run(_: &Args) -> Result<()> {
     let mut usable = 0;
     for n in 0..count {
         match Choice::Cuda(n)
-            .open()
+            .open(Math::Fma)
             .and_then(|(device, _)| Ok((device.describe(), device.memory()?, probe(&device))))
         {
             Ok((about, memory, checked)) => {

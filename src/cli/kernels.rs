@@ -46,6 +46,9 @@ struct Build {
     /// Architectures, such as sm_80,sm_90a, or compute_90 for PTX [default: that of the first device]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = architecture)]
     arch: Vec<String>,
+    /// Precision to compile for: f32, tf32 or bf16
+    #[arg(long, default_value = "f32")]
+    precision: Math,
     /// Multiprocessors of the devices: sums are divided among so many [default: those of the usual device of an
     /// architecture]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -81,7 +84,7 @@ fn build(args: &Build) -> Result<()> {
         args.arch.iter().map(|a| (a.clone(), usual_multiprocessors(a))).collect();
     let compiler = Compiler::new()?;
     if targets.is_empty() {
-        let (Device::Cuda(device), _) = Choice::Cuda(0).open().map_err(|e| {
+        let (Device::Cuda(device), _) = Choice::Cuda(0).open(args.precision).map_err(|e| {
             Error::input(format!(
                 "{e}; or name the architectures to compile for with --arch, such as --arch sm_90"
             ))
@@ -99,7 +102,7 @@ fn build(args: &Build) -> Result<()> {
         };
         for (architecture, usual) in &targets {
             let multiprocessors = args.multiprocessors.map_or(*usual, usize::from);
-            let gpu = GpuTraits { multiprocessors, math: Math::Fma, fixed_shapes: true, fused: true };
+            let gpu = GpuTraits { multiprocessors, math: args.precision, fixed_shapes: true, fused: true };
             let all = specialisations(&recipe, &extents, &gpu)?;
             let mut new = 0;
             for (i, what) in all.iter().enumerate() {

@@ -11,6 +11,7 @@ mod phantom;
 mod predict;
 mod train;
 
+use crate::device::launch::Math;
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, Device};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -49,8 +50,13 @@ enum Command {
 
 /// Opens the chosen device and limits the CPU's threads. Says so where `auto` does not use a GPU that is there.
 fn open_device(choice: Choice, threads: Option<usize>) -> Result<Device> {
+    open_device_in(choice, Math::Fma, threads)
+}
+
+/// As [`open_device`], in the given precision.
+fn open_device_in(choice: Choice, precision: Math, threads: Option<usize>) -> Result<Device> {
     set_threads(threads)?;
-    let (device, note) = choice.open()?;
+    let (device, note) = choice.open(precision)?;
     if let Some(note) = note {
         crate::train::reporter::line(&format!("computing on the CPU: {note}"));
     }

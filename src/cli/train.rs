@@ -1,3 +1,4 @@
+use crate::device::launch::Math;
 use crate::error::{Error, Result};
 use crate::exec::device::Choice;
 use crate::train::recipe::Recipe;
@@ -27,6 +28,9 @@ pub struct Args {
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: Choice,
+    /// How a GPU multiplies: f32, tf32 or bf16 (mixed precision)
+    #[arg(long, default_value = "f32")]
+    precision: Math,
     /// The run folder [default: runs/<name>, numbered if it exists]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -48,7 +52,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let device = super::open_device(args.device, args.threads)?;
+    let device = super::open_device_in(args.device, args.precision, args.threads)?;
     if args.steps == Some(0) {
         return Err(Error::usage("--steps 0: there would be nothing to do; ask for at least one step"));
     }

@@ -16,7 +16,28 @@ pub enum Math {
     Bf16,
 }
 
+/// As on the command line.
+impl std::str::FromStr for Math {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        [Math::Fma, Math::Tf32, Math::Bf16]
+            .into_iter()
+            .find(|m| m.name() == s)
+            .ok_or_else(|| "write f32, tf32 or bf16".to_string())
+    }
+}
+
 impl Math {
+    /// The name on the command line and in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Math::Fma => "f32",
+            Math::Tf32 => "tf32",
+            Math::Bf16 => "bf16",
+        }
+    }
+
     /// Bytes of an operand's element.
     pub fn element_bytes(self) -> usize {
         if self == Math::Bf16 { 2 } else { 4 }

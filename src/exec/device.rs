@@ -46,12 +46,24 @@ impl std::str::FromStr for Choice {
 impl Choice {
     /// Opens the device. What was named is used or refused; `auto` takes the CPU where there is no driver, and says why
     /// where there is one that can't be used.
-    pub fn open(self) -> Result<(Device, Option<String>)> {
+    pub fn open(self, precision: Math) -> Result<(Device, Option<String>)> {
+        let opened = self.find(precision)?;
+        if precision != Math::Fma && matches!(opened.0, Device::Cpu) {
+            let why = opened.1.map(|note| format!(" ({note})")).unwrap_or_default();
+            return Err(Error::input(format!(
+                "the CPU computes in f32 only{why}; leave `--precision {}` out, or name a GPU with `--device cuda`",
+                precision.name()
+            )));
+        }
+        Ok(opened)
+    }
+
+    fn find(self, precision: Math) -> Result<(Device, Option<String>)> {
         match self {
             Choice::Cpu => Ok((Device::Cpu, None)),
-            Choice::Cuda(n) => Ok((Device::cuda(n)?, None)),
+            Choice::Cuda(n) => Ok((Device::cuda(n, precision)?, None)),
             Choice::Auto if !Driver::is_present() => Ok((Device::Cpu, None)),
-            Choice::Auto => match Device::cuda(0) {
+            Choice::Auto => match Device::cuda(0, precision) {
                 Ok(device) => Ok((device, None)),
                 Err(e) => Ok((Device::Cpu, Some(format!("there is an NVIDIA driver, but not used: {e}")))),
             },
@@ -70,14 +82,17 @@ pub enum Device {
 }
 
 impl Device {
-    fn cuda(ordinal: usize) -> Result<Self> {
-        Ok(Device::Cuda(Arc::new(CudaDevice::open(ordinal, Math::Fma)?)))
+    fn cuda(ordinal: usize, precision: Math) -> Result<Self> {
+        Ok(Device::Cuda(Arc::new(CudaDevice::open(ordinal, precision)?)))
     }
 
-    /// As on the command line.
+    /// For records.
     pub fn name(&self) -> String {
         match self {
             Device::Cpu => "cpu".into(),
+            Device::Cuda(d) if d.precision() != Math::Fma => {
+                format!("cuda:{} in {}", d.ordinal(), d.precision().name())
+            }
             Device::Cuda(d) => format!("cuda:{}", d.ordinal()),
         }
     }
@@ -86,7 +101,7 @@ impl Device {
     pub fn describe(&self) -> String {
         match self {
             Device::Cpu => format!("the CPU with {} threads", rayon::current_num_threads()),
-            Device::Cuda(d) => d.describe(),
+            Device::Cuda(d) => format!("{} in {}", d.describe(), d.precision().name()),
         }
     }
 

@@ -138,3 +138,15 @@ fn a_number_that_no_device_has() {
     refused(&bench.run(&["train", "r.toml", "--device", "cuda"]), &["the driver shows none"]);
     assert_eq!(bench.run(&["train", "r.toml", "--device", "cuda:x"]).code, Some(2));
 }
+
+#[test]
+fn precision_is_the_devices_affair() {
+    let Some(mut bench) = Bench::new() else { return };
+    let out = bench.run(&["train", "r.toml", "--device", "cpu", "--precision", "bf16"]);
+    refused(&out, &["the CPU computes in f32 only", "--precision bf16", "--device cuda"]);
+    assert_eq!(bench.run(&["train", "r.toml", "--precision", "fp8"]).code, Some(2));
+    let out = bench.train(&["--steps", "2", "--precision", "bf16"]).ok();
+    assert!(out.stderr.contains("in bf16"), "{}", out.stderr);
+    let info = std::fs::read_to_string(bench.dir.path().join("run/run.json")).expect("the run's record");
+    assert!(info.contains(r#""device": "cuda:0 in bf16""#), "{info}");
+}

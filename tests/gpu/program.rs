@@ -244,24 +244,31 @@ impl Program {
     pub fn bench(&self, record: &mut Record) -> Outcome {
         let mut failed = Vec::new();
         for timed in TIMED {
-            match self.bench_one(timed) {
-                Ok(row) => record.row("steps", row),
-                Err(e) => failed.push(e),
+            for precision in ["f32", "tf32", "bf16"] {
+                match self.bench_one(timed, precision) {
+                    Ok(row) => record.row("steps", row),
+                    Err(e) => failed.push(e),
+                }
             }
         }
-        if failed.is_empty() { Ok(format!("{} steps timed", TIMED.len())) } else { Err(failed.join("\n")) }
+        if failed.is_empty() {
+            Ok(format!("{} steps timed", 3 * TIMED.len()))
+        } else {
+            Err(failed.join("\n"))
+        }
     }
 
     fn bench_one(
         &self,
         (file, set, peer, size, batch): (&str, &[&str], &str, usize, usize),
+        precision: &str,
     ) -> Result<Value, String> {
         let path = self.recipes.join(file).display().to_string();
         let (size_text, batch_set) = (size.to_string(), format!("train.batch={batch}"));
         let json_path = self.work.path().join("bench.json").display().to_string();
         let mut args =
             vec!["bench", "step", &path, "--size", &size_text, "--device", "cuda", "--steps", "20"];
-        args.extend(["--json", &json_path, "--set", &batch_set]);
+        args.extend(["--precision", precision, "--json", &json_path, "--set", &batch_set]);
         set.iter().for_each(|s| args.extend(["--set", s]));
         self.run(&args)?;
         let result = json_of(Path::new(&json_path))?;

@@ -85,7 +85,8 @@ impl CudaDevice {
         let multiprocessors = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         if math != Math::Fma && major < 8 {
             return Err(Error::input(format!(
-                "the device (compute capability {major}.{minor}) has no tensor cores for {math:?}; 8.0 is needed; use f32"
+                "the device (compute capability {major}.{minor}) has no tensor cores for {}; 8.0 is needed: use `--precision f32`",
+                math.name()
             )));
         }
         let capability = (10 * major + minor) as u32;
@@ -108,6 +109,11 @@ impl CudaDevice {
     /// Its number.
     pub fn ordinal(&self) -> usize {
         self.ordinal
+    }
+
+    /// How it multiplies.
+    pub fn precision(&self) -> Math {
+        self.traits.math
     }
 
     /// Its name, as its maker gives it.
