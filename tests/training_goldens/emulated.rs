@@ -7,14 +7,14 @@ use gan::exec::States;
 use gan::train::step::StepBuilder;
 use gan_emu::Mode;
 
-/// The emulator in one of its nine modes.
-pub struct Emulator<const MODE: usize>(Emulated);
+/// The emulator in one of its nine modes, in mixed precision if `MIXED`.
+pub struct Emulator<const MODE: usize, const MIXED: bool = false>(Emulated);
 
-impl<const MODE: usize> Device for Emulator<MODE> {
+impl<const MODE: usize, const MIXED: bool> Device for Emulator<MODE, MIXED> {
     type Element = f32;
 
     fn new(step: &StepBuilder, states: &States) -> Self {
-        let emulator = device::Emulator::new(Mode::all()[MODE], Math::Fma);
+        let emulator = device::Emulator::new(Mode::all()[MODE], if MIXED { Math::Bf16 } else { Math::Fma });
         let emulated = Emulated::new(&emulator, step.graph(), &step.outputs(), states);
         Emulator(emulated.unwrap_or_else(|e| panic!("{e}")))
     }

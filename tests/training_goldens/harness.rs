@@ -233,6 +233,21 @@ pub fn agree_in_single(prefix: &str, play: fn(&Fixture) -> Judge<'_>) {
     fixtures(prefix).iter().for_each(|fixture| play(fixture).report());
 }
 
+/// Plays every fixture of a kind in mixed precision: the losses follow those in double precision as far as bf16 allows,
+/// and are not the same.
+pub fn follow_in_bf16(prefix: &str, play: fn(&Fixture) -> Judge<'_>) {
+    for fixture in &fixtures(prefix) {
+        let worst = play(fixture)
+            .loss_errors
+            .into_iter()
+            .fold(0.0, |m: f64, e| if e > m || e.is_nan() { e } else { m });
+        println!("{} in bf16: losses off by {worst:.2e} at most", fixture.entry["name"]);
+        // A rounding is 2^-9 (0.2 %); five steps of Adam on small networks make several of it.
+        assert!(worst < 0.05, "{}: a loss is off by {worst:.2e}", fixture.entry["name"]);
+        assert!(worst > 1e-5, "{}: nothing was rounded to bf16", fixture.entry["name"]);
+    }
+}
+
 /// Compares by the acceptance rule of the fixtures; collects what fails.
 pub struct Judge<'a> {
     fixture: &'a Fixture,
@@ -244,6 +259,8 @@ pub struct Judge<'a> {
     worst: (f64, String),
     /// Every number that was compared.
     pub bits: Vec<u64>,
+    /// By how much each loss is off, relative to it.
+    pub loss_errors: Vec<f64>,
 }
 
 impl<'a> Judge<'a> {
@@ -258,6 +275,7 @@ impl<'a> Judge<'a> {
             losses: 0,
             worst,
             bits: Vec::new(),
+            loss_errors: Vec::new(),
         }
     }
 
@@ -294,6 +312,7 @@ impl<'a> Judge<'a> {
             4.0 * (want - torch).abs() + 2e-6 * want.abs() + 1e-7
         };
         self.losses += 1;
+        self.loss_errors.push((got - want).abs() / want.abs().max(0.1));
         self.note((got - want).abs() / tolerance, &format!("step {step} {name}"));
         if (got - want).abs() > tolerance || got.is_nan() {
             self.failures

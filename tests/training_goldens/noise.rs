@@ -1,7 +1,7 @@
 //! GANs from noise: DCGAN, and WGAN-GP with DCGAN's networks.
 
 use crate::emulated::Emulator;
-use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single};
+use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, follow_in_bf16};
 use gan::dtype::Real;
 use gan::models::{DcganDiscriminator, DcganGenerator, NoiseDiscriminator, NoiseGenerator, NoiseModel};
 use gan::nn::Norm;
@@ -120,4 +120,9 @@ fn wgan_gp_steps_agree_with_pytorch() {
 #[test]
 fn wgan_gp_steps_agree_on_the_emulator() {
     agree_in_single("step.wgan-gp", wgan_gp::<Emulator<0>>);
+}
+
+#[test]
+fn wgan_gp_steps_in_mixed_precision_follow() {
+    follow_in_bf16("step.wgan-gp", wgan_gp::<Emulator<0, true>>);
 }

@@ -1,7 +1,7 @@
 //! pix2pix: a U-Net generator and a PatchGAN with batch norm.
 
 use crate::emulated::Emulator;
-use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, fixtures};
+use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, fixtures, follow_in_bf16};
 use gan::dtype::Real;
 use gan::models::{PatchGan, UnetGenerator};
 use gan::nn::Norm;
@@ -82,6 +82,11 @@ fn pix2pix_steps_agree_with_pytorch() {
 #[test]
 fn pix2pix_steps_agree_on_the_emulator() {
     agree_in_single("step.pix2pix", play::<Emulator<0>>);
+}
+
+#[test]
+fn pix2pix_steps_in_mixed_precision_follow() {
+    follow_in_bf16("step.pix2pix", play::<Emulator<0, true>>);
 }
 
 /// The same bits whatever the order of threads and blocks and the time at which copies land.

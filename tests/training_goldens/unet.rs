@@ -1,7 +1,7 @@
 //! Segmentation: U-Nets in 2D (batch norm, ReLU) and 3D (affine instance norm, leaky ReLU), BCE and soft Dice.
 
 use crate::emulated::Emulator;
-use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, same};
+use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, follow_in_bf16, same};
 use gan::dtype::Real;
 use gan::models::{DenseNetwork, SegmentationUnet};
 use gan::nn::{Activation, Norm};
@@ -57,6 +57,11 @@ fn unet_2d_steps_agree_with_pytorch() {
 #[test]
 fn unet_2d_steps_agree_on_the_emulator() {
     agree_in_single("step.unet2d", play::<Emulator<0>>);
+}
+
+#[test]
+fn unet_2d_steps_in_mixed_precision_follow() {
+    follow_in_bf16("step.unet2d", play::<Emulator<0, true>>);
 }
 
 #[test]
