@@ -2,9 +2,9 @@ use super::{Device, say, set_threads};
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::rng::Philox;
+use crate::train::method::{self, Shapes};
 use crate::train::recipe::Recipe;
-use crate::train::run;
-use crate::train::session::step_program;
+use crate::train::session::step_programs;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -61,59 +61,74 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::usage("--steps 0: at least one step must be timed"));
     }
     let recipe = Recipe::load(&args.recipe, &args.set)?;
-    let method = run::method(&recipe);
-    let specs = method.describe(args.size, args.size)?;
+    let method = method::build(&recipe)?;
+    let shapes = Shapes {
+        batch: recipe.train.batch,
+        size: recipe.data.patch.map_or(vec![args.size; 2], |p| p.to_vec()),
+        inputs: recipe.data.input.len(),
+        targets: recipe.data.target_channels(),
+    };
+    let specs = method.networks(&shapes.size)?;
     let mut states = States::new();
     for spec in &specs {
         spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
+        let start = states.get::<f32>(&spec.store_name())[..spec.param_count()].to_vec();
+        states.set(&spec.ema_name(), &start);
     }
-    let mut program = step_program(&recipe, &method, &specs, [args.size; 2])?;
-    let plan = program.plan();
-    let (cost, arena) = (plan.cost(), plan.arena_bytes);
+    let pools = method.pools(&shapes.size);
+    for (name, shape) in &pools {
+        states.set(name, &vec![0f32; shape.numel()]);
+    }
+    let mut programs = step_programs(&recipe, method.as_ref(), &specs, &shapes)?;
+    let runs = method.runs(u64::from(u32::MAX));
+    let plans = || runs.iter().map(|r| programs[r.part].program.plan());
+    let flops: u64 = plans().map(|p| p.cost().flops).sum();
+    let arena: usize = programs.iter().map(|p| p.program.plan().arena_bytes).sum();
     let mut rng = Philox::named(1, "bench");
-    let mut image = |c: usize| -> Vec<f32> {
-        (0..recipe.train.batch * args.size * args.size * c).map(|_| rng.range(-1.0, 1.0) as f32).collect()
-    };
-    let (input, target) = (image(method.inputs), image(method.targets));
+    let mut image = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.range(-1.0, 1.0) as f32).collect() };
+    let (input, mut target) = (image(shapes.input().numel()), image(shapes.target().numel()));
+    if recipe.data.labels.is_some() {
+        target.iter_mut().for_each(|v| *v = f32::from(u8::from(*v > 0.0)));
+    }
+    // Every image is passed on.
+    let pass = vec![-1f32; shapes.batch];
+    let choices: Vec<String> = pools.iter().map(|(name, _)| format!("{name}.choices")).collect();
     let mut times = Vec::new();
     let mut by_kind: std::collections::BTreeMap<(String, bool), (f64, u64)> = Default::default();
     for i in 0..=args.steps {
-        let (step, t) = ([i as f32], [(i + 1) as f32]);
-        let inputs: [(&str, &[f32]); 7] = [
-            ("input", &input),
-            ("target", &target),
-            ("step", &step),
-            ("lr.G", &[2e-4]),
-            ("lr.D", &[2e-4]),
-            ("t.G", &t),
-            ("t.D", &t),
-        ];
         let began = Instant::now();
-        program.run_observed(&mut states, &inputs, |s, go| {
-            let began = Instant::now();
-            go();
-            if i > 0 {
-                let entry = by_kind.entry((s.op.name().to_string(), s.backward)).or_default();
-                entry.0 += began.elapsed().as_secs_f64();
-                entry.1 += 1;
-            }
-        });
+        for &run in &runs {
+            let scalars = method::scalars(&specs, run, [2e-4; 2]);
+            let mut inputs: Vec<(&str, &[f32])> =
+                scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+            inputs.extend([("input", input.as_slice()), ("target", target.as_slice())]);
+            inputs.extend(choices.iter().map(|n| (n.as_str(), pass.as_slice())));
+            programs[run.part].program.run_observed(&mut states, &inputs, |s, go| {
+                let began = Instant::now();
+                go();
+                if i > 0 {
+                    let entry = by_kind.entry((s.op.name().to_string(), s.backward)).or_default();
+                    entry.0 += began.elapsed().as_secs_f64();
+                    entry.1 += 1;
+                }
+            });
+        }
         if i > 0 {
             times.push(began.elapsed().as_secs_f64() * 1e3);
         }
     }
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
+    let extents = shapes.size.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
     say(format!(
-        "{} {}x{} batch {} f32, cpu, {} threads: median {median:.1} ms a step (fastest {:.1}), {:.1} GFLOP, {:.1} GFLOP/s, {:.1} MB of temporaries",
+        "{} {} batch {} f32, cpu, {} threads: median {median:.1} ms a step (fastest {:.1}), {:.1} GFLOP, {:.1} GFLOP/s, {:.1} MB of temporaries",
         recipe.name,
-        args.size,
-        args.size,
+        extents,
         recipe.train.batch,
         rayon::current_num_threads(),
         times[0],
-        cost.flops as f64 / 1e9,
-        cost.flops as f64 / 1e6 / median,
+        flops as f64 / 1e9,
+        flops as f64 / 1e6 / median,
         arena as f64 / 1e6
     ));
     let mut kinds: Vec<_> = by_kind.into_iter().collect();
@@ -131,9 +146,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let Some(path) = &args.json {
         let result = json!({
-            "recipe": recipe.name, "size": args.size, "batch": recipe.train.batch, "dtype": "f32", "device": "cpu",
+            "recipe": recipe.name, "size": shapes.size, "batch": recipe.train.batch, "dtype": "f32", "device": "cpu",
             "threads": rayon::current_num_threads(), "ms_median": median, "ms_min": times[0], "ms": times,
-            "flop_per_step": cost.flops, "arena_bytes": arena,
+            "flop_per_step": flops, "arena_bytes": arena,
         });
         crate::fsio::write_bytes(path, format!("{result:#}\n").as_bytes())?;
     }

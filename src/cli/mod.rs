@@ -88,14 +88,11 @@ pub enum Which {
 }
 
 impl Which {
-    /// As in the file's name; falls back to the last where no validation chose a best.
-    pub fn resolve(chosen: Option<Which>, run: &crate::train::run::RunDir) -> &'static str {
-        let best = crate::train::checkpoint::weights_path(&run.checkpoints(), "best", "G");
-        match chosen {
-            Some(Which::Best) => "best",
-            Some(Which::Last) => "last",
-            None if best.exists() => "best",
-            None => "last",
+    /// As in the file's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Which::Best => "best",
+            Which::Last => "last",
         }
     }
 }

@@ -9,6 +9,8 @@ pub mod augment;
 pub mod case;
 pub mod config;
 pub mod dataset;
+pub mod degrade;
+pub mod labels;
 pub mod loader;
 pub mod manifest;
 pub mod nifti_header;

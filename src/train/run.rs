@@ -5,29 +5,27 @@
 //!   recipe.toml       the resolved recipe
 //!   data.json         what was fitted on the training split: canvas, intensity ranges
 //!   run.json          program version, command, device, threads, and when it ended
-//!   checkpoints/      {last,best}_net_{G,D}.safetensors, last_state.safetensors
+//!   checkpoints/      {last,best}_net_<NETWORK>.safetensors, last_state.safetensors
 //!   train/ val/       TensorBoard events
 //!   metrics.csv       every logged loss and validation score
 //!   samples/          pictures: input | target | output | error
 //! ```
 
 use super::checkpoint::{self, Progress};
-use super::pix2pix::Pix2pix;
-use super::recipe::{Model, Recipe};
-use super::step::StepBuilder;
+use super::forward::{self, Forward};
+use super::method::{self, Method, Task};
+use super::recipe::Recipe;
+use super::segmentation;
+use crate::data::nifti_io::Stored;
 use crate::data::{Case, DataFit, Volume};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::exec::{Program, States};
+use crate::exec::States;
 use crate::fsio;
 use crate::nn::NetSpec;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-/// Slices that are predicted at once.
-const PREDICT_BATCH: usize = 8;
 
 /// The folder of a run.
 #[derive(Clone, Debug)]
@@ -135,53 +133,35 @@ pub fn differences(there: &Recipe, here: &Recipe) -> Vec<String> {
         .collect()
 }
 
-/// The method of a recipe, for the extents that its data has.
-pub fn method(recipe: &Recipe) -> Pix2pix {
-    let Model::Pix2pix(model) = &recipe.model;
-    Pix2pix {
-        model: model.clone(),
-        loss: recipe.loss.clone(),
-        inputs: recipe.data.input.len(),
-        targets: recipe.data.target.len(),
-    }
-}
-
 /// One line that tells architectures apart: stored with the weights.
-pub fn architecture(recipe: &Recipe, net: &str) -> String {
-    let Model::Pix2pix(model) = &recipe.model;
-    let part = match net {
-        "G" => serde_json::to_string(&model.generator),
-        _ => serde_json::to_string(&model.discriminator),
-    };
-    format!(
-        "{} {} inputs={:?} targets={:?}",
-        net,
-        part.expect("plain data"),
-        recipe.data.input,
-        recipe.data.target
-    )
+pub fn architecture(recipe: &Recipe, method: &dyn Method, net: &str) -> String {
+    format!("{net} {} inputs={:?} targets={:?}", method.settings(net), recipe.data.input, recipe.data.target)
 }
 
-/// A trained generator, ready to predict.
+/// The network of a run that predicts.
 pub struct Predictor {
     recipe: Recipe,
     fit: DataFit,
-    method: Pix2pix,
+    method: Box<dyn Method>,
     spec: NetSpec,
     states: States,
-    programs: HashMap<[usize; 3], Program>,
+    forward: Forward,
+    which: String,
 }
 
 impl Predictor {
-    /// Opens a run's checkpoint `which`: "best" or "last".
-    pub fn open(run: &RunDir, which: &str) -> Result<Self> {
+    /// Opens a run's checkpoint `which`: "best" or "last"; without a wish the best, or the last where there is no best.
+    pub fn open(run: &RunDir, which: Option<&str>) -> Result<Self> {
         let recipe = run.recipe()?;
         let fit: DataFit = run.load_json("data.json")?;
-        let method = method(&recipe);
-        let [spec, _] = method.describe(fit.canvas[0], fit.canvas[1])?;
+        let method = method::build(&recipe)?;
+        let name = method.predictor();
+        let spec = predicting(method.as_ref(), &method.networks(&recipe.data.size(&fit))?).clone();
         let mut states = States::new();
         spec.initialise::<f32>(&mut states, 0, 1);
-        let path = checkpoint::weights_path(&run.checkpoints(), which, "G");
+        let path = |which: &str| checkpoint::weights_path(&run.checkpoints(), which, name);
+        let which = which.unwrap_or(if path("best").exists() { "best" } else { "last" }).to_string();
+        let path = path(&which);
         if !path.exists() {
             return Err(Error::input(format!(
                 "{} has no checkpoint {}; train first, or name another with --checkpoint",
@@ -189,8 +169,14 @@ impl Predictor {
                 path.display()
             )));
         }
-        checkpoint::load_weights(&path, &spec, &mut states, &architecture(&recipe, "G"))?;
-        Ok(Predictor { recipe, fit, method, spec, states, programs: HashMap::new() })
+        let architecture = architecture(&recipe, method.as_ref(), name);
+        checkpoint::load_weights(&path, &spec, &mut states, &architecture)?;
+        Ok(Predictor { recipe, fit, method, spec, states, forward: Forward::new(), which })
+    }
+
+    /// The checkpoint: "best" or "last".
+    pub fn which(&self) -> String {
+        self.which.clone()
     }
 
     /// The run's recipe.
@@ -203,54 +189,64 @@ impl Predictor {
         &self.fit
     }
 
+    /// The run's method.
+    pub fn method(&self) -> &dyn Method {
+        self.method.as_ref()
+    }
+
     /// What a canvas must divide by ([`Case::uncropped`]).
     pub fn multiple(&self) -> usize {
         self.method.multiple()
     }
 
-    /// Predicts all slices of a case: `[n, h, w, targets]` in [-1, 1].
+    /// Predicts all slices of a case: `[n, h, w, outputs]`; images in [-1, 1], or probabilities.
     pub fn slices(&mut self, case: &Case) -> Result<Vec<f32>> {
-        let (method, spec) = (&self.method, &self.spec);
-        predict_slices(&mut self.programs, method, spec, 1, &mut self.states, &case.input, case.input_shape)
+        predict_case(
+            &mut self.forward,
+            self.method.as_ref(),
+            &self.spec,
+            &mut self.states,
+            case,
+            &self.recipe,
+        )
     }
 
-    /// Predicts one volume per target modality, in its units and in the input's geometry.
-    pub fn volumes(&mut self, case: &Case) -> Result<Vec<Volume>> {
+    /// Makes `n` images out of noise: `[n, h, w, channels]` in [-1, 1].
+    pub fn images(&mut self, n: usize, seed: u64) -> Result<Vec<f32>> {
+        let nz = self.method.noise().unwrap_or(0);
+        let z = forward::noise(seed, n, nz);
+        let size = self.recipe.data.size(&self.fit);
+        self.forward.images(self.method.as_ref(), &self.spec, &mut self.states, &z, nz, &size)
+    }
+
+    /// Predicts volumes in the input's geometry, with how they are stored: one per target modality in its units, or a
+    /// label map.
+    pub fn volumes(&mut self, case: &Case) -> Result<Vec<(Volume, Stored)>> {
         let slices = self.slices(case)?;
-        case.assemble(&slices)
-    }
-}
-
-/// Predicts slices in batches; programs are kept by batch, height and width. `slots` is the number of rows of the store in `states`.
-pub fn predict_slices(
-    programs: &mut HashMap<[usize; 3], Program>,
-    method: &Pix2pix,
-    spec: &NetSpec,
-    slots: usize,
-    states: &mut States,
-    input: &[f32],
-    [n, h, w, c]: [usize; 4],
-) -> Result<Vec<f32>> {
-    let each = h * w * c;
-    let mut out = Vec::with_capacity(n * h * w * method.targets);
-    for first in (0..n).step_by(PREDICT_BATCH) {
-        let batch = PREDICT_BATCH.min(n - first);
-        if let std::collections::hash_map::Entry::Vacant(slot) = programs.entry([batch, h, w]) {
-            slot.insert(predict_program(method, spec, slots, [batch, h, w, c])?);
+        if self.method.task() == Task::Segment {
+            let map = segmentation::label_map(case, &slices, &self.recipe.data)?;
+            return Ok(vec![(map, Stored::Uint8)]);
         }
-        let program = programs.get_mut(&[batch, h, w]).expect("just made");
-        program.run(states, &[("input", &input[first * each..(first + batch) * each]), ("step", &[0f32])]);
-        out.extend(program.output::<f32>(states, "output"));
+        Ok(case.assemble(&slices)?.into_iter().map(|v| (v, Stored::Float32)).collect())
     }
-    Ok(out)
 }
 
-fn predict_program(method: &Pix2pix, spec: &NetSpec, slots: usize, shape: [usize; 4]) -> Result<Program> {
-    let step = StepBuilder::new(DType::F32, 0);
-    let a = step.graph().input("input", shape);
-    let g = step.bind(spec, slots);
-    let y = step.graph().phase("predict", || method.trace_predict(&step, &g, &a));
-    Program::new(step.graph(), &[("output", &y)])
+/// The network that predicts, out of all of a method.
+pub fn predicting<'a>(method: &dyn Method, specs: &'a [NetSpec]) -> &'a NetSpec {
+    let found = specs.iter().find(|s| s.name == method.predictor());
+    found.expect("a method's predictor is one of its networks")
+}
+
+/// Predicts a whole case.
+pub fn predict_case(
+    forward: &mut Forward,
+    method: &dyn Method,
+    net: &NetSpec,
+    states: &mut States,
+    case: &Case,
+    _recipe: &Recipe,
+) -> Result<Vec<f32>> {
+    forward.slices(method, net, states, &case.input, case.input_shape)
 }
 
 /// How far a run got, for those who only look.

@@ -5,10 +5,10 @@ use super::checkpoint::{self, Progress};
 use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
-use super::session::{RunInfo, TrainOptions};
+use super::session::{RunInfo, StepCost, TrainOptions};
 use crate::data::DataFit;
 use crate::error::{Error, Result};
-use crate::exec::{Program, States};
+use crate::exec::States;
 use crate::fsio;
 use crate::nn::NetSpec;
 use std::fs::{self, File, TryLockError};
@@ -101,8 +101,8 @@ pub fn prepare_folder(
     options: &TrainOptions,
     run: &RunDir,
     fit: &DataFit,
-    specs: &[NetSpec; 2],
-    program: &Program,
+    specs: &[NetSpec],
+    cost: &StepCost,
 ) -> Result<()> {
     for folder in [run.checkpoints(), run.join("samples")] {
         fsio::create_dir(&folder)?;
@@ -115,8 +115,8 @@ pub fn prepare_folder(
         device: "cpu".into(),
         threads: rayon::current_num_threads(),
         parameters: specs.iter().map(|s| (s.name.clone(), s.param_count())).collect(),
-        memory_bytes: [program.plan().arena_bytes, program.plan().state_bytes()],
-        flops_per_step: program.plan().cost().flops,
+        memory_bytes: [cost.temporaries, cost.states],
+        flops_per_step: cost.flops,
         finished: false,
     };
     run.save_json("run.json", &info)?;

@@ -1,5 +1,6 @@
 //! Training against known answers: segmentation (U-Net), super-resolution (SRCNN, VDSR), denoising.
 
+use super::method::{self, Method, Needs, Shapes, Task};
 use super::step::{StepBuilder, Update};
 use crate::error::{Error, Result};
 use crate::graph::Var;
@@ -9,6 +10,14 @@ use crate::objectives::adversarial::bce_with_logits;
 use crate::objectives::pixel::{charbonnier, l1, l2};
 use crate::objectives::segmentation::{CrossEntropy, cross_entropy, dice};
 use serde::{Deserialize, Serialize};
+
+/// The network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SupervisedModel {
+    /// From input to target.
+    pub network: DenseNetwork,
+}
 
 /// What the network is trained for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -192,6 +201,62 @@ impl Supervised {
                 SupervisedLoss::Distance { .. } => y,
             }
         })
+    }
+}
+
+impl Method for Supervised {
+    fn check(&self) -> Result<()> {
+        self.network.check("model.network", self.inputs, self.outputs)
+    }
+
+    fn needs(&self) -> Needs {
+        match self.loss {
+            SupervisedLoss::Regions { .. } => Needs::Regions,
+            SupervisedLoss::Classes { .. } => Needs::Classes,
+            SupervisedLoss::Distance { .. } => Needs::Pairs,
+        }
+    }
+
+    fn task(&self) -> Task {
+        match self.loss {
+            SupervisedLoss::Distance { .. } => Task::Translate,
+            _ => Task::Segment,
+        }
+    }
+
+    fn multiple(&self) -> usize {
+        // Other extents are padded and cropped inside.
+        1
+    }
+
+    fn takes_volumes(&self) -> bool {
+        true
+    }
+
+    fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
+        self.describe(size)
+    }
+
+    fn trace(&self, _: usize, step: &mut StepBuilder, nets: &[Net], shapes: &Shapes, updates: [&Update; 2]) {
+        let x = step.graph().input("input", shapes.input());
+        let target = step.graph().input("target", shapes.target());
+        self.trace_step(step, nets, &x, &target, updates[0]);
+    }
+
+    fn headline(&self) -> &'static str {
+        self.losses().last().copied().unwrap_or("loss")
+    }
+
+    fn predictor(&self) -> &'static str {
+        "U"
+    }
+
+    fn trace_predict(&self, step: &StepBuilder, net: &Net, x: &Var, _: &[usize]) -> Var {
+        Supervised::trace_predict(self, step, net, x)
+    }
+
+    fn settings(&self, _: &str) -> String {
+        format!("{} outputs={}", method::json(&self.network), self.outputs)
     }
 }
 
