@@ -5,15 +5,16 @@ mod evaluate;
 mod info;
 mod phantom;
 mod predict;
+mod recipes;
 mod train;
 
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
-/// Train GANs on medical images: pix2pix from MR to PET, or between any two registered modalities.
+/// Train GANs and U-Nets on medical images: image to image, images from noise, segmentation, super-resolution.
 ///
-/// A run is described by a recipe, a commented TOML file. The shortest way from nothing to a trained network:
+/// A run is described by a recipe, a commented TOML file; `gan recipes` lists those that there are. The shortest way from nothing to a trained network:
 ///
 ///   gan train recipes/mr2pet.toml        trains pix2pix on a made-up data set (made on the spot)
 ///   tensorboard --logdir runs            shows how it goes
@@ -33,6 +34,7 @@ enum Command {
     Train(train::Args),
     Predict(predict::Args),
     Evaluate(evaluate::Args),
+    Recipes(recipes::Args),
     Info(info::Args),
     Phantom(phantom::Args),
     Bench(bench::Args),
@@ -116,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Train(a) => train::run(a),
         Command::Predict(a) => predict::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
+        Command::Recipes(a) => recipes::run(&a),
         Command::Info(a) => info::run(&a),
         Command::Phantom(a) => phantom::run(&a),
         Command::Bench(a) => bench::run(&a),

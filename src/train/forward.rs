@@ -37,6 +37,60 @@ impl Forward {
         self.run(method, net, states, input, n, &[h, w, c], &[h, w])
     }
 
+    /// Predicts a volume `[n, h, w, c]` patch by patch: neighbours overlap by half, and the middle of a patch counts most
+    /// (a Gaussian with an eighth of the patch as standard deviation, as in nnU-Net). An axis that is shorter than the
+    /// patch is continued by its last slice.
+    pub fn volume(
+        &mut self,
+        method: &dyn Method,
+        net: &NetSpec,
+        states: &mut States,
+        input: &[f32],
+        [n, h, w, c]: [usize; 4],
+        patch: [usize; 3],
+    ) -> Result<Vec<f32>> {
+        let extents = [n, h, w];
+        let starts: Vec<Vec<usize>> = (0..3).map(|a| starts(extents[a], patch[a])).collect();
+        let weights: Vec<f32> = indices(patch)
+            .map(|at| (0..3).map(|a| bell(at[a], patch[a])).product::<f64>().max(1e-4) as f32)
+            .collect();
+        let (mut sum, mut total) = (Vec::new(), vec![0f32; n * h * w]);
+        let corners = starts[0].iter().flat_map(|&d| {
+            let rest = &starts;
+            rest[1].iter().flat_map(move |&y| rest[2].iter().map(move |&x| [d, y, x]))
+        });
+        for corner in corners {
+            let place = |at: [usize; 3]| {
+                let p: [usize; 3] = std::array::from_fn(|a| (corner[a] + at[a]).min(extents[a] - 1));
+                (p[0] * h + p[1]) * w + p[2]
+            };
+            let seen: Vec<f32> = indices(patch)
+                .flat_map(|at| {
+                    let p = place(at);
+                    input[p * c..(p + 1) * c].iter().copied()
+                })
+                .collect();
+            let item = [patch[0], patch[1], patch[2], c];
+            let made = self.run(method, net, states, &seen, 1, &item, &patch)?;
+            let outputs = made.len() / weights.len();
+            sum.resize(n * h * w * outputs, 0.0);
+            for ((at, values), weight) in indices(patch).zip(made.chunks(outputs)).zip(&weights) {
+                if (0..3).any(|a| corner[a] + at[a] >= extents[a]) {
+                    continue;
+                }
+                let p = place(at);
+                total[p] += weight;
+                sum[p * outputs..(p + 1) * outputs]
+                    .iter_mut()
+                    .zip(values)
+                    .for_each(|(s, v)| *s += weight * v);
+            }
+        }
+        let outputs = sum.len() / total.len();
+        sum.chunks_mut(outputs).zip(&total).for_each(|(s, t)| s.iter_mut().for_each(|v| *v /= t));
+        Ok(sum)
+    }
+
     /// Makes the images of noise `[n, nz]`: `[n, size.., channels]`.
     pub fn images(
         &mut self,
@@ -79,6 +133,24 @@ impl Forward {
     }
 }
 
+/// Where patches begin along an axis: about half a patch apart, evenly, from end to end.
+fn starts(extent: usize, patch: usize) -> Vec<usize> {
+    let spare = extent.saturating_sub(patch);
+    let steps = spare.div_ceil((patch / 2).max(1));
+    (0..=steps).map(|i| if steps == 0 { 0 } else { i * spare / steps }).collect()
+}
+
+/// All places of a patch, the last axis fastest.
+fn indices(patch: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    (0..patch[0]).flat_map(move |d| (0..patch[1]).flat_map(move |y| (0..patch[2]).map(move |x| [d, y, x])))
+}
+
+/// A Gaussian around the middle of an axis.
+fn bell(at: usize, extent: usize) -> f64 {
+    let t = (at as f64 + 0.5 - 0.5 * extent as f64) / (extent as f64 / 8.0);
+    (-0.5 * t * t).exp()
+}
+
 fn program(method: &dyn Method, net: &NetSpec, shape: &[usize], size: &[usize]) -> Result<Program> {
     let step = StepBuilder::new(DType::F32, 0);
     let x = step.graph().input("input", shape.to_vec());
@@ -92,4 +164,28 @@ fn program(method: &dyn Method, net: &NetSpec, shape: &[usize], size: &[usize]) 
 pub fn noise(seed: u64, n: usize, nz: usize) -> Vec<f32> {
     let mut rng = Philox::named(seed, "samples");
     (0..n * nz).map(|_| rng.normal() as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_reach_from_end_to_end_and_overlap_by_half() {
+        assert_eq!(starts(32, 32), [0]);
+        assert_eq!(starts(20, 32), [0]);
+        assert_eq!(starts(96, 32), [0, 16, 32, 48, 64]);
+        assert_eq!(starts(33, 32), [0, 1]);
+        for (extent, patch) in [(50, 16), (97, 32), (64, 48)] {
+            let all = starts(extent, patch);
+            assert_eq!(*all.last().expect("one at least") + patch, extent);
+            assert!(all.windows(2).all(|w| w[1] - w[0] <= patch / 2));
+        }
+    }
+
+    #[test]
+    fn the_middle_counts_most() {
+        assert!(bell(16, 32) > bell(8, 32) && bell(8, 32) > bell(0, 32));
+        assert_eq!(bell(15, 32), bell(16, 32));
+    }
 }

@@ -218,7 +218,9 @@ pub fn build(recipe: &Recipe) -> Result<Box<dyn Method>> {
             outputs: data.outputs(),
         }),
         _ => {
-            return Err(Error::input("`loss` belongs to another model than `model`; write the one that fits"));
+            return Err(Error::input(
+                "`loss` belongs to another model than `model`; write the one that fits",
+            ));
         }
     };
     check_data(recipe, method.as_ref())?;

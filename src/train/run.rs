@@ -244,8 +244,11 @@ pub fn predict_case(
     net: &NetSpec,
     states: &mut States,
     case: &Case,
-    _recipe: &Recipe,
+    recipe: &Recipe,
 ) -> Result<Vec<f32>> {
+    if let Some(patch) = recipe.data.patch {
+        return forward.volume(method, net, states, &case.input, case.input_shape, patch);
+    }
     forward.slices(method, net, states, &case.input, case.input_shape)
 }
 
