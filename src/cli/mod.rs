@@ -6,6 +6,7 @@ mod info;
 mod phantom;
 mod predict;
 mod recipes;
+mod sweep;
 mod train;
 
 use crate::error::{Error, Result};
@@ -32,6 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(train::Args),
+    Sweep(sweep::Args),
     Predict(predict::Args),
     Evaluate(evaluate::Args),
     Recipes(recipes::Args),
@@ -116,6 +118,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Train(a) => train::run(a),
+        Command::Sweep(a) => sweep::run(&a),
         Command::Predict(a) => predict::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Recipes(a) => recipes::run(&a),

@@ -2,6 +2,7 @@
 
 use super::case::DataFit;
 use super::degrade::Degrade;
+use super::folds::{self, Fold};
 use super::labels::Labels;
 use super::manifest::{Manifest, check_fractions};
 use super::nifti_io::{Frame, LoadOptions, NanPolicy};
@@ -72,6 +73,14 @@ pub struct DataConfig {
     pub share_subjects: bool,
     /// Seed of that split (default 1).
     pub split_seed: u64,
+    /// Cross-validation: which of the folds (from 0) is the validation split. Default: no cross-validation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<usize>,
+    /// Into how many folds the subjects that are not for testing are dealt with `split_seed` (default 5).
+    pub folds: usize,
+    /// Or the folds, in nnU-Net's `splits_final.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub splits: Option<PathBuf>,
     /// NaN and infinities in a file: "error" (default) or "zero".
     pub nan: NanPolicy,
     /// Frame of 4-D files, from 0. Default: such files are refused.
@@ -150,6 +159,9 @@ impl Default for DataConfig {
             split: [0.7, 0.1, 0.2],
             share_subjects: false,
             split_seed: 1,
+            fold: None,
+            folds: 5,
+            splits: None,
             nan: NanPolicy::Error,
             frame: None,
             augment: Augment::default(),
@@ -190,6 +202,18 @@ impl DataConfig {
         self.normalise_input.check("data: `normalise_input`")?;
         self.normalise_target.check("data: `normalise_target`")?;
         check_fractions("data: `split`", &self.split)?;
+        if !(2..=100).contains(&self.folds) {
+            return Err(Error::input("data: `folds` must lie between 2 and 100; 5 is usual"));
+        }
+        if self.fold.is_none() && self.splits.is_some() {
+            return Err(Error::input("data: `splits` lists folds; say which one with `fold` (--fold 0)"));
+        }
+        if let Some(k) = self.fold.filter(|k| self.splits.is_none() && *k >= self.folds) {
+            return Err(Error::input(format!(
+                "data: `fold = {k}` is not there; there are {} folds, from 0",
+                self.folds
+            )));
+        }
         let [from, to] = self.slice_range;
         if !(0.0 <= from && from < to && to <= 1.0) {
             return Err(Error::input(format!(
@@ -283,6 +307,9 @@ impl DataConfig {
         if let Some(m) = &mut self.manifest {
             *m = base.join(&*m);
         }
+        if let Some(s) = &mut self.splits {
+            *s = base.join(&*s);
+        }
         if let Some(p) = &mut self.pattern {
             *p = base.join(&*p).to_string_lossy().into_owned();
         }
@@ -306,7 +333,25 @@ impl DataConfig {
     }
 
     fn found(&self, manifest: Manifest) -> Result<Manifest> {
-        Ok(Manifest { shared: self.share_subjects, ..manifest })
+        let mut manifest = Manifest { shared: self.share_subjects, ..manifest };
+        if let Some(k) = self.fold {
+            let folds = self.deal_folds(&manifest)?;
+            folds::apply(&mut manifest, &folds, k)?;
+        }
+        Ok(manifest)
+    }
+
+    fn deal_folds(&self, manifest: &Manifest) -> Result<Vec<Fold>> {
+        match &self.splits {
+            Some(path) => folds::read(path),
+            None => folds::deal(manifest, self.folds, self.split_seed),
+        }
+    }
+
+    /// The folds of the cross-validation, whichever is chosen.
+    pub fn fold_list(&self) -> Result<Vec<Fold>> {
+        let whole = DataConfig { fold: None, splits: None, ..self.clone() };
+        self.deal_folds(&whole.manifest()?)
     }
 
     /// How files are read.

@@ -10,6 +10,7 @@ pub mod case;
 pub mod config;
 pub mod dataset;
 pub mod degrade;
+pub mod folds;
 pub mod labels;
 pub mod loader;
 pub mod manifest;

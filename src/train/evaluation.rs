@@ -14,6 +14,8 @@ use serde_json::{Map, Value, json};
 pub struct Evaluation {
     /// Subjects, or slices where sets of images are compared.
     pub subjects: usize,
+    /// Means over the subjects: the network's by the metrics' names, a baseline's as "<baseline> <metric>".
+    pub scores: Vec<(String, f64)>,
     /// For people.
     pub text: String,
     /// For programs.
@@ -32,6 +34,10 @@ pub fn evaluate(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
 fn open(predictor: &Predictor, split: Split) -> Result<Dataset> {
     let open = OpenOptions { multiple: predictor.multiple(), ..Default::default() };
     Dataset::open(&predictor.recipe().data, split, Some(predictor.fit()), open)
+}
+
+fn means(summary: &Summary, prefix: &str) -> Vec<(String, f64)> {
+    summary.metrics.iter().map(|m| (format!("{prefix}{}", m.metric), m.mean.mean)).collect()
 }
 
 fn value(summary: &Summary) -> Value {
@@ -72,7 +78,11 @@ fn translation(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
             mean(&all[0].1, "ssim") - mean(summary, "ssim")
         );
     }
-    Ok(Evaluation { subjects: set.cases(), text, json })
+    let mut scores = means(&all[0].1, "");
+    for (name, summary) in &all[1..] {
+        scores.extend(means(summary, &format!("{name} ")));
+    }
+    Ok(Evaluation { subjects: set.cases(), scores, text, json })
 }
 
 fn segments(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
@@ -90,7 +100,8 @@ fn segments(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
         summary.table().trim_end()
     );
     let json = [("network".to_string(), value(&summary))].into_iter().collect();
-    Ok(Evaluation { subjects: set.cases(), text, json })
+    let scores = means(&summary, "");
+    Ok(Evaluation { subjects: set.cases(), scores, text, json })
 }
 
 fn images(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
@@ -106,8 +117,10 @@ fn images(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
         text += &format!("{name:<28}{a:>12.5}{b:>14.5}{:>8.2}\n", a / b);
     }
     text += "\nreal vs real is what a perfect generator would reach with so few images";
+    let scores = [("kid", found.kid), ("swd", found.swd), ("floor kid", floor.kid), ("floor swd", floor.swd)];
+    let scores = scores.map(|(name, v)| (name.to_string(), v)).to_vec();
     let network = json!({ "kid": found.kid, "swd": found.swd });
     let floor = json!({ "kid": floor.kid, "swd": floor.swd });
     let json = [("network".to_string(), network), ("floor".to_string(), floor)].into_iter().collect();
-    Ok(Evaluation { subjects: set.cases(), text, json })
+    Ok(Evaluation { subjects: set.cases(), scores, text, json })
 }

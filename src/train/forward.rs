@@ -137,7 +137,7 @@ impl Forward {
 fn starts(extent: usize, patch: usize) -> Vec<usize> {
     let spare = extent.saturating_sub(patch);
     let steps = spare.div_ceil((patch / 2).max(1));
-    (0..=steps).map(|i| if steps == 0 { 0 } else { i * spare / steps }).collect()
+    (0..=steps).map(|i| (i * spare).checked_div(steps).unwrap_or(0)).collect()
 }
 
 /// All places of a patch, the last axis fastest.

@@ -342,7 +342,8 @@ impl Recipe {
 
     /// The run folder unless another is asked for.
     pub fn default_out(&self) -> PathBuf {
-        PathBuf::from("runs").join(&self.name)
+        let fold = self.data.fold.map_or(String::new(), |k| format!("-fold{k}"));
+        PathBuf::from("runs").join(format!("{}{fold}", self.name))
     }
 
     fn check(&self) -> Result<()> {

@@ -4,6 +4,7 @@
 //! runs/mr2pet/
 //!   recipe.toml       the resolved recipe
 //!   data.json         what was fitted on the training split: canvas, intensity ranges
+//!   splits_final.json the folds, where the run is one of a cross-validation
 //!   run.json          program version, command, device, threads, and when it ended
 //!   checkpoints/      {last,best}_net_<NETWORK>.safetensors, last_state.safetensors
 //!   train/ val/       TensorBoard events

@@ -6,7 +6,7 @@ use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::session::{RunInfo, StepCost, TrainOptions};
-use crate::data::DataFit;
+use crate::data::{DataFit, folds};
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::fsio;
@@ -15,7 +15,10 @@ use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 /// What a run that was killed at its very beginning may have left.
-const OURS: [&str; 6] = [LOCK, "checkpoints", "samples", "run.json", "data.json", "recipe.toml"];
+const OURS: [&str; 7] = [LOCK, "checkpoints", "samples", "run.json", "data.json", SPLITS, "recipe.toml"];
+
+/// The folds of a cross-validation, as nnU-Net names them.
+const SPLITS: &str = "splits_final.json";
 
 /// Locked by the process that trains in the folder.
 const LOCK: &str = ".lock";
@@ -121,6 +124,9 @@ pub fn prepare_folder(
     };
     run.save_json("run.json", &info)?;
     run.save_json("data.json", fit)?;
+    if recipe.data.fold.is_some() {
+        folds::write(&run.join(SPLITS), &recipe.data.fold_list()?)?;
+    }
     // Last: this file is what makes the folder a run.
     fsio::write_bytes(&run.join("recipe.toml"), recipe.to_toml().as_bytes())
 }
