@@ -272,7 +272,7 @@ impl DataConfig {
             }
             if self.window != Window::Centre || a.shift > 0.0 || a.rotate > 0.0 || a.zoom > 0.0 {
                 return Err(Error::input(
-                    "data: `patch` goes with the window \"centre\" and without `augment.shift`, `rotate` and `zoom`; patches lie at random places already",
+                    "data: `patch` goes with the window \"centre\" and without `augment.shift`, `augment.rotate` and `augment.zoom`; patches lie at random places already",
                 ));
             }
         }

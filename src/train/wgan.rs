@@ -241,6 +241,24 @@ const CRITIC: usize = 0;
 const GENERATOR: usize = 1;
 
 impl Method for Wgan {
+    fn check(&self) -> Result<()> {
+        let (key, limit) = match self.loss.lipschitz {
+            Lipschitz::Clip(limit) => ("clip", limit),
+            Lipschitz::Penalty(weight) => ("penalty", weight),
+        };
+        if !(limit > 0.0 && limit.is_finite()) {
+            return Err(Error::input(format!(
+                "`loss.lipschitz` needs a positive number for {key}; 0.01 is usual for clip, 10.0 for penalty"
+            )));
+        }
+        if self.loss.n_critic == 0 || self.loss.warm_critic == 0 {
+            return Err(Error::input(
+                "`loss.n_critic` and `loss.warm_critic` must be at least 1; 5 is usual",
+            ));
+        }
+        Ok(())
+    }
+
     fn needs(&self) -> Needs {
         Needs::Images
     }
