@@ -82,6 +82,19 @@ pub enum Model {
     Supervised(SupervisedModel),
 }
 
+impl Model {
+    /// As in recipes.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Model::Pix2pix(_) => "pix2pix",
+            Model::CycleGan(_) => "cyclegan",
+            Model::Gan(_) => "gan",
+            Model::Wgan(_) => "wgan",
+            Model::Supervised(_) => "supervised",
+        }
+    }
+}
+
 /// The losses and their weights, of the model's family.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]

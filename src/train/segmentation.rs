@@ -1,5 +1,6 @@
 //! Segmented cases: scores, label maps, and how masks are shown.
 
+use crate::data::labels::Labels;
 use crate::data::{Case, DataConfig, Volume};
 use crate::error::{Error, Result};
 use crate::metrics::case::CaseScores;
@@ -20,10 +21,7 @@ pub fn watched(data: &DataConfig) -> Vec<String> {
 /// means over the masks first. What lies beyond the canvas counts as predicted to be background. Policies for empty
 /// masks are those of [`crate::metrics::overlap`] and [`crate::metrics::surface`].
 pub fn score(case: &Case, probabilities: &[f32], data: &DataConfig, distances: bool) -> Result<CaseScores> {
-    let labels = data
-        .labels
-        .as_ref()
-        .ok_or_else(|| Error::input("the recipe says nothing of labels; set `data.labels`"))?;
+    let labels = labels(data)?;
     let decided = labels.decide(probabilities);
     let channels = labels.target_channels();
     let volumes: Vec<Vec<f32>> = (0..channels).map(|c| case.canonical(&decided, channels, c, 0.0)).collect();
@@ -61,31 +59,36 @@ pub fn score(case: &Case, probabilities: &[f32], data: &DataConfig, distances: b
 
 /// A case's prediction as one label map in the geometry of its first input.
 pub fn label_map(case: &Case, probabilities: &[f32], data: &DataConfig) -> Result<Volume> {
-    let labels = data
-        .labels
-        .as_ref()
-        .ok_or_else(|| Error::input("the recipe says nothing of labels; set `data.labels`"))?;
+    let labels = labels(data)?;
     let decided = labels.decide(probabilities);
     let map: Vec<f32> = decided.chunks(labels.target_channels()).map(|v| labels.label(v)).collect();
     Ok(case.assemble_labels(&map, f32::from(labels.values[0])))
 }
 
-/// A slice of masks, probabilities or class numbers as grey values in [-1, 1]: masks one upon the other, classes from
-/// dark to bright. `channels` are its own, `outputs` those of the network.
-pub fn shade(slice: &[f32], channels: usize, outputs: usize) -> Vec<f32> {
-    slice
-        .chunks(channels)
-        .map(|v| {
-            let share = if channels == 1 && outputs > 1 {
-                // A class number.
-                v[0] / (outputs - 1) as f32
-            } else if channels == outputs && outputs > 1 && (v.iter().sum::<f32>() - 1.0).abs() < 1e-3 {
-                // Probabilities of classes: the mean class.
-                v.iter().enumerate().map(|(k, p)| k as f32 * p).sum::<f32>() / (outputs - 1) as f32
-            } else {
-                v.iter().sum::<f32>() / channels as f32
-            };
-            2.0 * share - 1.0
-        })
-        .collect()
+/// Target channels of pixels as grey values in [-1, 1]: masks one upon the other, classes from dark to bright.
+pub fn shade(channels: &[f32], labels: &Labels) -> Vec<f32> {
+    let count = labels.target_channels();
+    // Class numbers count from 0; of masks as many can lie upon each other as there are.
+    let most = if labels.regions.is_empty() { labels.values.len() - 1 } else { count };
+    channels.chunks(count).map(|v| 2.0 * v.iter().sum::<f32>() / most as f32 - 1.0).collect()
+}
+
+/// What the recipe says of labels.
+pub fn labels(data: &DataConfig) -> Result<&Labels> {
+    data.labels.as_ref().ok_or_else(|| Error::input("the recipe says nothing of labels; set `data.labels`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::labels::Region;
+
+    #[test]
+    fn masks_and_classes_become_steps_of_grey() {
+        let region = |labels: &[u8]| Region { name: "x".into(), labels: labels.to_vec() };
+        let nested = Labels { values: vec![0, 1, 2], regions: vec![region(&[1, 2]), region(&[1])] };
+        assert_eq!(shade(&[0.0, 0.0, 1.0, 0.0, 1.0, 1.0], &nested), [-1.0, 0.0, 1.0]);
+        let classes = Labels { values: vec![0, 1, 4], regions: Vec::new() };
+        assert_eq!(shade(&[0.0, 1.0, 2.0], &classes), [-1.0, 0.0, 1.0]);
+    }
 }

@@ -6,6 +6,7 @@ use super::method::{Method, Task};
 use super::panels::{Comparison, ComparisonStyle, Image, comparison};
 use super::recipe::Recipe;
 use super::{run, score, segmentation};
+use crate::data::labels::Labels;
 use crate::data::{Case, DataFit, Dataset, OpenOptions, Split};
 use crate::error::Result;
 use crate::exec::States;
@@ -93,7 +94,7 @@ impl Validator {
                 if rows == 0 {
                     return Ok(Seen { scores, panel: None, tiles: Vec::new() });
                 }
-                let (panel, tiles) = draw(cases, &outputs, rows, method.task())?;
+                let (panel, tiles) = draw(cases, &outputs, rows, recipe.data.labels.as_ref())?;
                 Ok(Seen { scores, panel: Some(("images/input_target_output_error", panel)), tiles })
             }
         }
@@ -109,7 +110,7 @@ fn draw(
     cases: &[Case],
     outputs: &[Vec<f32>],
     rows: usize,
-    task: Task,
+    labels: Option<&Labels>,
 ) -> Result<(Image, Vec<(&'static str, Image)>)> {
     let mut tiles: Vec<[Vec<f32>; 3]> = Vec::new();
     for r in 0..rows {
@@ -120,15 +121,15 @@ fn draw(
         let slice = |v: &[f32], c: usize| v[k * h * w * c..(k + 1) * h * w * c].to_vec();
         let target = case.target.as_deref().unwrap_or_default();
         let (ct, co) = (case.target_shape[3], output.len() / (n * h * w));
-        let shown = |v: Vec<f32>, c: usize| -> Vec<f32> {
-            match task {
-                // Nested regions add up to steps of grey.
-                Task::Segment => segmentation::shade(&v, c, co),
-                _ => v.iter().step_by(c).copied().collect(),
-            }
-        };
+        let (target, output) = (slice(target, ct), slice(output, co));
         let input = slice(&case.input, ci).iter().step_by(ci).copied().collect();
-        tiles.push([input, shown(slice(target, ct), ct), shown(slice(output, co), co)]);
+        tiles.push(match labels {
+            Some(l) => [input, segmentation::shade(&target, l), segmentation::shade(&l.decide(&output), l)],
+            None => {
+                let first = |v: Vec<f32>, c: usize| v.into_iter().step_by(c).collect();
+                [input, first(target, ct), first(output, co)]
+            }
+        });
     }
     let [_, h, w, _] = cases[0].input_shape;
     let lines: Vec<Comparison> =
