@@ -5,6 +5,7 @@ use super::manifest::{Entry, Manifest};
 use super::nifti_io::Volume;
 use super::normalise::{Fitted, Normalisation, Scope, percentile};
 use super::orient::{Orientation, Plane};
+use super::window::{Place, View, around, brightest};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -225,20 +226,7 @@ impl CaseData {
                         .zip(read(channel))
                         .for_each(|(i, v)| *i += f32::from(u8::from(v > 0.0)));
                 }
-                match centroid(&inside, size[1]) {
-                    Some(at) => {
-                        let start = |a: usize| {
-                            (at[a].round() as isize - canvas[a] as isize / 2)
-                                .clamp(0, size[a].saturating_sub(canvas[a]) as isize)
-                        };
-                        Place {
-                            start: [0, 1]
-                                .map(|a| if size[a] > canvas[a] { start(a) } else { middle.start[a] }),
-                            ..middle
-                        }
-                    }
-                    None => middle,
-                }
+                Place { start: around(&inside, size, canvas), ..middle }
             }
         }
     }
@@ -307,89 +295,6 @@ fn same_grid(a: &Volume, b: &Volume) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// How volumes are cut into slices.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct View {
-    pub plane: Plane,
-    pub window: Window,
-}
-
-impl View {
-    pub fn of(config: &DataConfig) -> Self {
-        View { plane: config.plane, window: config.window }
-    }
-}
-
-/// Where a canvas lies in a slice.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    size: [usize; 2],
-    canvas: [usize; 2],
-    /// The canvas's corner in the slice; negative where the canvas is larger.
-    start: [isize; 2],
-}
-
-impl Place {
-    fn centred(size: [usize; 2], canvas: [usize; 2]) -> Self {
-        let start = [0, 1].map(|a| {
-            let (s, c) = (size[a] as isize, canvas[a] as isize);
-            // Rounded towards the corner on either side.
-            if s >= c { (s - c) / 2 } else { -((c - s) / 2) }
-        });
-        Place { size, canvas, start }
-    }
-
-    /// Visits the pixels that slice and canvas share: (index in the slice, index in the canvas).
-    fn overlap(&self, mut visit: impl FnMut(usize, usize)) {
-        // First shared index on either side, and how many.
-        let along = |a: usize| {
-            let (slice, canvas) = (self.start[a].max(0) as usize, (-self.start[a]).max(0) as usize);
-            let n = (self.size[a].saturating_sub(slice)).min(self.canvas[a].saturating_sub(canvas));
-            (slice, canvas, n)
-        };
-        let ((sy, cy, ny), (sx, cx, nx)) = (along(0), along(1));
-        for y in 0..ny {
-            for x in 0..nx {
-                visit((sy + y) * self.size[1] + sx + x, (cy + y) * self.canvas[1] + cx + x);
-            }
-        }
-    }
-}
-
-/// The corner of the window with the largest sum; the first of equals.
-fn brightest(image: &[f32], [h, w]: [usize; 2], canvas: [usize; 2]) -> [isize; 2] {
-    let middle = Place::centred([h, w], canvas).start;
-    // Sums of everything above and to the left.
-    let mut sums = vec![0.0f64; (h + 1) * (w + 1)];
-    for y in 0..h {
-        for x in 0..w {
-            sums[(y + 1) * (w + 1) + x + 1] =
-                f64::from(image[y * w + x]) + sums[y * (w + 1) + x + 1] + sums[(y + 1) * (w + 1) + x]
-                    - sums[y * (w + 1) + x];
-        }
-    }
-    let (ny, nx) = (canvas[0].min(h), canvas[1].min(w));
-    let (mut best, mut most) = ([0, 0], f64::NEG_INFINITY);
-    for y in 0..=h - ny {
-        for x in 0..=w - nx {
-            let at = |y: usize, x: usize| sums[y * (w + 1) + x];
-            let sum = at(y + ny, x + nx) - at(y, x + nx) - at(y + ny, x) + at(y, x);
-            if sum > most {
-                (best, most) = ([y as isize, x as isize], sum);
-            }
-        }
-    }
-    [0, 1].map(|a| if [h, w][a] > canvas[a] { best[a] } else { middle[a] })
-}
-
-/// The mean place of what is above 0, if there is any.
-fn centroid(inside: &[f32], w: usize) -> Option<[f64; 2]> {
-    let places = || inside.iter().enumerate().filter(|(_, v)| **v > 0.0).map(|(i, _)| [i / w, i % w]);
-    let n = places().count() as f64;
-    let sum = places().fold([0.0, 0.0], |s, p| [s[0] + p[0] as f64, s[1] + p[1] as f64]);
-    (n > 0.0).then(|| sum.map(|v| v / n))
 }
 
 /// A whole case for validation and prediction: all slices of a plane, normalised, on the canvas.

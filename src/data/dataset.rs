@@ -1,8 +1,9 @@
 //! A data set: the slices of one split, ready for a network.
 
-use super::case::{self, Case, CaseData, DataFit, View};
+use super::case::{self, Case, CaseData, DataFit};
 use super::config::DataConfig;
 use super::manifest::{Entry, Manifest, Split};
+use super::window::View;
 use crate::error::{Error, Result};
 use crate::rng::Philox;
 use rayon::prelude::*;

@@ -19,6 +19,7 @@ pub mod nifti_io;
 pub mod normalise;
 pub mod orient;
 pub mod phantom;
+mod window;
 
 pub use case::{Case, DataFit};
 pub use config::{Augment, DataConfig};

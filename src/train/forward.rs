@@ -168,7 +168,11 @@ pub fn noise(seed: u64, n: usize, nz: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::method::{Needs, Shapes, Task};
+    use super::super::step::Update;
     use super::*;
+    use crate::graph::Var;
+    use crate::nn::Net;
 
     #[test]
     fn patches_reach_from_end_to_end_and_overlap_by_half() {
@@ -180,6 +184,60 @@ mod tests {
             let all = starts(extent, patch);
             assert_eq!(*all.last().expect("one at least") + patch, extent);
             assert!(all.windows(2).all(|w| w[1] - w[0] <= patch / 2));
+        }
+    }
+
+    /// A network that doubles, to see that patches put back together are the whole.
+    struct Doubler;
+
+    impl Method for Doubler {
+        fn needs(&self) -> Needs {
+            Needs::Pairs
+        }
+
+        fn task(&self) -> Task {
+            Task::Translate
+        }
+
+        fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
+            let shape = [&[1], size, &[1]].concat();
+            let spec = NetSpec::describe("G", |cx, graph| {
+                cx.conv("c", &graph.input("x", shape), 1, 1, 1, 0, false);
+            })?;
+            Ok(vec![spec])
+        }
+
+        fn trace(&self, _: usize, _: &mut StepBuilder, _: &[Net], _: &Shapes, _: [&Update; 2]) {}
+
+        fn headline(&self) -> &'static str {
+            ""
+        }
+
+        fn trace_predict(&self, _: &StepBuilder, _: &Net, x: &Var, _: &[usize]) -> Var {
+            x.mul_scalar(2.0)
+        }
+
+        fn settings(&self, _: &str) -> String {
+            String::new()
+        }
+    }
+
+    #[test]
+    fn a_volume_is_put_together_from_its_patches() {
+        let spec = Doubler.networks(&[4, 4, 4]).expect("valid").remove(0);
+        let mut states = States::new();
+        spec.initialise::<f32>(&mut states, 1, 1);
+        // One axis is shorter than the patch, one as long, one no multiple of it.
+        for shape in [[3, 4, 9, 1], [7, 5, 4, 1]] {
+            let volume: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
+            let made = Forward::new()
+                .volume(&Doubler, &spec, &mut states, &volume, shape, [4, 4, 4])
+                .expect("it runs");
+            assert_eq!(made.len(), volume.len());
+            // A weighted mean of equal numbers, in single precision.
+            for (m, v) in made.iter().zip(&volume) {
+                assert!((m - 2.0 * v).abs() <= 4.0 * f32::EPSILON * 2.0 * v, "{m} instead of {}", 2.0 * v);
+            }
         }
     }
 
