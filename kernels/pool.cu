@@ -5,7 +5,7 @@
 //      the gradient gathers. Not yet measured.
 //
 //   max_pool          y[o, c] = max over the window of x, place[o, c] = input pixel (within its image) of the first
-//                     maximum; padding never wins; a NaN always does
+//                     maximum; padding never wins; the first NaN always does
 //   max_pool_scatter  dx[i, c] = sum of dy[o, c] over the windows with place[o, c] = i
 //   max_pool_gather   z[o, c] = v[place[o, c], c], the adjoint of the scatter (derivative of a gradient)
 //   any grid (grid-stride loops); block 256
@@ -31,7 +31,7 @@ KERNEL __launch_bounds__(256, 4) max_pool(const Geometry argument, const TYPE* _
                     if (!inside(d, g.input[0]) || !inside(h, g.input[1]) || !inside(w, g.input[2])) continue;
                     const int here = (d * g.input[1] + h) * g.input[2] + w;
                     const float v = to_float(x[(i64(image) * volume(g.input) + here) * g.c + c]);
-                    if (best_place < 0 || v > best || v != v) best = v, best_place = here;
+                    if (best_place < 0 || v > best || (v != v && best == best)) best = v, best_place = here;
                 }
             }
         }

@@ -39,7 +39,7 @@ reduce(const Layout<KEPT_RANK, INPUTS> kept, const Layout<REDUCED_RANK, INPUTS> 
             reduced.locate(r, at);
 #pragma unroll
             for (int i = 0; i < INPUTS; i++) at[i] += base[i];
-            v = combine(v, evaluate(at, 0, a, b, c, d, s));
+            v = combine(v, evaluate(at, 0, a, b, c, d, s, {0, 0}));
         }
     }
     v = reduce_rows<256, LANES>(v, scratch, combine);

@@ -57,6 +57,14 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(self.pointer(), self.bytes) }
     }
 
+    /// Overwrites some bytes.
+    pub fn write(&self, offset: usize, data: &[u8]) {
+        assert!(offset + data.len() <= self.bytes, "a write beyond a buffer's end");
+        // SAFETY: just checked to lie between the guards; between launches nobody else reads or writes, and no reference
+        // to the content outlives a call from this thread (the type is not `Sync`).
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), self.pointer().add(offset), data.len()) };
+    }
+
     /// Read as fp32.
     pub fn to_f32(&self) -> Vec<f32> {
         self.bytes().chunks_exact(4).map(|c| f32::from_ne_bytes(c.try_into().unwrap())).collect()
@@ -75,8 +83,8 @@ impl Buffer {
         self.bytes().chunks_exact(4).map(|c| i32::from_ne_bytes(c.try_into().unwrap())).collect()
     }
 
-    /// Whether the guards are untouched.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Fails if a guard was written to.
+    pub fn check(&self) -> Result<(), String> {
         // SAFETY: the whole allocation, read between launches.
         let all = unsafe {
             let words = &*self.words.get();

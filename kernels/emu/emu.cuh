@@ -68,6 +68,9 @@ inline bf16 float_to_bf16(float v) {
     return {v != v ? u16(0x7fff) : u16((b + 0x7fff + ((b >> 16) & 1)) >> 16)};
 }
 
+inline double sin_turns(double v) { return sin(6.283185307179586476925 * v); }
+inline double cos_turns(double v) { return cos(6.283185307179586476925 * v); }
+
 inline void sync_warp(EMU_HERE) { emu_sync_warp({file, line}); }
 inline float shuffle(float v, int lane, EMU_HERE) {
     return bits_to_float(emu_shuffle(float_to_bits(v), lane, {file, line}));

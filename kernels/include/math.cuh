@@ -7,7 +7,7 @@
 
 DEVICE float select(bool c, float yes, float no) { return c ? yes : no; }
 DEVICE float square(float v) { return v * v; }
-DEVICE float sign(float v) { return v > 0 ? 1.0f : v < 0 ? -1.0f : 0.0f; }
+DEVICE float sign(float v) { return v > 0 ? 1.0f : v < 0 ? -1.0f : v; } // 0 and NaN stay
 DEVICE float relu(float v) { return v > 0 ? v : 0.0f; }
 DEVICE float leaky_relu(float v, float slope) { return v > 0 ? v : v * slope; }
 

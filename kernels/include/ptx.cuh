@@ -20,6 +20,10 @@ __device__ __forceinline__ bf16 float_to_bf16(float v) {
     return out;
 }
 
+// Sine and cosine of an angle given in whole turns.
+__device__ __forceinline__ double sin_turns(double v) { return sinpi(2.0 * v); }
+__device__ __forceinline__ double cos_turns(double v) { return cospi(2.0 * v); }
+
 // ---- warps --------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void sync_warp() { __syncwarp(); }

@@ -1,4 +1,7 @@
-//! Devices: bytes, threads and matrix products. This level knows no operation.
+//! Devices: bytes, threads, launches and matrix products. This level knows no operation.
 
+pub mod backend;
 pub mod cpu;
 pub mod cuda;
+pub mod launch;
+pub mod pointwise;

@@ -1,4 +1,6 @@
-//! Running a plan on the CPU device.
+//! Running a plan: here on the CPU device, in [`gpu`] on a device that runs launches.
+
+pub mod gpu;
 
 use crate::compile::plan::{Plan, Step, plan};
 use crate::device::cpu::{Buffer, Memory, Slot, available};

@@ -2,6 +2,7 @@
 
 use super::Var;
 use crate::device::cpu::Io;
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::shape::Shape;
 use std::fmt::Debug;
 
@@ -30,6 +31,13 @@ pub trait Op: Debug + Send + Sync {
 
     /// Computes the output on the CPU. The result must not depend on the number of threads.
     fn cpu(&self, io: &mut Io);
+
+    /// What a GPU launches to compute the output, or one sentence on why none can. A pure function of the operands'
+    /// shapes. An operation whose [`Op::memory`] is [`Memory::InPlace`] finds the old value in the output and must not
+    /// look at that input; [`Memory::Reuse`] means that the input may be the output's memory.
+    fn launches(&self, _io: &Operands, _gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Err(format!("{} has no kernel for the GPU", self.name()))
+    }
 }
 
 /// How an operation's output relates to its inputs' memory.

@@ -1,6 +1,8 @@
 //! Pointwise functions of two values, with NumPy's broadcasting.
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
+use crate::device::pointwise::{Strided, pointwise as launch};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
@@ -57,6 +59,19 @@ impl Binary {
                     a * T::of(slope)
                 }
             }
+        }
+    }
+
+    /// The same for the GPU, of `a` and `b`, with its number as `p`.
+    fn expression(self) -> (&'static str, f64) {
+        match self {
+            Add => ("a + b", 0.0),
+            Sub => ("a - b", 0.0),
+            Mul => ("a * b", 0.0),
+            Div => ("a / b", 0.0),
+            Max => ("a > b || a != a ? a : b", 0.0),
+            Min => ("a < b || a != a ? a : b", 0.0),
+            Gate(slope) => ("b > 0 ? a : a * p", slope),
         }
     }
 
@@ -212,6 +227,12 @@ impl Op for Binary {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let (expression, slope) = self.expression();
+        let inputs = [Strided::input(io, 0), Strided::input(io, 1)];
+        Ok(LaunchList::of(launch(gpu, expression, [slope, 0.0], io.out(), Strided::output(io), &inputs)))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Joining tensors along an axis, and packing many into one flat buffer.
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
@@ -46,6 +48,20 @@ impl Op for Concat {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let strides = io.out().strides();
+        let mut list = LaunchList::default();
+        let mut start = 0;
+        for i in 0..io.inputs.len() {
+            let part = io.shape(i);
+            let out = Strided::new(LaunchArg::OutputAt(start * strides[self.axis]), strides.clone(), false);
+            let a = Strided::dense(LaunchArg::Input(i), part, io.inputs[i].aligned);
+            list.push(pointwise(gpu, "a", [0.0; 2], part, out, &[a]));
+            start += part[self.axis];
+        }
+        Ok(list)
     }
 }
 
@@ -105,6 +121,20 @@ impl Op for Pack {
                 piece.copy_from_slice(&x[start..start + piece.len()]);
             });
         });
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let flat = |i: usize| Shape::from([io.shape(i).numel()]);
+        let mut list = LaunchList::default();
+        let mut start = 0;
+        for i in 0..io.inputs.len() {
+            let out =
+                Strided::dense(LaunchArg::OutputAt(start), &flat(i), io.output.aligned && start % 4 == 0);
+            let a = Strided::dense(LaunchArg::Input(i), &flat(i), io.inputs[i].aligned);
+            list.push(pointwise(gpu, "a", [0.0; 2], &flat(i), out, &[a]));
+            start += io.shape(i).numel();
+        }
+        Ok(list)
     }
 }
 

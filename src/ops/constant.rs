@@ -1,6 +1,8 @@
 //! Constants: a repeated number, or a small table (a smoothing window, say).
 
 use crate::device::cpu::Io;
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
+use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Graph, Op, Var};
@@ -38,6 +40,18 @@ impl Op for Constant {
                 out.iter_mut().zip(self.values.iter().cycle()).for_each(|(o, &v)| *o = T::of(v));
             }
         });
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let out = Strided::output(io);
+        if let [value] = self.values[..] {
+            return Ok(LaunchList::of(pointwise(gpu, "p", [value, 0.0], io.out(), out, &[])));
+        }
+        let mut list = LaunchList::default();
+        let values = self.values.iter().copied().cycle().take(io.out().numel());
+        let table = Strided::dense(list.floats(values), io.out(), true);
+        list.push(pointwise(gpu, "a", [0.0; 2], io.out(), out, &[table]));
+        Ok(list)
     }
 }
 

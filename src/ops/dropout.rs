@@ -2,6 +2,7 @@
 //! is stored, the derivative is the same operation, and a resumed run sees the same masks.
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
@@ -66,6 +67,24 @@ impl Op for Dropout {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let n = io.out().numel();
+        let args = vec![
+            count(n),
+            ((self.p * f64::from(1 << 24)).ceil() as u32).into(),
+            ((1.0 / (1.0 - self.p)) as f32).into(),
+            (self.seed as u32).into(),
+            ((self.seed >> 32) as u32).into(),
+            self.stream.into(),
+            LaunchArg::Input(1),
+            LaunchArg::Input(0),
+            LaunchArg::Output,
+        ];
+        let grid = [gpu.blocks(n.div_ceil(4)), 1, 1];
+        let kernel = Specialisation::new("dropout.cu", ["TYPE=float"]);
+        Ok(LaunchList::of(Launch::new(kernel, "dropout", grid, args)))
     }
 }
 

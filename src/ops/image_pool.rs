@@ -5,6 +5,7 @@
 //! inputs: `choice` per image is -1 (pass it on), `s` (swap with slot s), or `size + s` (keep a copy in slot s, pass it on).
 
 use crate::device::cpu::Io;
+use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
@@ -79,6 +80,11 @@ impl Op for PoolQuery {
             }
         });
     }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let pointers = [LaunchArg::Input(0), LaunchArg::Input(1), LaunchArg::Input(2), LaunchArg::Output];
+        Ok(launch("pool_query", io, gpu, &pointers))
+    }
 }
 
 impl Op for PoolStore {
@@ -110,6 +116,19 @@ impl Op for PoolStore {
             }
         });
     }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Ok(launch("pool_store", io, gpu, &[LaunchArg::Input(1), LaunchArg::Input(2), LaunchArg::Output]))
+    }
+}
+
+/// A launch of `kernels/image_pool.cu`.
+fn launch(kernel: &'static str, io: &Operands, gpu: &GpuTraits, pointers: &[LaunchArg]) -> LaunchList {
+    let (size, n) = (io.shape(0)[0], io.shape(1)[0]);
+    let each = io.shape(1).numel() / n.max(1);
+    let args = [count(each), int(n), int(size)].into_iter().chain(pointers.iter().cloned()).collect();
+    let file = Specialisation::new("image_pool.cu", ["TYPE=float"]);
+    LaunchList::of(Launch::new(file, kernel, [gpu.blocks(io.out().numel()), 1, 1], args))
 }
 
 /// The choices for the images of step `step`: a pure function of the seed and the step.

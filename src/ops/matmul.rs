@@ -2,9 +2,11 @@
 
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
+use crate::ops::conv::launch::{Product, operand, slices, sum_slices, tiles};
 use crate::ops::sample::{self, Domain, Sample};
 use crate::shape::Shape;
 
@@ -69,6 +71,57 @@ impl Op for MatMul {
     fn cpu(&self, io: &mut Io) {
         let [m, n, k] = self.sizes(io.in_shape(0), io.in_shape(1));
         dispatch_real!(io.dtype(), T => self.run::<T>(io.input(0), io.input(1), io.output(), m, n, k));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let [m, n, k] = self.sizes(io.shape(0), io.shape(1));
+        let batches = io.out().numel() / (m * n).max(1);
+        let t = tiles(Product { m, n, k }, gpu.math);
+        let (rows, columns) = (m.div_ceil(t.bm), n.div_ceil(t.bn));
+        let slices = slices(rows * columns * batches, k.div_ceil(t.bk), gpu.multiprocessors);
+        let (a_pitch, b_pitch) = (if self.ta { m } else { k }, if self.tb { k } else { n });
+        let mut list = LaunchList::default();
+        let [(a, a_aligned), (b, b_aligned)] = [0, 1].map(|i| operand(&mut list, io, i, gpu));
+        // Copies run along the rows as they are stored; a batch is a whole number of rows.
+        let vec = |pitch: usize, aligned: bool| if aligned { gpu.math.vector(&[pitch]) } else { 1 };
+        let stored = |across: bool| if across { "ACROSS_K" } else { "ALONG_K" };
+        let constants = [
+            gpu.math.constant().to_string(),
+            format!("A_STORED={}", stored(self.ta)),
+            format!("B_STORED={}", stored(!self.tb)),
+            format!("VEC_A={}", vec(a_pitch, a_aligned)),
+            format!("VEC_B={}", vec(b_pitch, b_aligned)),
+            "OUT=float".into(),
+        ];
+        let partial =
+            if slices > 1 { list.workspace(4 * slices * io.out().numel()) } else { LaunchArg::Null };
+        let args = vec![
+            int(m),
+            int(n),
+            int(k),
+            a,
+            b,
+            LaunchArg::Null,
+            LaunchArg::Output,
+            partial.clone(),
+            int(slices),
+            int(a_pitch),
+            int(b_pitch),
+            int(n),
+            count(m * k),
+            count(n * k),
+            count(m * n),
+        ];
+        let kernel = Specialisation::new("matmul.cu", constants.into_iter().chain(t.constants()));
+        list.push(Launch {
+            threads: t.threads(),
+            shared: t.shared(gpu.math),
+            ..Launch::new(kernel, "matmul", [rows, columns, slices * batches], args)
+        });
+        if slices > 1 {
+            list.push(sum_slices(gpu, partial, io.out().numel(), slices, n));
+        }
+        Ok(list)
     }
 }
 

@@ -4,6 +4,7 @@
 //! `max_pool(x)`, its gradient `scatter(x, dy)` and that one's adjoint `gather(x, v)` close under differentiation.
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
@@ -73,6 +74,28 @@ impl Window {
             padding: three(&self.padding, 0),
             c: x.channels(),
         }
+    }
+
+    /// Pools `x` to `y`, into the output, or into the workspace for the winners' places, which `then` goes on with.
+    fn launches(&self, x: &Shape, y: &Shape, gpu: &GpuTraits, then: Option<&'static str>) -> LaunchList {
+        let s = self.sizes(x, y);
+        let head = [x[0], s.c, s.c, 1];
+        let axes = [s.input, s.output, s.kernel, s.stride, s.padding, [1; 3]];
+        let geometry: Vec<i32> = head.into_iter().chain(axes.concat()).map(|v| v as i32).collect();
+        let mut list = LaunchList::default();
+        let pooled = if then.is_some() { list.workspace(ELEMENT * y.numel()) } else { LaunchArg::Output };
+        let place = list.workspace(size_of::<i32>() * y.numel());
+        let mut push = |kernel, results: usize, [from, second, third]: [LaunchArg; 3]| {
+            let args = vec![geometry[..].into(), from, second, third];
+            let file = Specialisation::new("pool.cu", ["TYPE=float"]);
+            list.push(Launch::new(file, kernel, [gpu.blocks(results), 1, 1], args));
+        };
+        push("max_pool", y.numel(), [LaunchArg::Input(0), pooled, place.clone()]);
+        if let Some(kernel) = then {
+            let results = if kernel == "max_pool_scatter" { x.numel() } else { y.numel() };
+            push(kernel, results, [LaunchArg::Input(1), place, LaunchArg::Output]);
+        }
+        list
     }
 }
 
@@ -163,6 +186,10 @@ impl Op for MaxPool {
             gather(&s, x, x, io.output());
         });
     }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Ok(self.0.launches(io.shape(0), io.out(), gpu, None))
+    }
 }
 
 impl Op for MaxPoolGather {
@@ -185,6 +212,10 @@ impl Op for MaxPoolGather {
         let s = self.0.sizes(io.in_shape(0), io.out_shape());
         dispatch_real!(io.dtype(), T => gather::<T>(&s, io.input(0), io.input(1), io.output()));
     }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Ok(self.0.launches(io.shape(0), io.out(), gpu, Some("max_pool_gather")))
+    }
 }
 
 impl Op for MaxPoolScatter {
@@ -206,6 +237,10 @@ impl Op for MaxPoolScatter {
     fn cpu(&self, io: &mut Io) {
         let s = self.0.sizes(io.in_shape(0), io.in_shape(1));
         dispatch_real!(io.dtype(), T => scatter::<T>(&s, io.input(0), io.input(1), io.output()));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Ok(self.0.launches(io.shape(0), io.shape(1), gpu, Some("max_pool_scatter")))
     }
 }
 

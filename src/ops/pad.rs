@@ -2,6 +2,8 @@
 //! (Reflecting and replicating padding: [`super::resample`].)
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
@@ -39,6 +41,32 @@ impl Op for PadZero {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let mut list = LaunchList::default();
+        if self.amounts.iter().any(|&(before, behind)| before > 0 || behind > 0) {
+            list.push(pointwise(gpu, "p", [0.0; 2], io.out(), Strided::output(io), &[]));
+        }
+        // The box that both have, and where it begins in each.
+        let (from, to) = (io.shape(0), io.out());
+        let before = |sign: i64| -> Vec<usize> {
+            self.amounts.iter().map(|&(before, _)| (sign * before).max(0) as usize).collect()
+        };
+        let (skipped, added) = (before(-1), before(1));
+        let both: Vec<usize> = (0..to.rank())
+            .map(|i| from[i].saturating_sub(skipped[i]).min(to[i].saturating_sub(added[i])))
+            .collect();
+        if !both.contains(&0) {
+            let first = |begin: &[usize], strides: &[usize]| -> usize {
+                begin.iter().zip(strides).map(|(b, s)| b * s).sum()
+            };
+            let (read, write) = (first(&skipped, &from.strides()), first(&added, &to.strides()));
+            let a = Strided::new(LaunchArg::InputAt(0, read), from.strides(), false);
+            let out = Strided::new(LaunchArg::OutputAt(write), to.strides(), false);
+            list.push(pointwise(gpu, "a", [0.0; 2], &both, out, &[a]));
+        }
+        Ok(list)
     }
 }
 

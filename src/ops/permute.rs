@@ -1,6 +1,8 @@
 //! Reordering axes.
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
@@ -36,6 +38,13 @@ impl Op for Permute {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let strides = io.shape(0).strides();
+        let steps = self.order.iter().map(|&i| strides[i]).collect();
+        let a = Strided::new(LaunchArg::Input(0), steps, io.inputs[0].aligned);
+        Ok(LaunchList::of(pointwise(gpu, "a", [0.0; 2], io.out(), Strided::output(io), &[a])))
     }
 }
 

@@ -2,6 +2,7 @@
 //! function of (seed, stream, step, element): nothing is stored, and a resumed run sees the same ones.
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
@@ -92,6 +93,22 @@ impl Op for Random {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let (n, key) = (io.out().numel(), self.seed ^ KEY);
+        let args = vec![
+            count(n),
+            (key as u32).into(),
+            ((key >> 32) as u32).into(),
+            self.stream.into(),
+            LaunchArg::Input(0),
+            LaunchArg::Output,
+        ];
+        let normal = u8::from(self.distribution == Distribution::Normal);
+        let kernel = Specialisation::new("random.cu", [format!("NORMAL={normal}")]);
+        let grid = [gpu.blocks(n.div_ceil(4)), 1, 1];
+        Ok(LaunchList::of(Launch::new(kernel, "random_numbers", grid, args)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! is the adjoint. One operation, with its transpose, therefore serves them all, in every order of derivative.
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
@@ -179,27 +180,23 @@ impl Resample {
         self.maps.iter().zip(&self.input).map(|(m, &n)| m.out(n)).collect()
     }
 
+    /// Extents before and after, and tables, of three spatial axes: those that are missing keep their one position.
+    fn three_axes(&self, x: &Shape, y: &Shape) -> ([usize; 3], [usize; 3], [Table; 3]) {
+        let mapped = self.mapped().expect("checked when traced");
+        let missing = 3 - self.maps.len();
+        let extents = |s: &Shape| std::array::from_fn(|i| if i < missing { 1 } else { s[1 + i - missing] });
+        let tables = std::array::from_fn(|i| {
+            let Some(i) = i.checked_sub(missing) else { return Keep.table(1, 1) };
+            let t = self.maps[i].table(self.input[i], mapped[i]);
+            if self.adjoint { t.transposed(self.input[i]) } else { t }
+        });
+        (extents(x), extents(y), tables)
+    }
+
     fn run<T: Real>(&self, io: &mut Io) {
-        let mut tables: Vec<Table> = self
-            .maps
-            .iter()
-            .zip(&self.input)
-            .zip(self.mapped().expect("checked when traced"))
-            .map(|((m, &n), out)| {
-                let t = m.table(n, out);
-                if self.adjoint { t.transposed(n) } else { t }
-            })
-            .collect();
+        let (from, to, tables) = self.three_axes(io.in_shape(0), io.out_shape());
         let (x, out) = (io.input::<T>(0), io.output::<T>());
         let c = io.in_shape(0).channels();
-        let d = self.maps.len();
-        let mut from = io.in_shape(0)[1..=d].to_vec();
-        let mut to = io.out_shape()[1..=d].to_vec();
-        while from.len() < 3 {
-            from.insert(0, 1);
-            to.insert(0, 1);
-            tables.insert(0, Keep.table(1, 1));
-        }
         if out.is_empty() {
             return;
         }
@@ -255,6 +252,25 @@ impl Op for Resample {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let (from, to, tables) = self.three_axes(io.shape(0), io.out());
+        let extents: Vec<i32> = [[io.out()[0], io.out().channels()].as_slice(), &from, &to]
+            .concat()
+            .iter()
+            .map(|&v| v as i32)
+            .collect();
+        let mut list = LaunchList::default();
+        let mut args = vec![extents[..].into(), LaunchArg::Input(0), LaunchArg::Output];
+        for table in tables {
+            args.push(list.ints(table.starts));
+            args.push(list.ints(table.taps.iter().map(|t| t.0)));
+            args.push(list.floats(table.taps.iter().map(|t| t.1)));
+        }
+        let kernel = Specialisation::new("resample.cu", ["IN=float", "OUT=float"]);
+        list.push(Launch::new(kernel, "resample", [gpu.blocks(io.out().numel()), 1, 1], args));
+        Ok(list)
     }
 }
 

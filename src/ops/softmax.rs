@@ -1,6 +1,9 @@
 //! Softmax and its logarithm along one axis, without overflow.
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{
+    GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, THREADS, int,
+};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
@@ -43,6 +46,20 @@ impl Op for Softmax {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, io: &Operands, _: &GpuTraits) -> Result<LaunchList, String> {
+        let shape = io.shape(0);
+        let columns = shape[self.axis];
+        let inner: usize = shape[self.axis + 1..].iter().product();
+        let rows = shape.numel() / columns.max(1);
+        let lanes = if columns <= 8 { 4 } else { 32 };
+        let constants =
+            ["TYPE=float".into(), format!("LOG={}", u8::from(self.log)), format!("LANES={lanes}")];
+        let kernel = Specialisation::new("softmax.cu", constants);
+        let args = vec![int(rows), int(columns), int(inner), LaunchArg::Input(0), LaunchArg::Output];
+        let grid = [(rows * lanes).div_ceil(THREADS), 1, 1];
+        Ok(LaunchList::of(Launch::new(kernel, "softmax", grid, args)))
     }
 }
 

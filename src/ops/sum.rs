@@ -1,6 +1,9 @@
 //! Sums along axes, and everything that is made of them: means, variances, the adjoint of broadcasting.
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{
+    ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int,
+};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
@@ -46,6 +49,53 @@ impl Op for Sum {
         let count: usize = x[self.first..self.last].iter().product();
         let inner: usize = x[self.last..].iter().product();
         dispatch_real!(io.dtype(), T => sum::<T>(io.input(0), io.output(), outer, count, inner));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let x = io.shape(0);
+        let [outer, length, inner]: [usize; 3] =
+            [&x[..self.first], &x[self.first..self.last], &x[self.last..]].map(|axes| axes.iter().product());
+        let results = outer * inner;
+        let lanes = if inner == 1 {
+            1
+        } else if inner <= 8 {
+            8
+        } else {
+            32
+        };
+        let rows = 256 / lanes;
+        // Enough slices to give every multiprocessor two blocks, of at least eight turns a row each.
+        let blocks = results.div_ceil(lanes);
+        let slices = (2 * gpu.multiprocessors / blocks).min(length / (8 * rows)).clamp(1, 256);
+        let kept = [outer, inner, length * inner, 1].map(|v| v as i32);
+        let mut list = LaunchList::default();
+        let partial = if slices > 1 { list.workspace(ELEMENT * slices * results) } else { LaunchArg::Null };
+        let launch = |lanes: usize, kept: [i32; 4], reduced: [i32; 2], length, slices, from, partial| {
+            let constants = [
+                "OUT=float".into(),
+                "KEPT_RANK=2".into(),
+                "REDUCED_RANK=1".into(),
+                "MAXIMUM=0".into(),
+                format!("LANES={lanes}"),
+                "INPUTS=1".into(),
+                "EXPRESSION=a".into(),
+            ];
+            let mut args =
+                vec![kept[..].into(), reduced[..].into(), int(results), count(length), int(slices)];
+            args.extend([1f32.into(), LaunchArg::Output, partial, from]);
+            args.extend(std::iter::repeat_n(LaunchArg::Null, 4));
+            let kernel = Specialisation::new("reduce.cu", constants);
+            Launch::new(kernel, "reduce", [results.div_ceil(lanes), slices, 1], args)
+        };
+        let reduced = [length as i32, inner as i32];
+        list.push(launch(lanes, kept, reduced, length, slices, LaunchArg::Input(0), partial.clone()));
+        if slices > 1 {
+            // The partial results are [slices, results]: neighbouring results lie side by side, or there is but one.
+            let lanes = if results == 1 { 1 } else { 32 };
+            let (kept, reduced) = ([1, results as i32, 0, 1], [slices as i32, results as i32]);
+            list.push(launch(lanes, kept, reduced, slices, 1, partial, LaunchArg::Null));
+        }
+        Ok(list)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Pointwise functions of one value: arithmetic and transcendental. (Activations: [`super::activation`].)
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
+use crate::device::pointwise::{Strided, pointwise as launch};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
@@ -100,6 +102,29 @@ impl Unary {
                     T::zero()
                 }
             }
+        }
+    }
+
+    /// The same for the GPU, of `a`, with its numbers as `p` and `q`.
+    fn expression(self) -> (&'static str, [f64; 2]) {
+        match self {
+            AddScalar(c) => ("a + p", [c, 0.0]),
+            MulScalar(c) => ("a * p", [c, 0.0]),
+            Abs => ("fabsf(a)", [0.0; 2]),
+            Sign => ("sign(a)", [0.0; 2]),
+            Exp => ("expf(a)", [0.0; 2]),
+            Log => ("logf(a)", [0.0; 2]),
+            Sqrt => ("sqrtf(a)", [0.0; 2]),
+            Square => ("a * a", [0.0; 2]),
+            Recip => ("1.0f / a", [0.0; 2]),
+            Pow(exponent) => ("powf(a, p)", [exponent, 0.0]),
+            Tanh => ("tanhf(a)", [0.0; 2]),
+            Sigmoid => ("sigmoid(a)", [0.0; 2]),
+            Softplus => ("softplus(a)", [0.0; 2]),
+            Erf => ("erff(a)", [0.0; 2]),
+            LeakyRelu(slope) => ("leaky_relu(a, p)", [slope, 0.0]),
+            Clamp(low, high) => ("a < p ? p : a > q ? q : a", [low, high]),
+            Inside(low, high) => ("a > p && a < q ? 1.0f : 0.0f", [low, high]),
         }
     }
 
@@ -238,6 +263,12 @@ impl Op for Unary {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let (expression, numbers) = self.expression();
+        let (out, a) = (Strided::output(io), Strided::input(io, 0));
+        Ok(LaunchList::of(launch(gpu, expression, numbers, io.out(), out, &[a])))
     }
 }
 

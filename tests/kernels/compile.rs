@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The run-time compiler, also where `pip install --user` or the system's Python has put it.
-fn nvrtc() -> Option<Nvrtc> {
+pub fn nvrtc() -> Option<Nvrtc> {
     let error = match Nvrtc::find() {
         Ok(found) => return Some(found),
         Err(e) => e,
@@ -35,7 +35,7 @@ fn nvrtc() -> Option<Nvrtc> {
 }
 
 /// A cache that outlives the test, so that only what has changed is compiled again.
-fn cache() -> Cache {
+pub fn cache() -> Cache {
     Cache::at(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels")).unwrap()
 }
 
@@ -114,7 +114,7 @@ fn items() -> Vec<Item> {
                 } else {
                     &[out]
                 };
-                let p = plan(g, pass, math, tiles, slices, pitches, constants, math == Math::Bf16);
+                let p = plan(g, pass, math, tiles, slices, pitches, [true; 2], constants, math == Math::Bf16);
                 let registers = if p.specialisation.constants.iter().any(|c| c == "MIN_BLOCKS=2") {
                     65536 / p.threads / 2
                 } else {
@@ -147,7 +147,9 @@ fn items() -> Vec<Item> {
     }
     // Four blocks of 256 threads a multiprocessor.
     let mut plain = |file: &'static str, constants: &[&str]| {
-        add(Specialisation::new(file, constants.iter().copied()), 64, false, true);
+        // Double precision for the normal numbers: two blocks.
+        let registers = if constants == ["NORMAL=1"] { 128 } else { 64 };
+        add(Specialisation::new(file, constants.iter().copied()), registers, false, true);
     };
     for kind in ["float", "bf16"] {
         let (element, input, output) = (format!("TYPE={kind}"), format!("IN={kind}"), format!("OUT={kind}"));
@@ -208,9 +210,12 @@ fn items() -> Vec<Item> {
             plain("softmax.cu", &[&element, "LOG=0", lanes]);
         }
         plain("dropout.cu", &[&element]);
+        plain("image_pool.cu", &[&element]);
         plain("transpose.cu", &["IN=float", &output]);
         plain("transpose.cu", &[&input, "OUT=float"]);
     }
+    plain("random.cu", &["NORMAL=0"]);
+    plain("random.cu", &["NORMAL=1"]);
     for (rule, momentum) in [("SGD", 1), ("RMSPROP", 0), ("ADAM", 0), ("ADAMW", 0), ("ADAGRAD", 0)] {
         let (rule, momentum) = (format!("RULE={rule}"), format!("MOMENTUM={momentum}"));
         let switches = ["AMSGRAD=0", "CENTERED=0", "NESTEROV=0", "SHADOW=1", "ZERO_GRADIENT=1"];

@@ -208,8 +208,17 @@ impl Setup {
         let g = &self.g;
         let has_bias = format!("BIAS={}", u8::from(bias.is_some()));
         let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
-        let plan =
-            plan(g, pass, self.math, self.tiles, self.slices, pitches, &["OUT=float", &has_bias], self.fixed);
+        let plan = plan(
+            g,
+            pass,
+            self.math,
+            self.tiles,
+            self.slices,
+            pitches,
+            [true; 2],
+            &["OUT=float", &has_bias],
+            self.fixed,
+        );
         let out = Buffer::poisoned(4 * plan.results);
         let partial = Buffer::poisoned(plan.partial_bytes());
         let bias = bias.map(Buffer::f32);
@@ -330,7 +339,17 @@ fn pitches_activations_and_bf16_results() {
     want.iter_mut().for_each(|v| *v = if *v > 0.0 { *v } else { f64::from(0.2f32) * *v });
     for slices in [1, 2] {
         let epilogue = ["OUT=bf16", "BIAS=1", "ACTIVATION(v)=leaky_relu(v, 0.2f)"];
-        let plan = plan(&g, Pass::Forward, Math::Bf16, SMALL, slices, [x_pitch, y_pitch], &epilogue, false);
+        let plan = plan(
+            &g,
+            Pass::Forward,
+            Math::Bf16,
+            SMALL,
+            slices,
+            [x_pitch, y_pitch],
+            [true; 2],
+            &epilogue,
+            false,
+        );
         let program = module(plan.specialisation.file, &plan.specialisation.constants);
         for mode in Mode::all() {
             let out = Buffer::poisoned(2 * (g.n * g.out_pixels() * y_pitch - (y_pitch - g.k)));

@@ -49,6 +49,8 @@ fn strided_expressions() {
                     c.into(),
                     Arg::Null,
                     s.into(),
+                    0f32.into(),
+                    0f32.into(),
                 ]
             },
             |(out, ..)| {
@@ -117,6 +119,8 @@ fn dense_expressions_and_the_functions_they_use() {
                         Arg::Null,
                         Arg::Null,
                         Arg::Null,
+                        0f32.into(),
+                        0f32.into(),
                     ]
                 },
                 |(out, _)| assert_close(expression, &numbers(kind, out), &want, precision(kind, 1e-6)),

@@ -8,4 +8,5 @@ mod elementwise;
 mod matmul;
 mod pixels;
 mod planted;
+mod recipes;
 mod reductions;

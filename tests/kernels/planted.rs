@@ -165,7 +165,7 @@ fn lanes_that_part_are_reported() {
         "    if (lane != 5) top = warp_max<LANES>(top);",
     );
     let (x, y) = (Buffer::f32(&normal(1, 320)), Buffer::poisoned(1280));
-    let args: [Arg; 4] = [8i32.into(), 40i32.into(), (&x).into(), (&y).into()];
+    let args: [Arg; 5] = [8i32.into(), 40i32.into(), 1i32.into(), (&x).into(), (&y).into()];
     let error =
         build.load().unwrap().launch("softmax", Shape::flat(1, 256), &args, Mode::all()[0]).unwrap_err();
     assert!(error.contains("diverged") || error.contains("deadlock"), "{error}");
@@ -271,7 +271,7 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             &softmax,
             "softmax",
             grid([12, 1, 1], 0),
-            &[384i32.into(), 10i32.into(), (&x).into(), (&y).into()],
+            &[384i32.into(), 10i32.into(), 1i32.into(), (&x).into(), (&y).into()],
         );
         let norm = ["IN=float", "OUT=float", "LANES=8", "AFFINE=0"];
         let shape: &[i32] = &[2, 192, 10, 5];

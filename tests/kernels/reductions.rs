@@ -307,7 +307,7 @@ fn softmax_and_its_logarithm() {
                 "softmax",
                 shape,
                 || (buffer(kind, &x), unwritten(kind, x.len())),
-                |(x, y)| vec![(rows as i32).into(), (columns as i32).into(), x.into(), y.into()],
+                |(x, y)| vec![(rows as i32).into(), (columns as i32).into(), 1.into(), x.into(), y.into()],
                 |(_, y)| assert_close("softmax", &numbers(kind, y), &want, precision(kind, 2e-6)),
             );
             let y32: Vec<f32> = want.iter().map(|&v| v as f32).collect();
@@ -326,7 +326,14 @@ fn softmax_and_its_logarithm() {
                 shape,
                 || (buffer(kind, &y32), buffer(kind, &dy), unwritten(kind, x.len())),
                 |(y, dy, dx)| {
-                    vec![(rows as i32).into(), (columns as i32).into(), y.into(), dy.into(), dx.into()]
+                    vec![
+                        (rows as i32).into(),
+                        (columns as i32).into(),
+                        1.into(),
+                        y.into(),
+                        dy.into(),
+                        dx.into(),
+                    ]
                 },
                 |(_, _, dx)| {
                     assert_close("softmax_grad", &numbers(kind, dx), &want_dx, precision(kind, 2e-6))

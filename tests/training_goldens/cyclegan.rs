@@ -1,6 +1,7 @@
 //! CycleGAN: two residual generators and two PatchGANs with instance norm; no pool.
 
-use crate::harness::{Fixture, Judge, Play, agree};
+use crate::emulated::Emulator;
+use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single};
 use gan::dtype::Real;
 use gan::models::{ImageDiscriminator, ImageGenerator, PatchGan, ResnetGenerator};
 use gan::nn::Norm;
@@ -11,7 +12,7 @@ fn rename(_: &Fixture, _: &str, key: &str) -> String {
     key.replace(".conv_block.", ".body.")
 }
 
-fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
+fn play<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let first = fixture.shape("G_A.model.1.weight");
     let (ngf, channels_a) = (first[0], first[1]);
     let channels_b = fixture.shape("G_B.model.1.weight")[1];
@@ -35,7 +36,7 @@ fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
     let shape = fixture.input_shape("a");
     let specs = method.describe(&shape[1..3]).expect("valid sizes");
     let update = fixture.update();
-    let mut step = StepBuilder::new(T::DTYPE, 0);
+    let mut step = StepBuilder::new(D::Element::DTYPE, 0);
     let a = step.graph().input("a", shape);
     let b = step.graph().input("b", fixture.input_shape("b"));
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
@@ -50,10 +51,15 @@ fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
         losses: LOSSES.iter().map(|l| (l.to_string(), l.replace("loss/", ""))).collect(),
         outputs: vec![("fake_B", "fake_b"), ("fake_A", "fake_a")],
     }
-    .run::<T>()
+    .run::<D>()
 }
 
 #[test]
 fn cyclegan_steps_agree_with_pytorch() {
-    agree("step.cyclegan", play::<f64>, play::<f32>);
+    agree("step.cyclegan", play::<Cpu<f64>>, play::<Cpu<f32>>);
+}
+
+#[test]
+fn cyclegan_steps_agree_on_the_emulator() {
+    agree_in_single("step.cyclegan", play::<Emulator<0>>);
 }

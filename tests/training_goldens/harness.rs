@@ -8,6 +8,7 @@ use gan::train::step::{StepBuilder, Update};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 fn folder() -> PathBuf {
@@ -98,6 +99,43 @@ impl Fixture {
     }
 }
 
+/// What steps run on.
+pub trait Device: Sized {
+    type Element: Real;
+
+    /// Makes a step ready.
+    fn new(step: &StepBuilder, states: &States) -> Self;
+
+    /// Runs it once; afterwards `states` holds the new values.
+    fn run(&mut self, states: &mut States, inputs: &[(&str, &[Self::Element])]);
+
+    /// An output of the last run.
+    fn output(&mut self, states: &mut States, name: &str) -> Vec<f64>;
+}
+
+/// The CPU, in a given precision.
+pub struct Cpu<T> {
+    program: Program,
+    element: PhantomData<T>,
+}
+
+impl<T: Real> Device for Cpu<T> {
+    type Element = T;
+
+    fn new(step: &StepBuilder, _: &States) -> Self {
+        let program = Program::new(step.graph(), &step.outputs()).expect("a valid step");
+        Cpu { program, element: PhantomData }
+    }
+
+    fn run(&mut self, states: &mut States, inputs: &[(&str, &[T])]) {
+        self.program.run(states, inputs);
+    }
+
+    fn output(&mut self, states: &mut States, name: &str) -> Vec<f64> {
+        self.program.output_f64(states, name)
+    }
+}
+
 /// A traced step, and how its names correspond to the fixture's.
 pub struct Play<'a> {
     pub fixture: &'a Fixture,
@@ -123,48 +161,53 @@ pub fn same(_: &Fixture, _: &str, key: &str) -> String {
 
 impl<'a> Play<'a> {
     /// Runs five steps and compares.
-    pub fn run<T: Real>(self) -> Judge<'a> {
+    pub fn run<D: Device>(self) -> Judge<'a> {
         let fixture = self.fixture;
         let slots = fixture.update().rule.slots();
-        let lr = [T::of(fixture.entry["optimizer"]["lr"].as_f64().expect("lr"))];
+        let lr = [D::Element::of(fixture.entry["optimizer"]["lr"].as_f64().expect("lr"))];
         let mut states = States::new();
         for spec in &self.specs {
-            spec.initialise::<T>(&mut states, 0, slots);
-            spec.import::<T>(&mut states, "the fixture", |key| {
+            spec.initialise::<D::Element>(&mut states, 0, slots);
+            spec.import::<D::Element>(&mut states, "the fixture", |key| {
                 let name = format!("init/{}.{}", spec.name, (self.rename)(fixture, &spec.name, key));
                 let (shape, data) = fixture.tensors.get(&name)?;
-                Some((shape.clone(), data.iter().map(|v| T::of(*v)).collect()))
+                Some((shape.clone(), data.iter().map(|v| D::Element::of(*v)).collect()))
             })
             .expect("the fixture's weights fit");
         }
-        let mut program = Program::new(self.step.graph(), &self.step.outputs()).expect("a valid step");
-        let mut judge = Judge::new(fixture, T::DTYPE);
+        let mut program = D::new(&self.step, &states);
+        let mut judge = Judge::new(fixture, D::Element::DTYPE);
         for s in 0..5 {
-            let mut given: Vec<(String, Vec<T>)> = vec![("step".into(), vec![T::of(s as f64)])];
+            let mut given: Vec<(String, Vec<D::Element>)> =
+                vec![("step".into(), vec![D::Element::of(s as f64)])];
             for (ours, theirs) in &self.inputs {
                 let (shape, data) = &fixture.tensors[&format!("step{s}/{theirs}")];
-                given.push((ours.clone(), channels_last(shape, data).1.into_iter().map(T::of).collect()));
+                given.push((
+                    ours.clone(),
+                    channels_last(shape, data).1.into_iter().map(D::Element::of).collect(),
+                ));
             }
             for spec in &self.specs {
                 let first = s * (self.updates)(fixture, &spec.name) + 1;
                 given.push((format!("lr.{}", spec.name), lr.to_vec()));
-                given.push((format!("t.{}", spec.name), vec![T::of(first as f64)]));
+                given.push((format!("t.{}", spec.name), vec![D::Element::of(first as f64)]));
             }
-            let inputs: Vec<(&str, &[T])> = given.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+            let inputs: Vec<(&str, &[D::Element])> =
+                given.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
             program.run(&mut states, &inputs);
             for (ours, theirs) in &self.losses {
-                let value = program.scalar(&mut states, ours);
+                let value = program.output(&mut states, ours)[0];
                 judge.loss(s, theirs, value);
             }
             if s != 0 && s != 4 {
                 continue;
             }
             for (ours, theirs) in &self.outputs {
-                let image = program.output_f64(&mut states, ours);
+                let image = program.output(&mut states, ours);
                 judge.tensor(&format!("out{}/{theirs}", s + 1), &image);
             }
             for spec in &self.specs {
-                for (key, _, values) in spec.export::<T>(&states) {
+                for (key, _, values) in spec.export::<D::Element>(&states) {
                     let values: Vec<f64> = values.into_iter().map(Real::f64).collect();
                     let name = (self.rename)(fixture, &spec.name, &key);
                     judge.tensor(&format!("after{}/{}.{name}", s + 1, spec.name), &values);
@@ -185,6 +228,11 @@ pub fn agree(prefix: &str, f64: fn(&Fixture) -> Judge<'_>, f32: fn(&Fixture) -> 
     }
 }
 
+/// Plays every fixture of a kind on a device of single precision.
+pub fn agree_in_single(prefix: &str, play: fn(&Fixture) -> Judge<'_>) {
+    fixtures(prefix).iter().for_each(|fixture| play(fixture).report());
+}
+
 /// Compares by the acceptance rule of the fixtures; collects what fails.
 pub struct Judge<'a> {
     fixture: &'a Fixture,
@@ -194,6 +242,8 @@ pub struct Judge<'a> {
     skipped: usize,
     losses: usize,
     worst: (f64, String),
+    /// Every number that was compared.
+    pub bits: Vec<u64>,
 }
 
 impl<'a> Judge<'a> {
@@ -207,10 +257,12 @@ impl<'a> Judge<'a> {
             skipped: 0,
             losses: 0,
             worst,
+            bits: Vec::new(),
         }
     }
 
     fn tensor(&mut self, key: &str, got: &[f64]) {
+        self.bits.extend(got.iter().map(|v| v.to_bits()));
         let null = self.fixture.entry["null_gradient"].as_array().expect("a list");
         let weight = key.split_once('/').map_or("", |k| k.1);
         if !self.f64 && null.iter().any(|n| n == weight) {
@@ -233,6 +285,7 @@ impl<'a> Judge<'a> {
     }
 
     fn loss(&mut self, step: usize, name: &str, got: f64) {
+        self.bits.push(got.to_bits());
         let of = |list: &str| self.fixture.entry[list][step][name].as_f64().expect("a loss");
         let (want, torch) = (of("losses_f64"), of("losses_torch_f32"));
         let tolerance = if self.f64 {

@@ -5,6 +5,9 @@
 //! work too. Weights carry the fixture's own names, which are mapped to ours.
 
 mod cyclegan;
+#[path = "../emulated/device.rs"]
+mod device;
+mod emulated;
 mod harness;
 mod noise;
 mod pix2pix;

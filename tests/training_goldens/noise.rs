@@ -1,6 +1,7 @@
 //! GANs from noise: DCGAN, and WGAN-GP with DCGAN's networks.
 
-use crate::harness::{Fixture, Judge, Play, agree};
+use crate::emulated::Emulator;
+use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single};
 use gan::dtype::Real;
 use gan::models::{DcganDiscriminator, DcganGenerator, NoiseDiscriminator, NoiseGenerator, NoiseModel};
 use gan::nn::Norm;
@@ -25,7 +26,7 @@ fn rename(_: &Fixture, _: &str, key: &str) -> String {
     key.replace("main.", "model.")
 }
 
-fn dcgan<T: Real>(fixture: &Fixture) -> Judge<'_> {
+fn dcgan<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let shape = fixture.input_shape("a");
     let (n, size) = (shape[0], shape[1]);
     let model = model(fixture, size);
@@ -33,7 +34,7 @@ fn dcgan<T: Real>(fixture: &Fixture) -> Judge<'_> {
     let method = Adversarial { model, loss: Default::default(), size, channels: shape[3] };
     let specs = method.describe().expect("valid sizes");
     let update = fixture.update();
-    let mut step = StepBuilder::new(T::DTYPE, 0);
+    let mut step = StepBuilder::new(D::Element::DTYPE, 0);
     let real = step.graph().input("real", shape);
     let z = step.graph().input("z", [n, nz]);
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
@@ -48,7 +49,7 @@ fn dcgan<T: Real>(fixture: &Fixture) -> Judge<'_> {
         losses: LOSSES.iter().map(|l| (l.to_string(), l.replace("loss/", ""))).collect(),
         outputs: vec![("fake", "fake")],
     }
-    .run::<T>()
+    .run::<D>()
 }
 
 /// How many critic updates a step of the fixture has.
@@ -56,7 +57,7 @@ fn critics(fixture: &Fixture) -> usize {
     (0..).take_while(|i| fixture.tensors.contains_key(&format!("step0/alpha{i}"))).count()
 }
 
-fn wgan_gp<T: Real>(fixture: &Fixture) -> Judge<'_> {
+fn wgan_gp<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let shape = fixture.input_shape("a");
     let (n, size) = (shape[0], shape[1]);
     let (model, critics) = (model(fixture, size), critics(fixture));
@@ -64,7 +65,7 @@ fn wgan_gp<T: Real>(fixture: &Fixture) -> Judge<'_> {
     let method = Wgan { model, loss: WganLoss::gradient_penalty(), size, channels: shape[3] };
     let specs = method.describe().expect("valid sizes");
     let update = fixture.update();
-    let mut step = StepBuilder::new(T::DTYPE, 0);
+    let mut step = StepBuilder::new(D::Element::DTYPE, 0);
     let graph = step.graph().clone();
     let real = graph.input("a", shape);
     let z: Vec<_> = (0..=critics).map(|i| graph.input(&format!("z{i}"), [n, nz])).collect();
@@ -98,15 +99,25 @@ fn wgan_gp<T: Real>(fixture: &Fixture) -> Judge<'_> {
         losses: names,
         outputs: vec![("fake", "fake")],
     }
-    .run::<T>()
+    .run::<D>()
 }
 
 #[test]
 fn dcgan_steps_agree_with_pytorch() {
-    agree("step.dcgan", dcgan::<f64>, dcgan::<f32>);
+    agree("step.dcgan", dcgan::<Cpu<f64>>, dcgan::<Cpu<f32>>);
+}
+
+#[test]
+fn dcgan_steps_agree_on_the_emulator() {
+    agree_in_single("step.dcgan", dcgan::<Emulator<0>>);
 }
 
 #[test]
 fn wgan_gp_steps_agree_with_pytorch() {
-    agree("step.wgan-gp", wgan_gp::<f64>, wgan_gp::<f32>);
+    agree("step.wgan-gp", wgan_gp::<Cpu<f64>>, wgan_gp::<Cpu<f32>>);
+}
+
+#[test]
+fn wgan_gp_steps_agree_on_the_emulator() {
+    agree_in_single("step.wgan-gp", wgan_gp::<Emulator<0>>);
 }

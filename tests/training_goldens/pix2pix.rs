@@ -1,6 +1,7 @@
 //! pix2pix: a U-Net generator and a PatchGAN with batch norm.
 
-use crate::harness::{Fixture, Judge, Play, agree};
+use crate::emulated::Emulator;
+use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, fixtures};
 use gan::dtype::Real;
 use gan::models::{ImageDiscriminator, ImageGenerator, PatchGan, UnetGenerator};
 use gan::nn::Norm;
@@ -34,7 +35,7 @@ fn rename(fixture: &Fixture, net: &str, key: &str) -> String {
     if net == "G" { unet_name(key, downs(fixture)) } else { key.to_string() }
 }
 
-fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
+fn play<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let (ngf, inputs) = (fixture.shape("G.down.0.weight")[0], fixture.shape("G.down.0.weight")[1]);
     let targets = fixture.shape("G.up.0.weight")[1];
     let ndf = fixture.shape("D.model.0.weight")[0];
@@ -53,7 +54,7 @@ fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
     let shape = fixture.input_shape("a");
     let specs = method.describe(shape[1], shape[2]).expect("valid sizes");
     let update = fixture.update();
-    let mut step = StepBuilder::new(T::DTYPE, 0);
+    let mut step = StepBuilder::new(D::Element::DTYPE, 0);
     let a = step.graph().input("input", shape);
     let b = step.graph().input("target", fixture.input_shape("b"));
     let [g, d] = [0, 1].map(|i| step.bind(&specs[i], update.rule.slots()));
@@ -69,10 +70,25 @@ fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
         losses: ["D_fake", "D_real", "G_GAN", "G_L1"].map(same).to_vec(),
         outputs: vec![("fake_B", "fake")],
     }
-    .run::<T>()
+    .run::<D>()
 }
 
 #[test]
 fn pix2pix_steps_agree_with_pytorch() {
-    agree("step.pix2pix", play::<f64>, play::<f32>);
+    agree("step.pix2pix", play::<Cpu<f64>>, play::<Cpu<f32>>);
+}
+
+#[test]
+fn pix2pix_steps_agree_on_the_emulator() {
+    agree_in_single("step.pix2pix", play::<Emulator<0>>);
+}
+
+/// The same bits whatever the order of threads and blocks and the time at which copies land.
+#[test]
+fn pix2pix_steps_do_not_depend_on_the_order_of_threads() {
+    for fixture in &fixtures("step.pix2pix") {
+        let forward = play::<Emulator<0>>(fixture).bits;
+        assert!(forward == play::<Emulator<4>>(fixture).bits, "in reverse, with early copies");
+        assert!(forward == play::<Emulator<8>>(fixture).bits, "at random");
+    }
 }

@@ -1,13 +1,14 @@
 //! Segmentation: U-Nets in 2D (batch norm, ReLU) and 3D (affine instance norm, leaky ReLU), BCE and soft Dice.
 
-use crate::harness::{Fixture, Judge, Play, agree, same};
+use crate::emulated::Emulator;
+use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, same};
 use gan::dtype::Real;
 use gan::models::{DenseNetwork, SegmentationUnet};
 use gan::nn::{Activation, Norm};
 use gan::train::step::StepBuilder;
 use gan::train::supervised::{Supervised, SupervisedLoss};
 
-fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
+fn play<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let first = fixture.shape("U.enc.0.0.weight");
     let (norm, activation) = if fixture.has("U.enc.0.1.running_mean") {
         (Norm::Batch, Activation::Relu)
@@ -30,7 +31,7 @@ fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
     let shape = fixture.input_shape("a");
     let specs = method.describe(&shape[1..shape.len() - 1]).expect("valid sizes");
     let update = fixture.update();
-    let mut step = StepBuilder::new(T::DTYPE, 0);
+    let mut step = StepBuilder::new(D::Element::DTYPE, 0);
     let x = step.graph().input("a", shape);
     let target = step.graph().input("t", fixture.input_shape("t"));
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
@@ -45,15 +46,25 @@ fn play<T: Real>(fixture: &Fixture) -> Judge<'_> {
         losses: ["bce", "dice"].map(|n| (format!("loss/{n}"), n.to_string())).to_vec(),
         outputs: vec![("output", "logits")],
     }
-    .run::<T>()
+    .run::<D>()
 }
 
 #[test]
 fn unet_2d_steps_agree_with_pytorch() {
-    agree("step.unet2d", play::<f64>, play::<f32>);
+    agree("step.unet2d", play::<Cpu<f64>>, play::<Cpu<f32>>);
+}
+
+#[test]
+fn unet_2d_steps_agree_on_the_emulator() {
+    agree_in_single("step.unet2d", play::<Emulator<0>>);
 }
 
 #[test]
 fn unet_3d_steps_agree_with_pytorch() {
-    agree("step.unet3d", play::<f64>, play::<f32>);
+    agree("step.unet3d", play::<Cpu<f64>>, play::<Cpu<f32>>);
+}
+
+#[test]
+fn unet_3d_steps_agree_on_the_emulator() {
+    agree_in_single("step.unet3d", play::<Emulator<0>>);
 }

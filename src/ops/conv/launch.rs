@@ -2,39 +2,10 @@
 //! tested without a GPU; the kernels' own headers (`kernels/conv.cu`, `kernels/conv_grad_w.cu`) say what it all means.
 
 use super::geometry::ConvGeometry;
-use crate::device::cuda::compiler::Specialisation;
-
-/// The arithmetic of the matrix kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Math {
-    /// fp32 multiply-adds: exact, any device.
-    Fma,
-    /// fp32 operands rounded to tf32, on tensor cores.
-    Tf32,
-    /// bf16 operands, on tensor cores.
-    Bf16,
-}
-
-impl Math {
-    /// Bytes of an operand's element.
-    pub fn element_bytes(self) -> usize {
-        if self == Math::Bf16 { 2 } else { 4 }
-    }
-
-    fn constant(self) -> &'static str {
-        match self {
-            Math::Fma => "MATH=MATH_FMA",
-            Math::Tf32 => "MATH=MATH_TF32",
-            Math::Bf16 => "MATH=MATH_BF16",
-        }
-    }
-
-    /// The most elements that one copy may move when all runs are multiples of each of `extents` long.
-    pub fn vector(self, extents: &[usize]) -> usize {
-        let choices: &[usize] = if self == Math::Bf16 { &[8, 2] } else { &[4] };
-        choices.iter().copied().find(|v| extents.iter().all(|e| e % v == 0)).unwrap_or(1)
-    }
-}
+pub use crate::device::launch::Math;
+use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int};
+use crate::device::pointwise::{Strided, pointwise};
+use crate::shape::Shape;
 
 /// Which of the three partial derivatives of the trilinear form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +33,31 @@ pub struct Tiles {
     pub warps_n: usize,
     /// Buffers in flight.
     pub stages: usize,
+}
+
+impl Tiles {
+    /// Threads of a block.
+    pub fn threads(&self) -> u32 {
+        (32 * self.warps_m * self.warps_n) as u32
+    }
+
+    /// Bytes of dynamic shared memory.
+    pub fn shared(&self, math: Math) -> usize {
+        self.stages * (self.bm + self.bn) * self.bk * math.element_bytes()
+    }
+
+    /// The constants that tell the kernels.
+    pub fn constants(&self) -> [String; 6] {
+        let Tiles { bm, bn, bk, warps_m, warps_n, stages } = self;
+        [
+            format!("BM={bm}"),
+            format!("BN={bn}"),
+            format!("BK={bk}"),
+            format!("WARPS_M={warps_m}"),
+            format!("WARPS_N={warps_n}"),
+            format!("STAGES={stages}"),
+        ]
+    }
 }
 
 /// The implicit matrix product of a pass, for one group (and, for [`Pass::GradX`], its largest phase).
@@ -118,20 +114,28 @@ pub fn product(g: &ConvGeometry, pass: Pass) -> Product {
 /// slices as it takes to give every multiprocessor something to do, of at least four steps each.
 pub fn choose(g: &ConvGeometry, pass: Pass, math: Math, multiprocessors: usize) -> (Tiles, usize) {
     let p = product(g, pass);
+    let tiles = tiles(p, math);
+    let phases: usize = if pass == Pass::GradX { g.stride.iter().product() } else { 1 };
+    let blocks = p.m.div_ceil(tiles.bm) * p.n.div_ceil(tiles.bn) * g.groups * phases;
+    (tiles, slices(blocks, p.k.div_ceil(tiles.bk), multiprocessors))
+}
+
+/// Tiles no larger than a product needs.
+pub fn tiles(p: Product, math: Math) -> Tiles {
     let side = |extent: usize| extent.next_power_of_two().clamp(16, 128);
     let (bm, bn) = (side(p.m), side(p.n));
     let warps_m = (bm / 32).max(1);
     let warps_n = (bn / 32).clamp(1, 8 / warps_m);
-    let tiles = Tiles { bm, bn, bk: 32, warps_m, warps_n, stages: if math == Math::Fma { 2 } else { 3 } };
-    let phases: usize = if pass == Pass::GradX { g.stride.iter().product() } else { 1 };
-    let blocks = p.m.div_ceil(bm) * p.n.div_ceil(bn) * g.groups * phases;
-    let steps = p.k.div_ceil(tiles.bk);
-    let slices = if blocks >= multiprocessors {
+    Tiles { bm, bn, bk: 32, warps_m, warps_n, stages: if math == Math::Fma { 2 } else { 3 } }
+}
+
+/// Slices of a sum of so many steps, for so many blocks.
+pub fn slices(blocks: usize, steps: usize, multiprocessors: usize) -> usize {
+    if blocks == 0 || blocks >= multiprocessors {
         1
     } else {
         (2 * multiprocessors / blocks).min(steps / 4).clamp(1, 64)
-    };
-    (tiles, slices)
+    }
 }
 
 /// The geometry as the kernels take it, by value: 22 integers in the order of its fields.
@@ -142,8 +146,9 @@ pub fn geometry_argument(g: &ConvGeometry) -> [i32; 22] {
 }
 
 /// Plans a launch. `pitches` are the elements between neighbouring pixels of the two gathered or streamed tensors (for
-/// the forward pass x and y, for `GradX` dy and dx, for `GradW` x and dy); `constants` are OUT and the epilogue's.
-/// With `fixed`, the geometry becomes part of the code.
+/// the forward pass x and y, for `GradX` dy and dx, for `GradW` x and dy); `aligned` says of the two tensors that are read
+/// (for the forward pass x and w, for `GradX` dy and w, for `GradW` x and dy) whether they begin at a multiple of 16
+/// bytes; `constants` are OUT and the epilogue's. With `fixed`, the geometry becomes part of the code.
 pub fn plan(
     g: &ConvGeometry,
     pass: Pass,
@@ -151,28 +156,20 @@ pub fn plan(
     tiles: Tiles,
     slices: usize,
     pitches: [usize; 2],
+    aligned: [bool; 2],
     constants: &[&str],
     fixed: bool,
 ) -> Plan {
     let p = product(g, pass);
+    let vec = |i: usize, runs: &[usize]| if aligned[i] { math.vector(runs) } else { 1 };
     let (vec_a, vec_b) = match pass {
-        Pass::Forward => (math.vector(&[g.group_c(), pitches[0]]), math.vector(&[g.group_c()])),
-        Pass::GradX => (math.vector(&[g.group_k(), pitches[0]]), math.vector(&[g.group_c()])),
-        Pass::GradW => (math.vector(&[g.group_k(), pitches[1]]), math.vector(&[g.group_c(), pitches[0]])),
+        Pass::Forward => (vec(0, &[g.group_c(), pitches[0]]), vec(1, &[g.group_c()])),
+        Pass::GradX => (vec(0, &[g.group_k(), pitches[0]]), vec(1, &[g.group_c()])),
+        Pass::GradW => (vec(1, &[g.group_k(), pitches[1]]), vec(0, &[g.group_c(), pitches[0]])),
     };
-    let Tiles { bm, bn, bk, warps_m, warps_n, stages } = tiles;
     let mut all: Vec<String> = vec![math.constant().into()];
-    let sizes = [
-        ("BM", bm),
-        ("BN", bn),
-        ("BK", bk),
-        ("WARPS_M", warps_m),
-        ("WARPS_N", warps_n),
-        ("STAGES", stages),
-        ("VEC_A", vec_a),
-        ("VEC_B", vec_b),
-    ];
-    all.extend(sizes.iter().map(|(name, v)| format!("{name}={v}")));
+    all.extend(tiles.constants());
+    all.extend([format!("VEC_A={vec_a}"), format!("VEC_B={vec_b}")]);
     if math == Math::Bf16 && vec_a == 8 {
         all.push("MIN_BLOCKS=2".into()); // fits into 128 registers; the others do not, or would spill
     }
@@ -184,7 +181,7 @@ pub fn plan(
     }
     all.extend(constants.iter().map(|c| c.to_string()));
     let phases: usize = if pass == Pass::GradX { g.stride.iter().product() } else { 1 };
-    let (rows, columns) = (p.m.div_ceil(bm), p.n.div_ceil(bn));
+    let (rows, columns) = (p.m.div_ceil(tiles.bm), p.n.div_ceil(tiles.bn));
     let (file, kernel, grid, results) = match pass {
         Pass::Forward => ("conv.cu", "conv", [rows, columns * g.groups, slices], g.n * g.out_pixels() * g.k),
         Pass::GradX => {
@@ -201,11 +198,73 @@ pub fn plan(
         specialisation: Specialisation::new(file, all),
         kernel,
         grid: grid.map(|v| v as u32),
-        threads: (32 * warps_m * warps_n) as u32,
-        shared: stages * (bm + bn) * bk * math.element_bytes(),
+        threads: tiles.threads(),
+        shared: tiles.shared(math),
         slices,
         results,
     }
+}
+
+/// Input `i` as the matrix kernels take it, and whether it is aligned: for [`Math::Bf16`] a rounded copy.
+pub fn operand(list: &mut LaunchList, io: &Operands, i: usize, gpu: &GpuTraits) -> (LaunchArg, bool) {
+    if gpu.math != Math::Bf16 {
+        return (LaunchArg::Input(i), io.inputs[i].aligned);
+    }
+    let flat = Shape::from([io.shape(i).numel()]);
+    let rounded = list.workspace(gpu.math.element_bytes() * flat.numel());
+    let from = Strided::dense(LaunchArg::Input(i), &flat, io.inputs[i].aligned);
+    let to = Strided::dense(rounded.clone(), &flat, true).of("bf16");
+    list.push(pointwise(gpu, "a", [0.0; 2], &flat, to, &[from]));
+    (rounded, true)
+}
+
+/// The launch that adds `slices` partial results into the output.
+pub fn sum_slices(
+    gpu: &GpuTraits,
+    partial: LaunchArg,
+    results: usize,
+    slices: usize,
+    channels: usize,
+) -> Launch {
+    let args = vec![
+        partial,
+        LaunchArg::Null,
+        LaunchArg::Output,
+        count(results),
+        int(slices),
+        int(channels),
+        int(channels),
+    ];
+    let kernel = Specialisation::new("sum_slices.cu", ["OUT=float"]);
+    Launch::new(kernel, "sum_slices", [gpu.blocks(results), 1, 1], args)
+}
+
+/// The launches of a pass whose two inputs are those of its operation: x and w, dy and w, or x and dy.
+pub fn launches(g: &ConvGeometry, pass: Pass, io: &Operands, gpu: &GpuTraits) -> LaunchList {
+    let (tiles, slices) = choose(g, pass, gpu.math, gpu.multiprocessors);
+    let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
+    let mut list = LaunchList::default();
+    let [(first, first_aligned), (second, second_aligned)] = [0, 1].map(|i| operand(&mut list, io, i, gpu));
+    let aligned = [first_aligned, second_aligned];
+    let plan = plan(g, pass, gpu.math, tiles, slices, pitches, aligned, &["OUT=float"], gpu.fixed_shapes);
+    let partial = if slices > 1 { list.workspace(plan.partial_bytes()) } else { LaunchArg::Null };
+    let mut args = vec![geometry_argument(g)[..].into(), first, second];
+    if pass != Pass::GradW {
+        args.push(LaunchArg::Null); // no bias
+    }
+    args.extend([LaunchArg::Output, partial.clone(), int(slices), int(pitches[0]), int(pitches[1])]);
+    list.push(Launch {
+        specialisation: plan.specialisation,
+        kernel: plan.kernel,
+        grid: plan.grid,
+        threads: plan.threads,
+        shared: plan.shared,
+        args,
+    });
+    if slices > 1 {
+        list.push(sum_slices(gpu, partial, plan.results, slices, io.out().channels()));
+    }
+    list
 }
 
 #[cfg(test)]
@@ -245,14 +304,5 @@ mod tests {
         assert_eq!(product(&g, Pass::GradX), Product { m: 64, n: 64, k: 4 * 128 });
         assert_eq!(product(&g, Pass::GradW), Product { m: 128, n: 16 * 64, k: 64 });
         assert_eq!(geometry_argument(&g)[..5], [1, 64, 128, 1, 1]);
-    }
-
-    #[test]
-    fn copies_are_as_wide_as_channels_and_pitch_allow() {
-        assert_eq!(Math::Bf16.vector(&[64, 128]), 8);
-        assert_eq!(Math::Bf16.vector(&[64, 66]), 2);
-        assert_eq!(Math::Bf16.vector(&[3, 8]), 1);
-        assert_eq!(Math::Tf32.vector(&[12]), 4);
-        assert_eq!(Math::Fma.vector(&[6]), 1);
     }
 }

@@ -14,10 +14,12 @@ mod samples;
 pub use samples::samples;
 
 use crate::device::cpu::Io;
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::dispatch_real;
 use crate::graph::{GradArgs, Op, Var};
 use crate::shape::Shape;
 use geometry::ConvGeometry;
+use launch::Pass;
 
 /// How the kernel moves over the input. One entry per spatial axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -167,6 +169,11 @@ impl Op for Conv {
         let g = self.0.geometry(io.in_shape(0), io.in_shape(1), io.out_shape());
         dispatch_real!(io.dtype(), T => cpu::forward::<T>(&g, io.input(0), io.input(1), io.output()));
     }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let g = self.0.geometry(io.shape(0), io.shape(1), io.out());
+        Ok(launch::launches(&g, Pass::Forward, io, gpu))
+    }
 }
 
 impl Op for ConvGradX {
@@ -210,6 +217,11 @@ impl Op for ConvGradX {
         let g = self.spec.geometry(io.out_shape(), io.in_shape(1), io.in_shape(0));
         dispatch_real!(io.dtype(), T => cpu::grad_x::<T>(&g, io.input(0), io.input(1), io.output()));
     }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let g = self.spec.geometry(io.out(), io.shape(1), io.shape(0));
+        Ok(launch::launches(&g, Pass::GradX, io, gpu))
+    }
 }
 
 impl Op for ConvGradW {
@@ -249,6 +261,11 @@ impl Op for ConvGradW {
     fn cpu(&self, io: &mut Io) {
         let g = self.spec.geometry(io.in_shape(0), io.out_shape(), io.in_shape(1));
         dispatch_real!(io.dtype(), T => cpu::grad_w::<T>(&g, io.input(0), io.input(1), io.output()));
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let g = self.spec.geometry(io.shape(0), io.out(), io.shape(1));
+        Ok(launch::launches(&g, Pass::GradW, io, gpu))
     }
 }
 

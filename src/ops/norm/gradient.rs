@@ -1,7 +1,8 @@
 //! The fused gradients of a normalisation, and theirs in turn by plain operations.
 
-use super::{NormKind, kernel, reference_stats};
+use super::{NormKind, kernel, launch, reference_stats};
 use crate::device::cpu::Io;
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::dispatch_real;
 use crate::graph::{GradArgs, Op, Var};
 use crate::ops::gradient::vjp;
@@ -82,6 +83,10 @@ impl Op for NormGradX {
             kernel::grad_x::<T>(sets, self.eps, io.input(0), io.input(1), io.input(2), gamma, io.output());
         });
     }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Ok(launch::grad_x(self.kind.sets(io.shape(0))?, self.eps, self.affine, gpu))
+    }
 }
 
 impl Op for NormGradAffine {
@@ -121,5 +126,9 @@ impl Op for NormGradAffine {
         dispatch_real!(io.dtype(), T => {
             kernel::grad_affine::<T>(sets, self.eps, io.input(0), io.input(1), io.input(2), io.output());
         });
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Ok(launch::grad_affine(self.kind.sets(io.shape(0))?, self.eps, gpu))
     }
 }

@@ -7,12 +7,14 @@
 
 mod gradient;
 mod kernel;
+mod launch;
 mod samples;
 
 pub use gradient::{NormGradAffine, NormGradX};
 pub use samples::samples;
 
 use crate::device::cpu::Io;
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::dispatch_real;
 use crate::graph::{GradArgs, Op, Var};
 use crate::shape::Shape;
@@ -109,6 +111,10 @@ impl Op for NormStats {
         let sets = self.0.sets(io.in_shape(0)).expect("checked when traced");
         dispatch_real!(io.dtype(), T => kernel::stats::<T>(sets, io.input(0), io.output()));
     }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Ok(launch::stats(self.0.sets(io.shape(0))?, gpu))
+    }
 }
 
 impl Op for Normalize {
@@ -161,6 +167,10 @@ impl Op for Normalize {
             let affine = self.affine.then(|| (io.input::<T>(2), io.input::<T>(3)));
             kernel::normalize::<T>(sets, self.eps, io.input(0), io.input(1), affine, io.output());
         });
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Ok(launch::normalize(self.kind.sets(io.shape(0))?, self.eps, self.affine, gpu))
     }
 }
 

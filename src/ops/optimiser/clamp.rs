@@ -1,6 +1,8 @@
 //! Weight clipping: how the first Wasserstein GAN kept its critic Lipschitz (Arjovsky et al., ICML 2017).
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
@@ -48,5 +50,11 @@ impl Op for ClampParameters {
                 piece.iter_mut().for_each(|p| *p = if *p < low { low } else if *p > high { high } else { *p });
             });
         });
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let own = Strided::dense(LaunchArg::Output, &Shape::from([self.n]), io.output.aligned);
+        let clamped = "a < p ? p : a > q ? q : a"; // NaN stays NaN
+        Ok(LaunchList::of(pointwise(gpu, clamped, [self.low, self.high], &[self.n], own.clone(), &[own])))
     }
 }

@@ -2,6 +2,8 @@
 //! al., ICLR 2019): it predicts better than the last weights do.
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
@@ -47,5 +49,13 @@ impl Op for EmaUpdate {
                 piece.iter_mut().zip(&p[start..]).for_each(|(e, &p)| *e = keep * *e + new * p);
             });
         });
+    }
+
+    fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let flat = Shape::from([io.out().numel()]);
+        let mean = Strided::dense(LaunchArg::Output, &flat, io.output.aligned);
+        let new = Strided::dense(LaunchArg::Input(1), &flat, io.inputs[1].aligned);
+        let weights = [self.decay, 1.0 - self.decay];
+        Ok(LaunchList::of(pointwise(gpu, "p * a + q * b", weights, &flat, mean.clone(), &[mean, new])))
     }
 }

@@ -9,6 +9,7 @@ mod adam;
 mod clamp;
 mod clip;
 mod ema;
+mod launch;
 mod running;
 mod samples;
 
@@ -21,6 +22,7 @@ pub use samples::samples;
 use adam::{AdamScalars, Lerp, adam};
 
 use crate::device::cpu::{Io, parallel};
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
@@ -350,6 +352,10 @@ impl Op for OptimiserStep {
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => self.run::<T>(io));
+    }
+
+    fn launches(&self, _: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        Ok(LaunchList::of(launch::step(self, gpu)))
     }
 }
 

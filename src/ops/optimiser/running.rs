@@ -1,6 +1,8 @@
 //! The running mean and variance that batch norm predicts with (Ioffe and Szegedy 2015).
 
 use crate::device::cpu::Io;
+use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
@@ -56,5 +58,16 @@ impl Op for RunningStats {
                 *r = keep * *r + new * if i < c { s } else { s * unbiased };
             }
         });
+    }
+
+    fn launches(&self, _: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        let (c, m) = (self.channels, self.momentum);
+        let half = |i: usize, weight: f64| {
+            let own = Strided::new(LaunchArg::OutputAt(self.offset + i * c), vec![1], false);
+            let new = Strided::new(LaunchArg::InputAt(1, i * c), vec![1], false);
+            pointwise(gpu, "p * a + q * b", [1.0 - m, weight], &[c], own.clone(), &[own, new])
+        };
+        let launches = vec![half(0, m), half(1, m * self.unbiased_factor)];
+        Ok(LaunchList { launches, ..LaunchList::default() })
     }
 }

@@ -1,0 +1,46 @@
+//! What a plan needs of a device that runs launches: memory, kernels, and a way to run them in order. The CUDA driver is
+//! one; the tests' emulator is another.
+
+use super::launch::{GpuTraits, Launch, Specialisation};
+use crate::error::Result;
+
+/// A device. Everything that is asked of it happens in the order of asking.
+pub trait Backend {
+    /// A stretch of its memory, aligned to 256 bytes; freed when dropped.
+    type Memory;
+    /// A kernel that is ready to run.
+    type Kernel;
+    /// A recorded run.
+    type Recording;
+
+    /// What operations need to know of it.
+    fn traits(&self) -> GpuTraits;
+
+    /// Bytes of memory that are free, where it can tell.
+    fn available(&self) -> Option<u64>;
+
+    /// Reserves memory. Its content is arbitrary.
+    fn allocate(&self, bytes: usize) -> Result<Self::Memory>;
+
+    /// The address of a stretch, as kernels take it.
+    fn address(&self, memory: &Self::Memory) -> u64;
+
+    /// Copies bytes to the device. They may be overwritten as soon as this returns.
+    fn upload(&self, bytes: &[u8], to: &Self::Memory, offset: usize) -> Result<()>;
+
+    /// Copies bytes from the device, when everything before is done.
+    fn download(&self, from: &Self::Memory, offset: usize, bytes: &mut [u8]) -> Result<()>;
+
+    /// Compiles and loads a kernel that may want `shared` bytes of dynamic shared memory.
+    fn kernel(&self, what: &Specialisation, name: &'static str, shared: usize) -> Result<Self::Kernel>;
+
+    /// Runs a kernel; `arguments` are the bytes of each argument, addresses resolved.
+    fn launch(&self, kernel: &Self::Kernel, launch: &Launch, arguments: &[Vec<u8>]) -> Result<()>;
+
+    /// Records the launches that `run` makes, so that all of them can be replayed as one, if the device can. Whether they
+    /// are also run is left open.
+    fn record(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<Option<Self::Recording>>;
+
+    /// Runs what was recorded.
+    fn replay(&self, recording: &Self::Recording) -> Result<()>;
+}

@@ -1,0 +1,152 @@
+//! Launches of `kernels/pointwise.cu`: an expression over strided operands, which is also every copy, permutation,
+//! broadcast, cast and fill.
+
+use super::launch::{GpuTraits, Launch, LaunchArg, Operand, Operands, Specialisation, count};
+use crate::shape::Shape;
+
+/// One operand: where it lies and how it is walked through.
+#[derive(Clone, Debug)]
+pub struct Strided {
+    address: LaunchArg,
+    /// Elements between neighbours along each axis.
+    steps: Vec<usize>,
+    /// Whether the address allows vector accesses.
+    aligned: bool,
+    kind: &'static str,
+}
+
+impl Strided {
+    /// Any fp32 operand.
+    pub fn new(address: LaunchArg, steps: Vec<usize>, aligned: bool) -> Self {
+        Strided { address, steps, aligned, kind: "float" }
+    }
+
+    /// A dense fp32 operand of the given extents.
+    pub fn dense(address: LaunchArg, shape: &Shape, aligned: bool) -> Self {
+        Self::new(address, shape.strides(), aligned)
+    }
+
+    /// The output of an operation, whole.
+    pub fn output(io: &Operands) -> Self {
+        Self::dense(LaunchArg::Output, io.out(), io.output.aligned)
+    }
+
+    /// Input `i` of an operation, repeated to the output's extents under NumPy's rule.
+    pub fn input(io: &Operands, i: usize) -> Self {
+        let Operand { shape, aligned } = io.inputs[i];
+        let lead = io.out().rank() - shape.rank();
+        let strides = shape.strides();
+        let step = |axis: usize| {
+            if axis < lead || shape[axis - lead] == 1 { 0 } else { strides[axis - lead] }
+        };
+        Self::new(LaunchArg::Input(i), (0..io.out().rank()).map(step).collect(), aligned)
+    }
+
+    /// The same with elements of another type.
+    pub fn of(mut self, kind: &'static str) -> Self {
+        self.kind = kind;
+        self
+    }
+}
+
+/// `out = expression` over `extents`. In the expression `a` to `d` are the inputs, `p` and `q` the scalars, which are
+/// arguments of the kernel: expressions that differ in numbers only are one kernel. An input may be the output's own memory
+/// if it is walked through alike.
+pub fn pointwise(
+    gpu: &GpuTraits,
+    expression: &str,
+    scalars: [f64; 2],
+    extents: &[usize],
+    out: Strided,
+    inputs: &[Strided],
+) -> Launch {
+    assert!(inputs.len() <= 4, "the kernel takes at most four inputs");
+    let operands: Vec<&Strided> = [&out].into_iter().chain(inputs).collect();
+    let (extents, steps) = merged(extents, &operands.iter().map(|o| &o.steps[..]).collect::<Vec<_>>());
+    let total: usize = extents.iter().product();
+    let dense = extents.len() <= 1 && operands.iter().zip(&steps).all(|(o, s)| o.aligned && s == &[1]);
+
+    // At least two axes, so that vectors, dense and not, are one specialisation.
+    let rank = extents.len().max(2);
+    let mut constants = vec![format!("OUT={}", out.kind), format!("RANK={rank}")];
+    constants.push(format!("INPUTS={}", inputs.len()));
+    for (input, name) in inputs.iter().zip(["IN_A", "IN_B", "IN_C", "IN_D"]) {
+        if input.kind != "float" {
+            constants.push(format!("{name}={}", input.kind));
+        }
+    }
+    constants.push(format!("EXPRESSION={expression}"));
+    let specialisation = Specialisation::new("pointwise.cu", constants);
+
+    let mut args = Vec::new();
+    if !dense {
+        let lead = rank - extents.len();
+        let extents = std::iter::repeat_n(1, lead).chain(extents.iter().copied());
+        let steps = steps.iter().flat_map(|s| std::iter::repeat_n(0, lead).chain(s.iter().copied()));
+        let layout: Vec<i32> = extents.chain(steps).map(|v| v as i32).collect();
+        args.push(layout[..].into());
+    }
+    args.push(count(total));
+    args.push(out.address);
+    args.extend((0..4).map(|i| inputs.get(i).map_or(LaunchArg::Null, |o| o.address.clone())));
+    args.push(LaunchArg::Null);
+    args.extend(scalars.map(|v| LaunchArg::from(v as f32)));
+    let (kernel, turns) = if dense { ("pointwise_dense", total.div_ceil(4)) } else { ("pointwise", total) };
+    Launch::new(specialisation, kernel, [gpu.blocks(turns), 1, 1], args)
+}
+
+/// Drops axes of extent 1 and joins neighbours that every operand runs through evenly.
+pub fn merged(extents: &[usize], steps: &[&[usize]]) -> (Vec<usize>, Vec<Vec<usize>>) {
+    let mut kept: Vec<usize> = Vec::new();
+    let mut out: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
+    for (axis, &extent) in extents.iter().enumerate() {
+        if extent == 1 {
+            continue;
+        }
+        let even = kept.last().is_some()
+            && out.iter().zip(steps).all(|(o, s)| o.last().is_some_and(|&l| l == s[axis] * extent));
+        if even {
+            *kept.last_mut().expect("just seen") *= extent;
+            out.iter_mut().zip(steps).for_each(|(o, s)| *o.last_mut().expect("just seen") = s[axis]);
+        } else {
+            kept.push(extent);
+            out.iter_mut().zip(steps).for_each(|(o, s)| o.push(s[axis]));
+        }
+    }
+    if kept.is_empty() {
+        kept.push(1);
+        out.iter_mut().for_each(|o| o.push(1));
+    }
+    (kept, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::launch::Math;
+
+    const GPU: GpuTraits = GpuTraits { multiprocessors: 4, math: Math::Fma, fixed_shapes: false };
+
+    #[test]
+    fn axes_are_joined_where_all_operands_allow() {
+        let (extents, steps) = merged(&[2, 3, 1, 4], &[&[12, 4, 4, 1], &[0, 0, 0, 1]]);
+        assert_eq!((extents, steps), (vec![6, 4], vec![vec![4, 1], vec![0, 1]]));
+        assert_eq!(merged(&[1, 1], &[&[1, 1]]), (vec![1], vec![vec![1]]));
+        assert_eq!(merged(&[2, 3, 4], &[&[12, 4, 1], &[12, 4, 1]]).0, [24]);
+    }
+
+    #[test]
+    fn vectors_are_used_only_where_every_address_is_aligned() {
+        let shape = Shape::from([5, 7]);
+        for (aligned, kernel) in [(true, "pointwise_dense"), (false, "pointwise")] {
+            let out = Strided::dense(LaunchArg::Output, &shape, true);
+            let a = Strided::dense(LaunchArg::Input(0), &shape, aligned);
+            let launch = pointwise(&GPU, "a + p", [1.5, 0.0], &shape, out, &[a]);
+            assert_eq!((launch.kernel, launch.grid), (kernel, [1, 1, 1]));
+        }
+        // A scalar is no vector.
+        let out = Strided::dense(LaunchArg::Output, &shape, true);
+        let a = Strided::new(LaunchArg::Input(0), vec![0, 0], true);
+        assert_eq!(pointwise(&GPU, "a", [0.0; 2], &shape, out, &[a]).kernel, "pointwise");
+    }
+}

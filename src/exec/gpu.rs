@@ -1,0 +1,301 @@
+//! Running a plan on a device that runs launches.
+//!
+//! Every step is resolved to launches with all their arguments once, when the program is made; a run is then a walk
+//! through a list, or the replay of a recording of it. Nothing is allocated in between.
+
+use super::States;
+use crate::compile::plan::{Plan, Step, plan};
+use crate::device::backend::Backend;
+use crate::device::cpu::{Place, Slot};
+use crate::device::launch::{ALIGNED, ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operand, Operands};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Memory, Var};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The states on the device, by name. Shared by all programs of a session.
+pub struct DeviceStates<B: Backend> {
+    backend: Arc<B>,
+    buffers: BTreeMap<String, (B::Memory, usize)>,
+}
+
+impl<B: Backend> DeviceStates<B> {
+    /// Copies all states to the device.
+    pub fn new(backend: &Arc<B>, states: &States) -> Result<Self> {
+        let mut own = DeviceStates { backend: backend.clone(), buffers: BTreeMap::new() };
+        for (name, buffer) in &states.buffers {
+            let memory = backend.allocate(buffer.len())?;
+            backend.upload(&bytes_of(buffer.slice()), &memory, 0)?;
+            own.buffers.insert(name.clone(), (memory, buffer.len()));
+        }
+        Ok(own)
+    }
+
+    /// Copies all states back, for a checkpoint or a look at them.
+    pub fn download(&self, states: &mut States) -> Result<()> {
+        for (name, (memory, bytes)) in &self.buffers {
+            states.set(name, &read(&*self.backend, memory, 0, *bytes)?);
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> &B::Memory {
+        &self.buffers.get(name).unwrap_or_else(|| panic!("no state {name}")).0
+    }
+}
+
+fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_ne_bytes()).collect()
+}
+
+fn read<B: Backend>(backend: &B, memory: &B::Memory, offset: usize, bytes: usize) -> Result<Vec<f32>> {
+    let mut raw = vec![0; bytes];
+    backend.download(memory, offset, &mut raw)?;
+    Ok(raw.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+/// A launch with its kernel loaded and its addresses known.
+struct Ready<B: Backend> {
+    kernel: B::Kernel,
+    launch: Launch,
+    arguments: Vec<Vec<u8>>,
+}
+
+/// A planned graph with its memory on a device, bound to the states that it was made for.
+pub struct GpuProgram<B: Backend> {
+    backend: Arc<B>,
+    plan: Plan,
+    arena: B::Memory,
+    workspace: B::Memory,
+    workspace_bytes: usize,
+    /// Kept for the launches that read them.
+    _tables: B::Memory,
+    states: Vec<u64>,
+    /// The launches of each step of the plan.
+    ready: Vec<Vec<Ready<B>>>,
+    recording: Option<B::Recording>,
+}
+
+impl<B: Backend> GpuProgram<B> {
+    /// Plans a run of `graph` that leaves the named outputs readable, reserves its memory and loads its kernels.
+    pub fn new(
+        backend: &Arc<B>,
+        graph: &Graph,
+        outputs: &[(&str, &Var)],
+        states: &DeviceStates<B>,
+    ) -> Result<Self> {
+        let plan = plan(graph, outputs)?;
+        if plan.dtype != DType::F32 {
+            return Err(Error::input(format!(
+                "the GPU computes in f32, not in {}; use the CPU for that",
+                plan.dtype.name()
+            )));
+        }
+        let bound = addresses(&**backend, &plan, states);
+        let traits = backend.traits();
+        let lists = plan.steps.iter().map(|s| launches(s, &traits)).collect::<Result<Vec<LaunchList>>>()?;
+        let workspace_bytes = lists.iter().map(|l| l.workspace_bytes).max().unwrap_or(0);
+        let (table_offsets, tables) = join_tables(&lists);
+        let needed = (plan.arena_bytes + workspace_bytes + tables.len()) as u64;
+        if let Some(free) = backend.available().filter(|free| needed > *free) {
+            let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+            return Err(Error::input(format!(
+                "this needs {:.2} GiB of the device's memory, but {:.2} GiB are free; lower `train.batch`, `data.canvas` or the networks' sizes",
+                gib(needed),
+                gib(free)
+            )));
+        }
+        let arena = backend.allocate(plan.arena_bytes)?;
+        let workspace = backend.allocate(workspace_bytes)?;
+        let table_memory = backend.allocate(tables.len())?;
+        backend.upload(&tables, &table_memory, 0)?;
+        let mut program = GpuProgram {
+            backend: backend.clone(),
+            arena,
+            workspace,
+            workspace_bytes,
+            _tables: table_memory,
+            states: bound,
+            ready: Vec::new(),
+            recording: None,
+            plan,
+        };
+        let tables = program.backend.address(&program._tables);
+        for ((step, list), offsets) in program.plan.steps.iter().zip(lists).zip(&table_offsets) {
+            let launches = list.launches.into_iter().map(|launch| {
+                let kernel = program.backend.kernel(&launch.specialisation, launch.kernel, launch.shared)?;
+                let resolve = |a: &LaunchArg| program.resolve(step, a, tables, offsets);
+                let arguments = launch.args.iter().map(resolve).collect();
+                Ok(Ready { kernel, launch, arguments })
+            });
+            let launches = launches.collect::<Result<Vec<_>>>()?;
+            program.ready.push(launches);
+        }
+        Ok(program)
+    }
+
+    /// What it does and where.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The address of a value.
+    pub fn address(&self, slot: &Slot) -> u64 {
+        match slot.place {
+            Place::Arena(at) => self.backend.address(&self.arena) + at as u64,
+            Place::State(s, at) => self.states[s] + at as u64,
+        }
+    }
+
+    /// The address and size of the memory that each step may use as it likes.
+    pub fn workspace(&self) -> (u64, usize) {
+        (self.backend.address(&self.workspace), self.workspace_bytes)
+    }
+
+    /// The bytes of an argument.
+    fn resolve(&self, step: &Step, arg: &LaunchArg, tables: u64, offsets: &[usize]) -> Vec<u8> {
+        let input = |i: usize| self.address(&step.inputs[i]);
+        let address = match arg {
+            LaunchArg::Bytes(bytes) => return bytes.clone(),
+            LaunchArg::Input(i) => input(*i),
+            LaunchArg::InputAt(i, at) => input(*i) + (at * ELEMENT) as u64,
+            LaunchArg::Output => self.address(&step.output),
+            LaunchArg::OutputAt(at) => self.address(&step.output) + (at * ELEMENT) as u64,
+            LaunchArg::Workspace(at) => self.backend.address(&self.workspace) + *at as u64,
+            LaunchArg::Table(i) => tables + offsets[*i] as u64,
+            LaunchArg::Null => 0,
+        };
+        address.to_ne_bytes().to_vec()
+    }
+
+    /// Runs once. `inputs` are given by name; every declared input that is used must be there with its full size. The
+    /// states must be those that the program was made for.
+    pub fn run(&mut self, states: &DeviceStates<B>, inputs: &[(&str, &[f32])]) -> Result<()> {
+        self.begin(states, inputs)?;
+        if self.recording.is_none() {
+            let (backend, ready) = (&self.backend, &self.ready);
+            let all = &mut || launch_all(&**backend, ready.iter().flatten());
+            match backend.record(all)? {
+                Some(recording) => self.recording = Some(recording),
+                None => return launch_all(&**backend, ready.iter().flatten()),
+            }
+        }
+        self.backend.replay(self.recording.as_ref().expect("just recorded"))
+    }
+
+    /// As [`GpuProgram::run`], never as a recording; `observe` is called for every step and must call the closure that
+    /// runs it.
+    pub fn run_observed(
+        &mut self,
+        states: &DeviceStates<B>,
+        inputs: &[(&str, &[f32])],
+        mut observe: impl FnMut(&Self, &Step, &mut dyn FnMut() -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        self.begin(states, inputs)?;
+        for (step, ready) in self.plan.steps.iter().zip(&self.ready) {
+            observe(self, step, &mut || {
+                launch_all(&*self.backend, ready)
+                    .map_err(|e| Error::input(format!("{} in layer {}: {e}", step.op.name(), step.path)))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn begin(&self, states: &DeviceStates<B>, inputs: &[(&str, &[f32])]) -> Result<()> {
+        assert_eq!(
+            addresses(&*self.backend, &self.plan, states),
+            self.states,
+            "other states than it was made for"
+        );
+        for (name, slot) in &self.plan.inputs {
+            let (_, values) =
+                inputs.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("input {name} is missing"));
+            assert_eq!(values.len(), slot.shape.numel(), "size of input {name}");
+            let Place::Arena(at) = slot.place else { unreachable!("inputs lie in the arena") };
+            self.backend.upload(&bytes_of(values), &self.arena, at)?;
+        }
+        Ok(())
+    }
+
+    /// An output of the last run.
+    pub fn output(&self, states: &DeviceStates<B>, name: &str) -> Result<Vec<f32>> {
+        let (_, slot) =
+            self.plan.outputs.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no output {name}"));
+        match slot.place {
+            Place::Arena(at) => read(&*self.backend, &self.arena, at, slot.bytes()),
+            Place::State(s, at) => {
+                read(&*self.backend, states.get(&self.plan.states[s].name), at, slot.bytes())
+            }
+        }
+    }
+
+    /// A scalar output of the last run.
+    pub fn scalar(&self, states: &DeviceStates<B>, name: &str) -> Result<f32> {
+        Ok(self.output(states, name)?[0])
+    }
+}
+
+fn launch_all<'a, B: Backend + 'a>(backend: &B, ready: impl IntoIterator<Item = &'a Ready<B>>) -> Result<()> {
+    ready.into_iter().try_for_each(|r| backend.launch(&r.kernel, &r.launch, &r.arguments))
+}
+
+/// The addresses of a plan's states.
+fn addresses<B: Backend>(backend: &B, plan: &Plan, states: &DeviceStates<B>) -> Vec<u64> {
+    plan.states.iter().map(|s| backend.address(states.get(&s.name))).collect()
+}
+
+/// Whether a value begins where vectors may be read.
+fn aligned(slot: &Slot) -> bool {
+    let (Place::Arena(at) | Place::State(_, at)) = slot.place;
+    at.is_multiple_of(ALIGNED)
+}
+
+/// What a step launches, checked. Its own memory is taken to be where the plan says, of an arena and states that are
+/// aligned.
+pub fn launches(step: &Step, gpu: &GpuTraits) -> Result<LaunchList> {
+    let fault = |why: String| {
+        let place = if step.path.is_empty() { String::new() } else { format!("layer {}: ", step.path) };
+        Error::input(format!("{place}{}: {why}", step.op.name()))
+    };
+    for slot in step.inputs.iter().chain([&step.output]) {
+        if i32::try_from(slot.shape.numel()).is_err() {
+            return Err(fault(format!("shape {} has more elements than kernels count", slot.shape)));
+        }
+    }
+    for (i, input) in step.inputs.iter().enumerate() {
+        let taken = step.reused == Some(i);
+        let in_place = taken && matches!(step.op.memory(), Memory::InPlace(_));
+        let same = taken && input.place == step.output.place;
+        assert!(
+            in_place || same || !input.overlaps(&step.output),
+            "the plan lets an output overwrite input {i}"
+        );
+    }
+    if step.output.shape.numel() == 0 {
+        return Ok(LaunchList::default());
+    }
+    let inputs: Vec<Operand> =
+        step.inputs.iter().map(|s| Operand { shape: &s.shape, aligned: aligned(s) }).collect();
+    let output = Operand { shape: &step.output.shape, aligned: aligned(&step.output) };
+    let list = step.op.launches(&Operands { inputs: &inputs, output }, gpu).map_err(fault)?;
+    for launch in &list.launches {
+        if launch.grid.contains(&0) || launch.grid[1..].iter().any(|&g| g > 65_535) {
+            return Err(fault(format!("{} cannot be launched in {:?} blocks", launch.kernel, launch.grid)));
+        }
+    }
+    Ok(list)
+}
+
+/// All tables behind one another, and where each list's begin.
+fn join_tables(lists: &[LaunchList]) -> (Vec<Vec<usize>>, Vec<u8>) {
+    let mut all = Vec::new();
+    let mut place = |table: &Vec<u8>| {
+        all.resize(all.len().next_multiple_of(ALIGNED), 0);
+        let at = all.len();
+        all.extend_from_slice(table);
+        at
+    };
+    let offsets = lists.iter().map(|l| l.tables.iter().map(&mut place).collect()).collect();
+    (offsets, all)
+}

@@ -1,0 +1,171 @@
+//! The emulator as a device, and a watch over what each step of a program writes.
+
+use gan::compile::plan::Step;
+use gan::device::backend::Backend;
+use gan::device::launch::{GpuTraits, Launch, Math, Specialisation};
+use gan::error::{Error, Result};
+use gan::exec::States;
+use gan::exec::gpu::{DeviceStates, GpuProgram};
+use gan::graph::{Graph, Var};
+use gan_emu::{Arg, Buffer, Build, Mode, Module, Shape};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// A device made of the emulator: kernels are compiled as C++, memory is the host's and reads as NaN until written.
+pub struct Emulator {
+    pub mode: Mode,
+    pub traits: GpuTraits,
+    memory: RefCell<Vec<Weak<Buffer>>>,
+}
+
+impl Emulator {
+    pub fn new(mode: Mode, math: Math) -> Arc<Self> {
+        // Few multiprocessors, so that loops take several turns; more than one, so that long sums are sliced.
+        let traits = GpuTraits { multiprocessors: 3, math, fixed_shapes: false };
+        #[allow(clippy::arc_with_non_send_sync)]
+        // a program holds its device by Arc; this one stays in its thread
+        Arc::new(Emulator { mode, traits, memory: RefCell::default() })
+    }
+
+    fn live(&self) -> Vec<Rc<Buffer>> {
+        self.memory.borrow().iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+fn fault(e: String) -> Error {
+    Error::input(e)
+}
+
+/// A built kernel file; each specialisation is built and loaded once.
+fn module(what: &Specialisation) -> Arc<Module> {
+    type Slot = Arc<OnceLock<Arc<Module>>>;
+    static LOADED: OnceLock<Mutex<HashMap<Specialisation, Slot>>> = OnceLock::new();
+    let slot = LOADED.get_or_init(Mutex::default).lock().unwrap().entry(what.clone()).or_default().clone();
+    slot.get_or_init(|| {
+        let kernels = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("kernels");
+        let build = Build::new(kernels, what.file).define(&what.constants);
+        Arc::new(build.load().unwrap_or_else(|e| panic!("{e}")))
+    })
+    .clone()
+}
+
+impl Backend for Emulator {
+    type Memory = Rc<Buffer>;
+    type Kernel = Arc<Module>;
+    type Recording = ();
+
+    fn traits(&self) -> GpuTraits {
+        self.traits
+    }
+
+    fn available(&self) -> Option<u64> {
+        None
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Rc<Buffer>> {
+        let buffer = Rc::new(Buffer::poisoned(bytes));
+        self.memory.borrow_mut().push(Rc::downgrade(&buffer));
+        Ok(buffer)
+    }
+
+    fn address(&self, memory: &Rc<Buffer>) -> u64 {
+        memory.pointer() as u64
+    }
+
+    fn upload(&self, bytes: &[u8], to: &Rc<Buffer>, offset: usize) -> Result<()> {
+        to.write(offset, bytes);
+        Ok(())
+    }
+
+    fn download(&self, from: &Rc<Buffer>, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(&from.bytes()[offset..offset + bytes.len()]);
+        Ok(())
+    }
+
+    fn kernel(&self, what: &Specialisation, _: &'static str, _: usize) -> Result<Arc<Module>> {
+        Ok(module(what))
+    }
+
+    fn launch(&self, kernel: &Arc<Module>, launch: &Launch, arguments: &[Vec<u8>]) -> Result<()> {
+        let shape = Shape { grid: launch.grid, threads: launch.threads, shared: launch.shared };
+        let args: Vec<Arg> = arguments.iter().map(|bytes| Arg::Value(bytes.clone())).collect();
+        kernel.launch(launch.kernel, shape, &args, self.mode).map_err(fault)?;
+        for buffer in self.live() {
+            buffer.check().map_err(|e| fault(format!("{}: {e}", launch.kernel)))?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, _: &mut dyn FnMut() -> Result<()>) -> Result<Option<()>> {
+        Ok(None)
+    }
+
+    fn replay(&self, (): &()) -> Result<()> {
+        unreachable!("nothing is recorded")
+    }
+}
+
+/// A graph, made ready on an emulator, with its states.
+pub struct Emulated {
+    emulator: Arc<Emulator>,
+    pub program: GpuProgram<Emulator>,
+    pub states: DeviceStates<Emulator>,
+}
+
+impl Emulated {
+    pub fn new(
+        emulator: &Arc<Emulator>,
+        graph: &Graph,
+        outputs: &[(&str, &Var)],
+        states: &States,
+    ) -> Result<Self> {
+        let states = DeviceStates::new(emulator, states)?;
+        let program = GpuProgram::new(emulator, graph, outputs, &states)?;
+        Ok(Emulated { emulator: emulator.clone(), program, states })
+    }
+
+    /// Runs once, and fails if a step writes anything but its output and the workspace. The workspace holds NaN
+    /// whenever a step begins.
+    pub fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<()> {
+        let emulator = self.emulator.clone();
+        self.program.run_observed(&self.states, inputs, |program, step, run| {
+            let (workspace, size) = program.workspace();
+            let own = [(program.address(&step.output), step.output.bytes()), (workspace, size)];
+            let buffers = emulator.live();
+            let scratch = buffers.iter().find(|b| b.pointer() as u64 == workspace).expect("a buffer");
+            scratch.write(0, &vec![0xff; size]);
+            let before: Vec<Vec<u8>> = buffers.iter().map(|b| b.bytes().to_vec()).collect();
+            run()?;
+            for (buffer, before) in buffers.iter().zip(&before) {
+                untouched(step, buffer, before, &own)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub fn output(&self, name: &str) -> Vec<f32> {
+        self.program.output(&self.states, name).expect("an output")
+    }
+}
+
+/// Fails if anything outside `own` (addresses and sizes) has changed.
+fn untouched(step: &Step, buffer: &Buffer, before: &[u8], own: &[(u64, usize)]) -> Result<()> {
+    let (start, now) = (buffer.pointer() as u64, buffer.bytes());
+    let mut at = 0;
+    let mut ends: Vec<(usize, usize)> = own
+        .iter()
+        .filter(|(a, n)| *a >= start && (*a - start) as usize + n <= now.len())
+        .map(|(a, n)| ((a - start) as usize, (a - start) as usize + n))
+        .collect();
+    ends.sort_unstable();
+    for (from, to) in ends.into_iter().chain([(now.len(), now.len())]) {
+        if from > at && now[at..from] != before[at..from] {
+            return Err(fault(format!("{} writes outside its output", step.op.name())));
+        }
+        at = at.max(to);
+    }
+    Ok(())
+}
