@@ -98,6 +98,7 @@ fn settings_that_do_not_belong_together() {
         ("seg.toml", &["data.target=[\"tumour\", \"tissue\"]"], &["`labels`", "2 images"]),
         ("seg.toml", &["data.target=[\"tumor\"]"], &["`tumor`", "did you mean `tumour`?"]),
         ("seg.toml", &["data.input=[\"t1ce\", \"t9\"]"], &["`t9`", "did you mean"]),
+        ("seg.toml", &["model.residual=true"], &["`model.residual`", "false"]),
         ("seg.toml", &["model.network.downs=9"], &["`model.network.downs`"]),
         ("seg.toml", &["data.patch=[50, 8, 8]"], &["`patch`", "50 slices deep", "24 only"]),
         ("seg.toml", &["data.patch=[8, 8, 2]"], &["`patch = [8, 8, 2]`"]),

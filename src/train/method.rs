@@ -213,6 +213,7 @@ pub fn build(recipe: &Recipe) -> Result<Box<dyn Method>> {
         }
         (Model::Supervised(model), Loss::Supervised(loss)) => Box::new(Supervised {
             network: model.network.clone(),
+            residual: model.residual,
             loss: loss.clone(),
             inputs,
             outputs: data.outputs(),

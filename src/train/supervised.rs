@@ -5,7 +5,7 @@ use super::step::{StepBuilder, Update};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::models::DenseNetwork;
-use crate::nn::{Net, NetSpec};
+use crate::nn::{Ctx, Net, NetSpec};
 use crate::objectives::adversarial::bce_with_logits;
 use crate::objectives::pixel::{charbonnier, l1, l2};
 use crate::objectives::segmentation::{CrossEntropy, cross_entropy, dice};
@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 pub struct SupervisedModel {
     /// From input to target.
     pub network: DenseNetwork,
+    /// Whether the network gives what the input lacks, instead of the target itself.
+    #[serde(default)]
+    pub residual: bool,
 }
 
 /// What the network is trained for.
@@ -86,6 +89,8 @@ pub enum Distance {
 pub struct Supervised {
     /// The network's settings.
     pub network: DenseNetwork,
+    /// Whether the input is added to what the network gives.
+    pub residual: bool,
     /// The loss's settings.
     pub loss: SupervisedLoss,
     /// Channels of the input.
@@ -137,9 +142,7 @@ impl Supervised {
     pub fn trace_step(&self, step: &mut StepBuilder, nets: &[Net], x: &Var, target: &Var, update: &Update) {
         let [net] = nets else { panic!("one network is supervised") };
         let graph = step.graph().clone();
-        let out = graph.phase("forward", || {
-            graph.scope("U", || self.network.forward(&step.train(net), x, self.outputs))
-        });
+        let out = graph.phase("forward", || graph.scope("U", || self.forward(&step.train(net), x)));
         let (terms, total, deep) = graph.phase("loss", || {
             let terms = self.terms(&out[0], target);
             let full = sum(&terms);
@@ -163,6 +166,11 @@ impl Supervised {
             step.output("loss/deep", deep);
         }
         step.output("output", &out[0]);
+    }
+
+    fn forward(&self, cx: &Ctx, x: &Var) -> Vec<Var> {
+        let out = self.network.forward(cx, x, self.outputs);
+        if self.residual { out.iter().map(|y| y.add(x)).collect() } else { out }
     }
 
     /// The losses of one output, weighted, in the order of their names.
@@ -194,7 +202,7 @@ impl Supervised {
     /// Traces a prediction in evaluation mode: probabilities of regions or classes, or an image.
     pub fn trace_predict(&self, step: &StepBuilder, net: &Net, x: &Var) -> Var {
         step.graph().scope("U", || {
-            let y = self.network.forward(&step.eval(net), x, self.outputs).remove(0);
+            let y = self.forward(&step.eval(net), x).remove(0);
             match self.loss {
                 SupervisedLoss::Regions { .. } => y.sigmoid(),
                 SupervisedLoss::Classes { .. } => y.softmax(y.rank().saturating_sub(1)),
@@ -206,6 +214,11 @@ impl Supervised {
 
 impl Method for Supervised {
     fn check(&self) -> Result<()> {
+        if self.residual && (self.inputs != self.outputs || self.task() != Task::Translate) {
+            return Err(Error::input(
+                "`model.residual` adds the input to an image of as many channels; set it to false, or make `data.input` and `data.target` equally long",
+            ));
+        }
         self.network.check("model.network", self.inputs, self.outputs)
     }
 
@@ -256,7 +269,8 @@ impl Method for Supervised {
     }
 
     fn settings(&self, _: &str) -> String {
-        format!("{} outputs={}", method::json(&self.network), self.outputs)
+        let residual = if self.residual { " residual" } else { "" };
+        format!("{} outputs={}{residual}", method::json(&self.network), self.outputs)
     }
 }
 

@@ -5,9 +5,9 @@ use gan::device::cuda::compiler::Compiler;
 use gan::device::cuda::usage;
 use gan::device::launch::{GpuTraits, Math, Specialisation};
 use gan::exec::gpu::launches;
+use gan::train::method::{self, Shapes};
 use gan::train::recipe::Recipe;
-use gan::train::run::method;
-use gan::train::session::step_program;
+use gan::train::session::step_programs;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -18,12 +18,13 @@ const CANVAS: [usize; 2] = [96, 128];
 fn specialisations(math: Math) -> BTreeMap<(&'static str, Vec<String>), Specialisation> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/mr2pet.toml");
     let recipe = Recipe::load(&path, &[]).expect("a recipe");
-    let method = method(&recipe);
-    let specs = method.describe(CANVAS[0], CANVAS[1]).expect("valid sizes");
-    let program = step_program(&recipe, &method, &specs, CANVAS).expect("a valid step");
+    let method = method::build(&recipe).expect("a method");
+    let specs = method.networks(&CANVAS).expect("valid sizes");
+    let shapes = Shapes { batch: recipe.train.batch, size: CANVAS.to_vec(), inputs: 1, targets: 1 };
+    let programs = step_programs(&recipe, method.as_ref(), &specs, &shapes).expect("a valid step");
     let gpu = GpuTraits { multiprocessors: 132, math, fixed_shapes: true };
     let mut found = BTreeMap::new();
-    for step in &program.plan().steps {
+    for step in programs.iter().flat_map(|p| &p.program.plan().steps) {
         for launch in launches(step, &gpu).expect("every operation has kernels").launches {
             let what = launch.specialisation;
             found.insert((what.file, what.constants.clone()), what);
