@@ -10,7 +10,7 @@
 //! | 3 | [`ops`] | one file per operation |
 //! | 4 | [`compile`], [`exec`] | gradient, plan, run |
 //! | 5 | [`nn`] | layers, initialisation, optimisers |
-//! | 6 | [`models`], [`objectives`], [`data`], [`metrics`] | networks, losses, images, measures |
+//! | 6 | [`models`], [`objectives`], [`data`], [`metrics`], [`weights`], [`export`] | networks, losses, images, measures, other programs' files |
 //! | 7 | [`train`] | recipe, session, checkpoint, logging |
 //! | 8 | [`cli`] | one file per subcommand |
 
@@ -25,6 +25,7 @@ pub mod compile;
 pub mod data;
 pub mod device;
 pub mod exec;
+pub mod export;
 pub mod graph;
 pub mod metrics;
 pub mod models;
@@ -32,3 +33,4 @@ pub mod nn;
 pub mod objectives;
 pub mod ops;
 pub mod train;
+pub mod weights;

@@ -2,6 +2,8 @@
 
 mod bench;
 mod evaluate;
+mod export;
+mod import;
 mod info;
 mod phantom;
 mod predict;
@@ -38,6 +40,8 @@ enum Command {
     Evaluate(evaluate::Args),
     Recipes(recipes::Args),
     Info(info::Args),
+    Export(export::Args),
+    Import(import::Args),
     Phantom(phantom::Args),
     Bench(bench::Args),
 }
@@ -123,6 +127,8 @@ pub fn main() -> ExitCode {
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Recipes(a) => recipes::run(&a),
         Command::Info(a) => info::run(&a),
+        Command::Export(a) => export::run(&a),
+        Command::Import(a) => import::run(&a),
         Command::Phantom(a) => phantom::run(&a),
         Command::Bench(a) => bench::run(&a),
     };

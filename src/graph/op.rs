@@ -4,11 +4,12 @@ use super::Var;
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::shape::Shape;
+use std::any::Any;
 use std::fmt::Debug;
 
 /// An operation: its shapes, its derivative, its cost and how each device runs it. Values of an operation's type are
 /// small and immutable; their `Debug` form must tell two different operations apart (equal ones are merged).
-pub trait Op: Debug + Send + Sync {
+pub trait Op: Any + Debug + Send + Sync {
     /// The name that profiles and messages use.
     fn name(&self) -> &'static str;
 

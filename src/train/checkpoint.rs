@@ -55,7 +55,7 @@ fn checksum<'a>(tensors: impl Iterator<Item = (String, &'a [u8])>) -> String {
 
 /// Writes a safetensors file. The header is laid out here and not by the crate, which keeps metadata in a hash map: two
 /// files of equal content would differ in their bytes.
-fn write(
+pub fn write(
     path: &Path,
     mut tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
     metadata: &[(&str, &str)],

@@ -8,6 +8,7 @@ pub mod cyclegan;
 pub mod evaluation;
 pub mod forward;
 pub mod generation;
+pub mod init;
 pub mod method;
 pub mod panels;
 pub mod pix2pix;

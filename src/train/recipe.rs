@@ -14,6 +14,7 @@ use crate::models::NoiseModel;
 use crate::ops::optimiser::Rule;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -213,11 +214,14 @@ pub struct Train {
     pub steps: Option<u64>,
     /// Threads that prepare batches.
     pub workers: usize,
+    /// Files of weights to start from, by network: `init = { G = "G.safetensors" }`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub init: BTreeMap<String, PathBuf>,
 }
 
 impl Default for Train {
     fn default() -> Self {
-        Train { batch: 1, epochs: 100, decay_epochs: 100, steps: None, workers: 2 }
+        Train { batch: 1, epochs: 100, decay_epochs: 100, steps: None, workers: 2, init: BTreeMap::new() }
     }
 }
 

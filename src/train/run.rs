@@ -17,10 +17,13 @@ use super::forward::{self, Forward};
 use super::method::{self, Method, Task};
 use super::recipe::Recipe;
 use super::segmentation;
+use super::step::StepBuilder;
 use crate::data::nifti_io::Stored;
 use crate::data::{Case, DataFit, Volume};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::States;
+use crate::export::{self, Trace};
 use crate::fsio;
 use crate::nn::NetSpec;
 use serde::{Serialize, de::DeserializeOwned};
@@ -218,6 +221,50 @@ impl Predictor {
         let z = forward::noise(seed, n, nz);
         let size = self.recipe.data.size(&self.fit);
         self.forward.images(self.method.as_ref(), &self.spec, &mut self.states, &z, nz, &size)
+    }
+
+    /// The network as an ONNX file, for images of any size; its metadata say how images get in and out.
+    pub fn to_onnx(&mut self) -> Result<Vec<u8>> {
+        if self.method.task() == Task::Generate || self.recipe.data.patch.is_some() {
+            return Err(Error::input(
+                "ONNX files are written of networks that take slices; write the weights of this one with --safetensors",
+            ));
+        }
+        let multiple = self.multiple();
+        let least = 32usize.div_ceil(multiple);
+        let channels = self.recipe.data.input.len();
+        let trace = |n: usize, [h, w]: [usize; 2]| {
+            let step = StepBuilder::new(DType::F32, 0);
+            let size = [h * multiple, w * multiple];
+            let input = step.graph().input("input", [n, size[0], size[1], channels]);
+            let output = self.method.trace_predict(&step, &step.bind(&self.spec, 1), &input, &size);
+            Trace { graph: step.graph().clone(), input, output }
+        };
+        let traces = [trace(2, [least, least + 1]), trace(3, [least + 2, least + 3])];
+        let (data, fit) = (&self.recipe.data, &self.fit);
+        let text = |v: serde_json::Value| v.to_string();
+        let postprocessing = match self.method.task() {
+            // Probabilities of regions or classes.
+            Task::Segment => serde_json::json!({ "labels": data.labels }),
+            _ => serde_json::json!({ "formula": "output * half + centre", "fit": fit.target }),
+        };
+        let metadata = [
+            ("architecture", self.architecture()),
+            ("inputs", text(serde_json::json!(data.input))),
+            ("outputs", text(serde_json::json!(data.target))),
+            ("preprocessing", text(serde_json::json!({ "data": data, "fit": fit.input }))),
+            ("postprocessing", text(postprocessing)),
+        ];
+        export::onnx([&traces[0], &traces[1]], &mut self.states, multiple, &metadata)
+    }
+
+    /// Writes the network's weights under PyTorch's keys, with the architecture in the metadata.
+    pub fn save_weights(&self, path: &Path) -> Result<()> {
+        checkpoint::save_weights(path, &self.spec, &self.states, &self.architecture())
+    }
+
+    fn architecture(&self) -> String {
+        architecture(&self.recipe, self.method.as_ref(), &self.spec.name)
     }
 
     /// Predicts volumes in the input's geometry, with how they are stored: one per target modality in its units, or a

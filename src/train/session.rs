@@ -2,6 +2,7 @@
 
 use super::checkpoint::{self, Progress};
 use super::csvlog::{self, MetricsLog};
+use super::init;
 use super::method::{self, Method, Needs, Shapes};
 use super::recipe::Recipe;
 use super::reporter::Reporter;
@@ -138,7 +139,7 @@ impl<'a> Session<'a> {
 
         // Before anything large is allocated: this refuses what does not fit into memory.
         let programs = step_programs(recipe, method.as_ref(), &specs, &shapes)?;
-        let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes);
+        let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes)?;
         let validator = match recipe.validate.every_epochs {
             0 => None,
             _ => Some(Validator::open(recipe, method.as_ref(), &fit, open)?),
@@ -403,11 +404,19 @@ fn update(recipe: &Recipe, ema: bool) -> Update {
     Update { rule: o.rule, clip_norm: o.clip_norm, ema: o.ema.filter(|_| ema) }
 }
 
-fn initial_states(recipe: &Recipe, method: &dyn Method, specs: &[NetSpec], shapes: &Shapes) -> States {
+fn initial_states(
+    recipe: &Recipe,
+    method: &dyn Method,
+    specs: &[NetSpec],
+    shapes: &Shapes,
+) -> Result<States> {
     let mut states = States::new();
     for spec in specs {
         spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
-        if recipe.optimiser.ema.is_some() && !method::judges(&spec.name) {
+    }
+    init::from_files(recipe, specs, &mut states)?;
+    if recipe.optimiser.ema.is_some() {
+        for spec in specs.iter().filter(|s| !method::judges(&s.name)) {
             let start = states.get::<f32>(&spec.store_name())[..spec.param_count()].to_vec();
             states.set(&spec.ema_name(), &start);
         }
@@ -415,7 +424,7 @@ fn initial_states(recipe: &Recipe, method: &dyn Method, specs: &[NetSpec], shape
     for (name, shape) in method.pools(&shapes.size) {
         states.set(name, &vec![0f32; shape.numel()]);
     }
-    states
+    Ok(states)
 }
 
 /// What a step of a recipe sees, on the data that was fitted.

@@ -238,8 +238,7 @@ impl Method for Supervised {
     }
 
     fn multiple(&self) -> usize {
-        // Other extents are padded and cropped inside.
-        1
+        Supervised::multiple(self)
     }
 
     fn takes_volumes(&self) -> bool {

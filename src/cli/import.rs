@@ -1,0 +1,45 @@
+use super::say;
+use crate::error::Result;
+use crate::train::checkpoint;
+use crate::weights::{Kind, StateDict};
+use std::path::PathBuf;
+
+/// Bring weights of PyTorch's into this program's form
+///
+/// Reads state dicts of junyanz's pytorch-CycleGAN-and-pix2pix (latest_net_G.pth) and of PyTorch's DCGAN example, from
+/// .pth files of every age and from .safetensors. Nothing in a file is executed: one that holds code is refused. Sizes, norm
+/// and channels are read from the tensors; it prints the network as a recipe writes it. A recipe starts from the result
+/// with `train.init`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  gan import latest_net_G.pth --as pix2pix-generator --out G.safetensors
+  gan train recipes/mr2pet.toml --set train.init.G=G.safetensors
+  gan import netG_epoch_24.pth --as dcgan-generator --out G.safetensors")]
+pub struct Args {
+    /// A .pth, .pt or .safetensors file
+    weights: PathBuf,
+    /// What the weights are of
+    #[arg(long = "as", value_enum, value_name = "NETWORK")]
+    kind: Kind,
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let dict = StateDict::read(&args.weights)?;
+    let found = args.kind.recognise(&dict)?;
+    let network = found.network.to_toml();
+    let architecture = format!("{network} inputs={} outputs={}", found.inputs, found.outputs);
+    let tensors = found.tensors(&dict);
+    checkpoint::write(&args.out, tensors, &[("format", "pt"), ("architecture", &architecture)])?;
+    let size = found.size.map_or(String::new(), |s| format!(", images of {s} x {s}"));
+    say(format!(
+        "{}: {network}, {} channels in, {} out{size}; {} parameters",
+        args.out.display(),
+        found.inputs,
+        found.outputs,
+        found.spec.param_count()
+    ));
+    Ok(())
+}

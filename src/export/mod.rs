@@ -1,0 +1,6 @@
+//! Networks for other programs: ONNX.
+
+mod convert;
+mod proto;
+
+pub use convert::{Trace, onnx};
