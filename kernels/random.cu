@@ -22,7 +22,8 @@ DEVICE Two normals(u32 radius, u32 angle) {
     return {float(r * cos_turns(turns)), float(r * sin_turns(turns))};
 }
 
-KERNEL __launch_bounds__(256, NORMAL ? 2 : 4) // double precision takes registers
+// Double precision takes registers.
+KERNEL __launch_bounds__(256, NORMAL ? 2 : 4)
 random_numbers(i64 count, u32 seed_low, u32 seed_high, u32 stream, const float* __restrict__ step, float* __restrict__ y) {
     const u32 now = u32(*step);
     for (i64 q = global_thread(); 4 * q < count; q += global_threads()) {

@@ -27,6 +27,21 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What was planned does not fit into memory.
+    #[error("{}", out_of_memory(of, *needed, *free, *fits))]
+    Memory {
+        /// Whose memory: "memory", "the device's memory".
+        of: &'static str,
+        /// Bytes that the plan needs.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// The largest batch that would fit, where it is known.
+        fits: Option<usize>,
+    },
+    /// The device failed in the middle of the work.
+    #[error("{0}; the device is lost to this process (nvidia-smi and the system's log may say why)")]
+    Device(String),
     /// The user asked to stop (Ctrl-C; exit code 130).
     #[error("stopped on request")]
     Interrupted,
@@ -57,6 +72,20 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+fn out_of_memory(of: &str, needed: u64, free: u64, fits: Option<usize>) -> String {
+    // Two numbers that are told to differ must look different.
+    let unit = if needed < 10 << 30 { (1u64 << 20, "MiB") } else { (1 << 30, "GiB") };
+    let amount = |bytes: u64| format!("{:.1} {}", bytes as f64 / unit.0 as f64, unit.1);
+    let way_out = match fits {
+        None => "lower `train.batch`, `data.canvas` or the networks' sizes".to_string(),
+        Some(0) => {
+            "not even one image at a time would fit: lower `data.canvas` or the networks' sizes".into()
+        }
+        Some(n) => format!("`train.batch = {n}` would fit; or lower `data.canvas` or the networks' sizes"),
+    };
+    format!("this needs {} of {of}, but {} are free; {way_out}", amount(needed), amount(free))
 }
 
 /// The way out, for the refusals that have an obvious one.

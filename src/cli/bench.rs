@@ -1,11 +1,14 @@
-use super::{Device, say, set_threads};
+use super::say;
+use crate::compile::plan::Step as PlanStep;
 use crate::error::{Error, Result};
 use crate::exec::States;
+use crate::exec::device::{Choice, Device};
 use crate::rng::Philox;
 use crate::train::method::{self, Shapes};
+use crate::train::programs::plan_step;
 use crate::train::recipe::Recipe;
-use crate::train::session::step_programs;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -45,9 +48,9 @@ struct Step {
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
-    device: Device,
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
+    #[arg(long, default_value = "cpu")]
+    device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -55,19 +58,13 @@ struct Step {
 
 pub fn run(args: &Args) -> Result<()> {
     let What::Step(args) = &args.what;
-    args.device.check()?;
-    set_threads(args.threads)?;
+    let device = super::open_device(args.device, args.threads)?;
     if args.steps == 0 {
         return Err(Error::usage("--steps 0: at least one step must be timed"));
     }
     let recipe = Recipe::load(&args.recipe, &args.set)?;
     let method = method::build(&recipe)?;
-    let shapes = Shapes {
-        batch: recipe.train.batch,
-        size: recipe.data.patch.map_or(vec![args.size; 2], |p| p.to_vec()),
-        inputs: recipe.data.input.len(),
-        targets: recipe.data.target_channels(),
-    };
+    let shapes = Shapes::new(&recipe, recipe.data.patch.map_or(vec![args.size; 2], |p| p.to_vec()));
     let specs = method.networks(&shapes.size)?;
     let mut states = States::new();
     for spec in &specs {
@@ -79,11 +76,12 @@ pub fn run(args: &Args) -> Result<()> {
     for (name, shape) in &pools {
         states.set(name, &vec![0f32; shape.numel()]);
     }
-    let mut programs = step_programs(&recipe, method.as_ref(), &specs, &shapes)?;
+    let planned = plan_step(&recipe, &device, method.as_ref(), &specs, &shapes)?;
     let runs = method.runs(u64::from(u32::MAX));
-    let plans = || runs.iter().map(|r| programs[r.part].program.plan());
-    let flops: u64 = plans().map(|p| p.cost().flops).sum();
-    let arena: usize = programs.iter().map(|p| p.program.plan().arena_bytes).sum();
+    let flops: u64 = runs.iter().map(|r| planned[r.part].program.plan().cost().flops).sum();
+    let arena: usize = planned.iter().map(|p| p.program.plan().arena_bytes).sum();
+    let mut states = device.states(states)?;
+    let mut programs = planned.into_iter().map(|p| p.bind(&states)).collect::<Result<Vec<_>>>()?;
     let mut rng = Philox::named(1, "bench");
     let mut image = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.range(-1.0, 1.0) as f32).collect() };
     let (input, mut target) = (image(shapes.input().numel()), image(shapes.target().numel()));
@@ -94,38 +92,60 @@ pub fn run(args: &Args) -> Result<()> {
     let pass = vec![-1f32; shapes.batch];
     let choices: Vec<String> = pools.iter().map(|(name, _)| format!("{name}.choices")).collect();
     let mut times = Vec::new();
-    let mut by_kind: std::collections::BTreeMap<(String, bool), (f64, u64)> = Default::default();
+    let mut by_kind: BTreeMap<(String, bool), (f64, u64)> = BTreeMap::new();
+    let mut observed = 0.0;
+    // A GPU is asked for several steps at once: what waiting for it costs is no part of a step.
+    let at_once = if matches!(device, Device::Cpu) { 1 } else { 10 };
+    let scalars: Vec<_> = runs.iter().map(|r| method::scalars(&specs, *r, [2e-4; 2])).collect();
+    let given: Vec<Vec<(&str, &[f32])>> = scalars
+        .iter()
+        .map(|scalars| {
+            let scalars = scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
+            let images = [("input", input.as_slice()), ("target", target.as_slice())];
+            let choices = choices.iter().map(|n| (n.as_str(), pass.as_slice()));
+            scalars.chain(images).chain(choices).collect()
+        })
+        .collect();
     for i in 0..=args.steps {
+        let mut observe = |step: &PlanStep, go: &mut dyn FnMut()| {
+            let began = Instant::now();
+            go();
+            if i > 0 {
+                let entry = by_kind.entry((step.op.name().to_string(), step.backward)).or_default();
+                entry.0 += began.elapsed().as_secs_f64();
+                entry.1 += 1;
+                observed += began.elapsed().as_secs_f64();
+            }
+        };
         let began = Instant::now();
-        for &run in &runs {
-            let scalars = method::scalars(&specs, run, [2e-4; 2]);
-            let mut inputs: Vec<(&str, &[f32])> =
-                scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
-            inputs.extend([("input", input.as_slice()), ("target", target.as_slice())]);
-            inputs.extend(choices.iter().map(|n| (n.as_str(), pass.as_slice())));
-            programs[run.part].program.run_observed(&mut states, &inputs, |s, go| {
-                let began = Instant::now();
-                go();
-                if i > 0 {
-                    let entry = by_kind.entry((s.op.name().to_string(), s.backward)).or_default();
-                    entry.0 += began.elapsed().as_secs_f64();
-                    entry.1 += 1;
+        for _ in 0..at_once {
+            for (run, given) in runs.iter().zip(&given) {
+                let program = &mut programs[run.part].program;
+                match device {
+                    Device::Cpu => program.run_observed(&mut states, given, &mut observe)?,
+                    Device::Cuda(_) => program.run(&mut states, given)?,
                 }
-            });
+            }
         }
+        device.finish()?;
         if i > 0 {
-            times.push(began.elapsed().as_secs_f64() * 1e3);
+            times.push(began.elapsed().as_secs_f64() * 1e3 / at_once as f64);
+        }
+        if at_once > 1 {
+            for (run, given) in runs.iter().zip(&given) {
+                programs[run.part].program.run_observed(&mut states, given, &mut observe)?;
+            }
         }
     }
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     let extents = shapes.size.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
     say(format!(
-        "{} {} batch {} f32, cpu, {} threads: median {median:.1} ms a step (fastest {:.1}), {:.1} GFLOP, {:.1} GFLOP/s, {:.1} MB of temporaries",
+        "{} {} batch {} f32, {}: median {median:.1} ms a step (fastest {:.1}), {:.1} GFLOP, {:.1} GFLOP/s, {:.1} MB of temporaries",
         recipe.name,
         extents,
         recipe.train.batch,
-        rayon::current_num_threads(),
+        device.describe(),
         times[0],
         flops as f64 / 1e9,
         flops as f64 / 1e6 / median,
@@ -140,13 +160,13 @@ pub fn run(args: &Args) -> Result<()> {
         let each = seconds * 1e3 / args.steps as f64;
         say(format!(
             "{each:>9.2} ms {:>5.1} %  {:>4} calls  {name} {direction}",
-            100.0 * each / median,
+            100.0 * seconds / observed,
             calls / args.steps as u64
         ));
     }
     if let Some(path) = &args.json {
         let result = json!({
-            "recipe": recipe.name, "size": shapes.size, "batch": recipe.train.batch, "dtype": "f32", "device": "cpu",
+            "recipe": recipe.name, "size": shapes.size, "batch": recipe.train.batch, "dtype": "f32", "device": device.name(), "on": device.describe(),
             "threads": rayon::current_num_threads(), "ms_median": median, "ms_min": times[0], "ms": times,
             "flop_per_step": flops, "arena_bytes": arena,
         });

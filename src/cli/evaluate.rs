@@ -1,7 +1,8 @@
-use super::{Device, Which, say, set_threads};
+use super::{Which, say};
 use crate::data::config;
 use crate::data::{Split, Volume};
 use crate::error::{Error, Result};
+use crate::exec::device::{Choice, Device};
 use crate::fsio;
 use crate::metrics::case::{CaseScores, Summary};
 use crate::metrics::ssim::{Ssim, Window};
@@ -51,19 +52,18 @@ pub struct Args {
     /// Also write everything as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
-    device: Device,
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
+    #[arg(long, default_value = "cpu")]
+    device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    args.device.check()?;
-    set_threads(args.threads)?;
+    let device = super::open_device(args.device, args.threads)?;
     let json = match (&args.run, &args.predictions, &args.references) {
-        (Some(run), _, _) => evaluate_run(args, run)?,
+        (Some(run), _, _) => evaluate_run(args, run, &device)?,
         (None, Some(predictions), Some(references)) => evaluate_folders(args, predictions, references)?,
         _ => return Err(Error::usage("name a run folder, or --predictions and --references")),
     };
@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn evaluate_run(args: &Args, run: &Path) -> Result<serde_json::Value> {
+fn evaluate_run(args: &Args, run: &Path, device: &Device) -> Result<serde_json::Value> {
     let split = match args.split.as_str() {
         "train" => Split::Train,
         "val" => Split::Val,
@@ -82,7 +82,7 @@ fn evaluate_run(args: &Args, run: &Path) -> Result<serde_json::Value> {
         other => return Err(Error::usage(format!("--split {other}: write train, val or test"))),
     };
     let run = RunDir::new(run);
-    let mut predictor = Predictor::open(&run, args.checkpoint.map(Which::name))?;
+    let mut predictor = Predictor::open(&run, args.checkpoint.map(Which::name), device)?;
     let which = predictor.which();
     let measured = evaluation::evaluate(&mut predictor, split)?;
     let data = &predictor.recipe().data;

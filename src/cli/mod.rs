@@ -1,10 +1,12 @@
 //! The command line: one file per subcommand, each thin.
 
 mod bench;
+mod doctor;
 mod evaluate;
 mod export;
 mod import;
 mod info;
+mod kernels;
 mod phantom;
 mod predict;
 mod recipes;
@@ -12,6 +14,7 @@ mod sweep;
 mod train;
 
 use crate::error::{Error, Result};
+use crate::exec::device::{Choice, Device};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
@@ -44,46 +47,18 @@ enum Command {
     Import(import::Args),
     Phantom(phantom::Args),
     Bench(bench::Args),
+    Kernels(kernels::Args),
+    Doctor(doctor::Args),
 }
 
-/// Where to compute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The best that is there.
-    Auto,
-    /// This machine's processor.
-    Cpu,
-    /// An NVIDIA GPU.
-    Cuda(usize),
-}
-
-impl std::str::FromStr for Device {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            "cuda" => Ok(Device::Cuda(0)),
-            _ => s
-                .strip_prefix("cuda:")
-                .and_then(|n| n.parse().ok())
-                .map(Device::Cuda)
-                .ok_or_else(|| "write auto, cpu, cuda or cuda:N".to_string()),
-        }
+/// Opens the chosen device and limits the CPU's threads. Says so where `auto` does not use a GPU that is there.
+fn open_device(choice: Choice, threads: Option<usize>) -> Result<Device> {
+    set_threads(threads)?;
+    let (device, note) = choice.open()?;
+    if let Some(note) = note {
+        crate::train::reporter::line(&format!("computing on the CPU: {note}"));
     }
-}
-
-impl Device {
-    /// Says clearly that there is no GPU support instead of quietly computing elsewhere.
-    pub fn check(&self) -> Result<()> {
-        match self {
-            Device::Auto | Device::Cpu => Ok(()),
-            Device::Cuda(n) => Err(Error::input(format!(
-                "--device cuda:{n}: this version computes on the CPU only; use --device cpu"
-            ))),
-        }
-    }
+    Ok(device)
 }
 
 /// A run's checkpoint.
@@ -131,6 +106,8 @@ pub fn main() -> ExitCode {
         Command::Import(a) => import::run(&a),
         Command::Phantom(a) => phantom::run(&a),
         Command::Bench(a) => bench::run(&a),
+        Command::Kernels(a) => kernels::run(&a),
+        Command::Doctor(a) => doctor::run(&a),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

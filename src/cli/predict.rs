@@ -1,7 +1,8 @@
-use super::{Device, Which, say, set_threads};
+use super::{Which, say};
 use crate::data::Case;
 use crate::data::nifti_io::inspect;
 use crate::error::{Error, Result};
+use crate::exec::device::Choice;
 use crate::fsio;
 use crate::train::generation;
 use crate::train::method::Task;
@@ -38,19 +39,18 @@ pub struct Args {
     /// Which checkpoint [default: best, or last where there is no best]
     #[arg(long, value_enum)]
     checkpoint: Option<Which>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
-    device: Device,
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
+    #[arg(long, default_value = "cpu")]
+    device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    args.device.check()?;
-    set_threads(args.threads)?;
+    let device = super::open_device(args.device, args.threads)?;
     let run = RunDir::new(&args.run);
-    let mut predictor = Predictor::open(&run, args.checkpoint.map(Which::name))?;
+    let mut predictor = Predictor::open(&run, args.checkpoint.map(Which::name), &device)?;
     if predictor.method().task() == Task::Generate {
         return sample(args, &mut predictor);
     }

@@ -1,6 +1,7 @@
-use super::{Device, say, set_threads};
+use super::say;
 use crate::data::{Split, folds};
 use crate::error::{Error, Result};
+use crate::exec::device::Choice;
 use crate::fsio;
 use crate::metrics::case::{CaseScores, Summary};
 use crate::train::evaluation::evaluate;
@@ -37,9 +38,9 @@ pub struct Args {
     /// The folder for all runs [default: sweeps/<name>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
-    device: Device,
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
+    #[arg(long, default_value = "cpu")]
+    device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -49,8 +50,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    args.device.check()?;
-    set_threads(args.threads)?;
+    let device = super::open_device(args.device, args.threads)?;
     let load = |seed: Option<u64>, fold: Option<u16>| {
         let mut set = args.set.clone();
         set.extend(seed.map(|s| format!("seed={s}")));
@@ -106,12 +106,13 @@ pub fn run(args: &Args) -> Result<()> {
                     resume: run.exists(),
                     quiet: args.quiet,
                     command: std::env::args().collect::<Vec<_>>().join(" "),
+                    device: device.clone(),
                     stop: stop.clone(),
                 };
                 train(&recipe, &options)?;
             }
             let split = if fold.is_some() { Split::Val } else { Split::Test };
-            let mut predictor = Predictor::open(&run, None)?;
+            let mut predictor = Predictor::open(&run, None, &device)?;
             let mut row = CaseScores::new(name);
             for (metric, value) in evaluate(&mut predictor, split)?.scores {
                 row.set(metric, value);

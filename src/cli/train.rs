@@ -1,5 +1,5 @@
-use super::{Device, set_threads};
 use crate::error::{Error, Result};
+use crate::exec::device::Choice;
 use crate::train::recipe::Recipe;
 use crate::train::reporter;
 use crate::train::run::RunDir;
@@ -25,9 +25,9 @@ pub struct Args {
     /// Override a key of the recipe; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
-    device: Device,
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
+    #[arg(long, default_value = "cpu")]
+    device: Choice,
     /// The run folder [default: runs/<name>, numbered if it exists]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -52,8 +52,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    args.device.check()?;
-    set_threads(args.threads)?;
+    let device = super::open_device(args.device, args.threads)?;
     if args.steps == Some(0) {
         return Err(Error::usage("--steps 0: there would be nothing to do; ask for at least one step"));
     }
@@ -72,6 +71,7 @@ pub fn run(args: Args) -> Result<()> {
         resume: args.resume,
         quiet: args.quiet,
         command: std::env::args().collect::<Vec<_>>().join(" "),
+        device,
         stop: on_interrupt()?,
     };
     train(&recipe, &options)

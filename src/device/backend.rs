@@ -4,10 +4,33 @@
 use super::launch::{GpuTraits, Launch, Specialisation};
 use crate::error::Result;
 
+/// A stretch of memory to be read back.
+pub struct Fetch<'a, M> {
+    /// The memory.
+    pub from: &'a M,
+    /// Where in it.
+    pub offset: usize,
+    /// As many bytes as are wanted.
+    pub into: &'a mut [u8],
+}
+
+/// Bytes of a staging area that go to a place in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where they are in the staging area.
+    pub from: usize,
+    /// Where they go.
+    pub to: usize,
+    /// How many.
+    pub bytes: usize,
+}
+
 /// A device. Everything that is asked of it happens in the order of asking.
 pub trait Backend {
     /// A stretch of its memory, aligned to 256 bytes; freed when dropped.
     type Memory;
+    /// A way for a run's inputs to the device, beside what is being computed there.
+    type Staging;
     /// A kernel that is ready to run.
     type Kernel;
     /// A recorded run.
@@ -28,8 +51,17 @@ pub trait Backend {
     /// Copies bytes to the device. They may be overwritten as soon as this returns.
     fn upload(&self, bytes: &[u8], to: &Self::Memory, offset: usize) -> Result<()>;
 
-    /// Copies bytes from the device, when everything before is done.
-    fn download(&self, from: &Self::Memory, offset: usize, bytes: &mut [u8]) -> Result<()>;
+    /// Copies stretches from the device, when everything before is done.
+    fn download(&self, what: &mut [Fetch<Self::Memory>]) -> Result<()>;
+
+    /// Reserves a staging area of so many bytes.
+    fn staging(&self, bytes: usize) -> Result<Self::Staging>;
+
+    /// Lets `fill` write the area's bytes and sends them off; they arrive while earlier runs go on.
+    fn stage(&self, staging: &mut Self::Staging, fill: &mut dyn FnMut(&mut [u8])) -> Result<()>;
+
+    /// Copies pieces of what was last sent to where runs read it, in order with them.
+    fn unstage(&self, staging: &mut Self::Staging, to: &Self::Memory, pieces: &[Piece]) -> Result<()>;
 
     /// Compiles and loads a kernel that may want `shared` bytes of dynamic shared memory.
     fn kernel(&self, what: &Specialisation, name: &'static str, shared: usize) -> Result<Self::Kernel>;
@@ -43,4 +75,7 @@ pub trait Backend {
 
     /// Runs what was recorded.
     fn replay(&self, recording: &Self::Recording) -> Result<()>;
+
+    /// Waits until everything is done.
+    fn finish(&self) -> Result<()>;
 }

@@ -5,7 +5,7 @@
 
 use super::States;
 use crate::compile::plan::{Plan, Step, plan};
-use crate::device::backend::Backend;
+use crate::device::backend::{Backend, Fetch, Piece};
 use crate::device::cpu::{Place, Slot};
 use crate::device::launch::{ALIGNED, ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operand, Operands};
 use crate::dtype::DType;
@@ -34,8 +34,19 @@ impl<B: Backend> DeviceStates<B> {
 
     /// Copies all states back, for a checkpoint or a look at them.
     pub fn download(&self, states: &mut States) -> Result<()> {
+        let all: Vec<_> = self.buffers.values().map(|(memory, bytes)| (memory, 0, *bytes)).collect();
+        for (name, values) in self.buffers.keys().zip(read(&*self.backend, &all)?) {
+            states.set(name, &values);
+        }
+        Ok(())
+    }
+
+    /// Overwrites the states with those of the same names and sizes.
+    pub fn upload(&mut self, states: &States) -> Result<()> {
         for (name, (memory, bytes)) in &self.buffers {
-            states.set(name, &read(&*self.backend, memory, 0, *bytes)?);
+            let values = states.get::<f32>(name);
+            assert_eq!(size_of_val(values), *bytes, "size of state {name}");
+            self.backend.upload(&bytes_of(values), memory, 0)?;
         }
         Ok(())
     }
@@ -49,10 +60,17 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_ne_bytes()).collect()
 }
 
-fn read<B: Backend>(backend: &B, memory: &B::Memory, offset: usize, bytes: usize) -> Result<Vec<f32>> {
-    let mut raw = vec![0; bytes];
-    backend.download(memory, offset, &mut raw)?;
-    Ok(raw.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
+/// Reads stretches of memory (which, from where, bytes), waiting once.
+fn read<B: Backend>(backend: &B, what: &[(&B::Memory, usize, usize)]) -> Result<Vec<Vec<f32>>> {
+    let mut raw: Vec<Vec<u8>> = what.iter().map(|(_, _, bytes)| vec![0; *bytes]).collect();
+    let mut fetches: Vec<Fetch<B::Memory>> = what
+        .iter()
+        .zip(&mut raw)
+        .map(|((from, offset, _), into)| Fetch { from: *from, offset: *offset, into })
+        .collect();
+    backend.download(&mut fetches)?;
+    let number = |b: &[u8]| f32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
+    Ok(raw.iter().map(|bytes| bytes.chunks_exact(4).map(number).collect()).collect())
 }
 
 /// A launch with its kernel loaded and its addresses known.
@@ -60,6 +78,76 @@ struct Ready<B: Backend> {
     kernel: B::Kernel,
     launch: Launch,
     arguments: Vec<Vec<u8>>,
+}
+
+/// A plan with its launches, for which nothing has been reserved yet.
+pub struct Prepared {
+    plan: Plan,
+    lists: Vec<LaunchList>,
+    workspace_bytes: usize,
+    tables: Vec<u8>,
+    table_offsets: Vec<Vec<usize>>,
+    /// Where each input lies in the staging area, and how it goes from there into the arena.
+    pieces: Vec<Piece>,
+}
+
+impl Prepared {
+    /// Plans a run of `graph` that leaves the named outputs readable.
+    pub fn new(traits: &GpuTraits, graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Self> {
+        let plan = plan(graph, outputs)?;
+        if plan.dtype != DType::F32 {
+            return Err(Error::input(format!(
+                "the GPU computes in f32, not in {}; use the CPU for that",
+                plan.dtype.name()
+            )));
+        }
+        let lists = plan.steps.iter().map(|s| launches(s, traits)).collect::<Result<Vec<LaunchList>>>()?;
+        let workspace_bytes = lists.iter().map(|l| l.workspace_bytes).max().unwrap_or(0);
+        let (table_offsets, tables) = join_tables(&lists);
+        let mut from = 0usize;
+        let mut piece = |slot: &Slot| {
+            let Place::Arena(to) = slot.place else { unreachable!("inputs lie in the arena") };
+            let piece = Piece { from: from.next_multiple_of(ALIGNED), to, bytes: slot.bytes() };
+            from = piece.from + piece.bytes;
+            piece
+        };
+        let pieces = plan.inputs.iter().map(|(_, slot)| piece(slot)).collect();
+        Ok(Prepared { plan, lists, workspace_bytes, tables, table_offsets, pieces })
+    }
+
+    /// What it does and where.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Everything that is launched.
+    pub fn launches(&self) -> impl Iterator<Item = &Launch> {
+        self.lists.iter().flat_map(|l| &l.launches)
+    }
+
+    fn staging_bytes(&self) -> usize {
+        self.pieces.last().map_or(0, |p| p.from + p.bytes)
+    }
+
+    /// Bytes of the device's memory that it needs beside the states.
+    pub fn bytes(&self) -> u64 {
+        (self.plan.arena_bytes + self.workspace_bytes + self.tables.len() + 2 * self.staging_bytes()) as u64
+    }
+
+    /// Bytes that it needs with its states.
+    pub fn bytes_with_states(&self) -> u64 {
+        self.bytes() + self.plan.state_bytes() as u64
+    }
+}
+
+/// Refuses what does not fit.
+pub fn check_memory<B: Backend>(backend: &B, needed: u64) -> Result<()> {
+    match backend.available() {
+        Some(free) if needed > free => {
+            Err(Error::Memory { of: "the device's memory", needed, free, fits: None })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A planned graph with its memory on a device, bound to the states that it was made for.
@@ -71,6 +159,8 @@ pub struct GpuProgram<B: Backend> {
     workspace_bytes: usize,
     /// Kept for the launches that read them.
     _tables: B::Memory,
+    staging: B::Staging,
+    pieces: Vec<Piece>,
     states: Vec<u64>,
     /// The launches of each step of the plan.
     ready: Vec<Vec<Ready<B>>>,
@@ -85,27 +175,14 @@ impl<B: Backend> GpuProgram<B> {
         outputs: &[(&str, &Var)],
         states: &DeviceStates<B>,
     ) -> Result<Self> {
-        let plan = plan(graph, outputs)?;
-        if plan.dtype != DType::F32 {
-            return Err(Error::input(format!(
-                "the GPU computes in f32, not in {}; use the CPU for that",
-                plan.dtype.name()
-            )));
-        }
-        let bound = addresses(&**backend, &plan, states);
-        let traits = backend.traits();
-        let lists = plan.steps.iter().map(|s| launches(s, &traits)).collect::<Result<Vec<LaunchList>>>()?;
-        let workspace_bytes = lists.iter().map(|l| l.workspace_bytes).max().unwrap_or(0);
-        let (table_offsets, tables) = join_tables(&lists);
-        let needed = (plan.arena_bytes + workspace_bytes + tables.len()) as u64;
-        if let Some(free) = backend.available().filter(|free| needed > *free) {
-            let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-            return Err(Error::input(format!(
-                "this needs {:.2} GiB of the device's memory, but {:.2} GiB are free; lower `train.batch`, `data.canvas` or the networks' sizes",
-                gib(needed),
-                gib(free)
-            )));
-        }
+        Self::bind(backend, Prepared::new(&backend.traits(), graph, outputs)?, states)
+    }
+
+    /// Reserves a plan's memory and loads its kernels.
+    pub fn bind(backend: &Arc<B>, prepared: Prepared, states: &DeviceStates<B>) -> Result<Self> {
+        check_memory(&**backend, prepared.bytes())?;
+        let staging = backend.staging(prepared.staging_bytes())?;
+        let Prepared { plan, lists, workspace_bytes, tables, table_offsets, pieces } = prepared;
         let arena = backend.allocate(plan.arena_bytes)?;
         let workspace = backend.allocate(workspace_bytes)?;
         let table_memory = backend.allocate(tables.len())?;
@@ -116,7 +193,9 @@ impl<B: Backend> GpuProgram<B> {
             workspace,
             workspace_bytes,
             _tables: table_memory,
-            states: bound,
+            staging,
+            pieces,
+            states: addresses(&**backend, &plan, states),
             ready: Vec::new(),
             recording: None,
             plan,
@@ -138,6 +217,11 @@ impl<B: Backend> GpuProgram<B> {
     /// What it does and where.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The device.
+    pub fn backend(&self) -> &B {
+        &self.backend
     }
 
     /// The address of a value.
@@ -193,41 +277,57 @@ impl<B: Backend> GpuProgram<B> {
         mut observe: impl FnMut(&Self, &Step, &mut dyn FnMut() -> Result<()>) -> Result<()>,
     ) -> Result<()> {
         self.begin(states, inputs)?;
-        for (step, ready) in self.plan.steps.iter().zip(&self.ready) {
-            observe(self, step, &mut || {
-                launch_all(&*self.backend, ready)
+        let own = &*self;
+        for (step, ready) in own.plan.steps.iter().zip(&own.ready) {
+            observe(own, step, &mut || {
+                launch_all(&*own.backend, ready)
                     .map_err(|e| Error::input(format!("{} in layer {}: {e}", step.op.name(), step.path)))
             })?;
         }
         Ok(())
     }
 
-    fn begin(&self, states: &DeviceStates<B>, inputs: &[(&str, &[f32])]) -> Result<()> {
+    fn begin(&mut self, states: &DeviceStates<B>, inputs: &[(&str, &[f32])]) -> Result<()> {
         assert_eq!(
             addresses(&*self.backend, &self.plan, states),
             self.states,
             "other states than it was made for"
         );
-        for (name, slot) in &self.plan.inputs {
-            let (_, values) =
-                inputs.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("input {name} is missing"));
-            assert_eq!(values.len(), slot.shape.numel(), "size of input {name}");
-            let Place::Arena(at) = slot.place else { unreachable!("inputs lie in the arena") };
-            self.backend.upload(&bytes_of(values), &self.arena, at)?;
-        }
-        Ok(())
+        let (wanted, pieces) = (&self.plan.inputs, &self.pieces);
+        self.backend.stage(&mut self.staging, &mut |bytes| {
+            for ((name, slot), piece) in wanted.iter().zip(pieces) {
+                let (_, values) = inputs
+                    .iter()
+                    .find(|(n, _)| n == name)
+                    .unwrap_or_else(|| panic!("input {name} is missing"));
+                assert_eq!(values.len(), slot.shape.numel(), "size of input {name}");
+                let own = bytes[piece.from..piece.from + piece.bytes].chunks_exact_mut(ELEMENT);
+                own.zip(*values).for_each(|(b, v)| b.copy_from_slice(&v.to_ne_bytes()));
+            }
+        })?;
+        self.backend.unstage(&mut self.staging, &self.arena, &self.pieces)
+    }
+
+    /// Outputs of the last run, waiting for it once.
+    pub fn outputs(&self, states: &DeviceStates<B>, names: &[&str]) -> Result<Vec<Vec<f32>>> {
+        let place = |name: &&str| {
+            let (_, slot) = self
+                .plan
+                .outputs
+                .iter()
+                .find(|(n, _)| n == name)
+                .unwrap_or_else(|| panic!("no output {name}"));
+            match slot.place {
+                Place::Arena(at) => (&self.arena, at, slot.bytes()),
+                Place::State(s, at) => (states.get(&self.plan.states[s].name), at, slot.bytes()),
+            }
+        };
+        read(&*self.backend, &names.iter().map(place).collect::<Vec<_>>())
     }
 
     /// An output of the last run.
     pub fn output(&self, states: &DeviceStates<B>, name: &str) -> Result<Vec<f32>> {
-        let (_, slot) =
-            self.plan.outputs.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no output {name}"));
-        match slot.place {
-            Place::Arena(at) => read(&*self.backend, &self.arena, at, slot.bytes()),
-            Place::State(s, at) => {
-                read(&*self.backend, states.get(&self.plan.states[s].name), at, slot.bytes())
-            }
-        }
+        Ok(self.outputs(states, &[name])?.swap_remove(0))
     }
 
     /// A scalar output of the last run.

@@ -1,5 +1,6 @@
-//! Running a plan: here on the CPU device, in [`gpu`] on a device that runs launches.
+//! Running a plan: here on the CPU device, in [`gpu`] on a device that runs launches, in [`device`] on whichever was chosen.
 
+pub mod device;
 pub mod gpu;
 
 use crate::compile::plan::{Plan, Step, plan};
@@ -62,12 +63,7 @@ impl Program {
         let plan = plan(graph, outputs)?;
         let needed = plan.arena_bytes as u64 + plan.state_bytes() as u64;
         if let Some(free) = available().filter(|free| needed > *free) {
-            let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-            return Err(Error::input(format!(
-                "this needs {:.1} GiB of memory, but {:.1} GiB are free; lower `train.batch`, `data.canvas` or the networks' sizes",
-                gib(needed),
-                gib(free)
-            )));
+            return Err(Error::Memory { of: "memory", needed, free, fits: None });
         }
         let arena = Buffer::zeroed(plan.arena_bytes);
         Ok(Program { plan, arena })

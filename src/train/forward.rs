@@ -4,25 +4,39 @@ use super::method::Method;
 use super::step::StepBuilder;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::exec::{Program, States};
+use crate::exec::States;
+use crate::exec::device::{Device, LiveStates, Runner};
+use crate::graph::Var;
 use crate::nn::NetSpec;
 use crate::rng::Philox;
 use std::collections::HashMap;
 
 /// Images that are predicted at once.
-const BATCH: usize = 8;
+pub const BATCH: usize = 8;
 
-/// The programs of a network's predictions. `states` must hold the network's parameters without an optimiser's moments.
-#[derive(Default)]
+/// A network on a device, with the programs of its predictions.
 pub struct Forward {
-    /// By the input's extents, then the image's.
-    programs: HashMap<(Vec<usize>, Vec<usize>), Program>,
+    device: Device,
+    states: LiveStates,
+    /// By the input's extents, then the image's. They belong to these states.
+    programs: HashMap<(Vec<usize>, Vec<usize>), Runner>,
 }
 
 impl Forward {
-    /// No program yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// Brings a network's parameters, without an optimiser's moments, to a device.
+    pub fn new(device: &Device, states: States) -> Result<Self> {
+        let states = device.states(states)?;
+        Ok(Forward { device: device.clone(), states, programs: HashMap::new() })
+    }
+
+    /// Replaces the parameters by others of the same network.
+    pub fn set(&mut self, states: States) -> Result<()> {
+        self.states.set(states)
+    }
+
+    /// The parameters.
+    pub fn states(&mut self) -> &mut LiveStates {
+        &mut self.states
     }
 
     /// Predicts slices `[n, h, w, c]`.
@@ -30,11 +44,10 @@ impl Forward {
         &mut self,
         method: &dyn Method,
         net: &NetSpec,
-        states: &mut States,
         input: &[f32],
         [n, h, w, c]: [usize; 4],
     ) -> Result<Vec<f32>> {
-        self.run(method, net, states, input, n, &[h, w, c], &[h, w])
+        self.run(method, net, input, n, &[h, w, c], &[h, w])
     }
 
     /// Predicts a volume `[n, h, w, c]` patch by patch: neighbours overlap by half, and the middle of a patch counts most
@@ -44,7 +57,6 @@ impl Forward {
         &mut self,
         method: &dyn Method,
         net: &NetSpec,
-        states: &mut States,
         input: &[f32],
         [n, h, w, c]: [usize; 4],
         patch: [usize; 3],
@@ -71,7 +83,7 @@ impl Forward {
                 })
                 .collect();
             let item = [patch[0], patch[1], patch[2], c];
-            let made = self.run(method, net, states, &seen, 1, &item, &patch)?;
+            let made = self.run(method, net, &seen, 1, &item, &patch)?;
             let outputs = made.len() / weights.len();
             sum.resize(n * h * w * outputs, 0.0);
             for ((at, values), weight) in indices(patch).zip(made.chunks(outputs)).zip(&weights) {
@@ -96,12 +108,11 @@ impl Forward {
         &mut self,
         method: &dyn Method,
         net: &NetSpec,
-        states: &mut States,
         noise: &[f32],
         nz: usize,
         size: &[usize],
     ) -> Result<Vec<f32>> {
-        self.run(method, net, states, noise, noise.len() / nz.max(1), &[nz], size)
+        self.run(method, net, noise, noise.len() / nz.max(1), &[nz], size)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -109,7 +120,6 @@ impl Forward {
         &mut self,
         method: &dyn Method,
         net: &NetSpec,
-        states: &mut States,
         input: &[f32],
         n: usize,
         item: &[usize],
@@ -122,12 +132,13 @@ impl Forward {
             let shape = [&[batch], item].concat();
             let key = (shape.clone(), size.to_vec());
             if let std::collections::hash_map::Entry::Vacant(slot) = self.programs.entry(key.clone()) {
-                slot.insert(program(method, net, &shape, size)?);
+                let (step, y) = trace(method, net, &shape, size);
+                slot.insert(self.device.plan(step.graph(), &[("output", &y)])?.bind(&self.states)?);
             }
             let program = self.programs.get_mut(&key).expect("just made");
-            program
-                .run(states, &[("input", &input[first * each..(first + batch) * each]), ("step", &[0f32])]);
-            out.extend(program.output::<f32>(states, "output"));
+            let images = &input[first * each..(first + batch) * each];
+            program.run(&mut self.states, &[("input", images), ("step", &[0f32])])?;
+            out.extend(program.output(&mut self.states, "output")?);
         }
         Ok(out)
     }
@@ -151,12 +162,13 @@ fn bell(at: usize, extent: usize) -> f64 {
     (-0.5 * t * t).exp()
 }
 
-fn program(method: &dyn Method, net: &NetSpec, shape: &[usize], size: &[usize]) -> Result<Program> {
+/// Traces a prediction from `shape`, images or noise: the step, and what it puts out.
+pub fn trace(method: &dyn Method, net: &NetSpec, shape: &[usize], size: &[usize]) -> (StepBuilder, Var) {
     let step = StepBuilder::new(DType::F32, 0);
     let x = step.graph().input("input", shape.to_vec());
     let net = step.bind(net, 1);
     let y = step.graph().phase("predict", || method.trace_predict(&step, &net, &x, size));
-    Program::new(step.graph(), &[("output", &y)])
+    (step, y)
 }
 
 /// Standard normal noise for `n` images, `nz` numbers each: a pure function of the seed, the same for the first images
@@ -171,7 +183,6 @@ mod tests {
     use super::super::method::{Needs, Shapes, Task};
     use super::super::step::Update;
     use super::*;
-    use crate::graph::Var;
     use crate::nn::Net;
 
     #[test]
@@ -227,12 +238,11 @@ mod tests {
         let spec = Doubler.networks(&[4, 4, 4]).expect("valid").remove(0);
         let mut states = States::new();
         spec.initialise::<f32>(&mut states, 1, 1);
+        let mut forward = Forward::new(&Device::Cpu, states).expect("the CPU");
         // One axis is shorter than the patch, one as long, one no multiple of it.
         for shape in [[3, 4, 9, 1], [7, 5, 4, 1]] {
             let volume: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
-            let made = Forward::new()
-                .volume(&Doubler, &spec, &mut states, &volume, shape, [4, 4, 4])
-                .expect("it runs");
+            let made = forward.volume(&Doubler, &spec, &volume, shape, [4, 4, 4]).expect("it runs");
             assert_eq!(made.len(), volume.len());
             // A weighted mean of equal numbers, in single precision.
             for (m, v) in made.iter().zip(&volume) {

@@ -7,7 +7,7 @@ use crate::metrics::distribution::{Rows, floor, kid, sliced_wasserstein};
 use crate::metrics::features::{DIMENSION, describe};
 
 /// At most so many real images are compared.
-const MOST: usize = 256;
+pub const MOST: usize = 256;
 /// Random directions of the sliced Wasserstein distance.
 const PROJECTIONS: usize = 128;
 /// Random halvings behind a floor.

@@ -71,6 +71,12 @@ pub struct Shapes {
 }
 
 impl Shapes {
+    /// What a recipe's step sees, of images of these extents.
+    pub fn new(recipe: &Recipe, size: Vec<usize>) -> Self {
+        let data = &recipe.data;
+        Shapes { batch: recipe.train.batch, size, inputs: data.input.len(), targets: data.target_channels() }
+    }
+
     /// Of a batch of inputs.
     pub fn input(&self) -> Shape {
         self.with(self.inputs)

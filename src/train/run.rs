@@ -23,6 +23,7 @@ use crate::data::{Case, DataFit, Volume};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::States;
+use crate::exec::device::Device;
 use crate::export::{self, Trace};
 use crate::fsio;
 use crate::nn::NetSpec;
@@ -148,14 +149,14 @@ pub struct Predictor {
     fit: DataFit,
     method: Box<dyn Method>,
     spec: NetSpec,
-    states: States,
     forward: Forward,
     which: String,
 }
 
 impl Predictor {
-    /// Opens a run's checkpoint `which`: "best" or "last"; without a wish the best, or the last where there is no best.
-    pub fn open(run: &RunDir, which: Option<&str>) -> Result<Self> {
+    /// Opens a run's checkpoint `which` on a device: "best" or "last"; without a wish the best, or the last where there is no
+    /// best.
+    pub fn open(run: &RunDir, which: Option<&str>, device: &Device) -> Result<Self> {
         let recipe = run.recipe()?;
         let fit: DataFit = run.load_json("data.json")?;
         let method = method::build(&recipe)?;
@@ -175,7 +176,8 @@ impl Predictor {
         }
         let architecture = architecture(&recipe, method.as_ref(), name);
         checkpoint::load_weights(&path, &spec, &mut states, &architecture)?;
-        Ok(Predictor { recipe, fit, method, spec, states, forward: Forward::new(), which })
+        let forward = Forward::new(device, states)?;
+        Ok(Predictor { recipe, fit, method, spec, forward, which })
     }
 
     /// The checkpoint: "best" or "last".
@@ -205,14 +207,7 @@ impl Predictor {
 
     /// Predicts all slices of a case: `[n, h, w, outputs]`; images in [-1, 1], or probabilities.
     pub fn slices(&mut self, case: &Case) -> Result<Vec<f32>> {
-        predict_case(
-            &mut self.forward,
-            self.method.as_ref(),
-            &self.spec,
-            &mut self.states,
-            case,
-            &self.recipe,
-        )
+        predict_case(&mut self.forward, self.method.as_ref(), &self.spec, case, &self.recipe)
     }
 
     /// Makes `n` images out of noise: `[n, h, w, channels]` in [-1, 1].
@@ -220,7 +215,7 @@ impl Predictor {
         let nz = self.method.noise().unwrap_or(0);
         let z = forward::noise(seed, n, nz);
         let size = self.recipe.data.size(&self.fit);
-        self.forward.images(self.method.as_ref(), &self.spec, &mut self.states, &z, nz, &size)
+        self.forward.images(self.method.as_ref(), &self.spec, &z, nz, &size)
     }
 
     /// The network as an ONNX file, for images of any size; its metadata say how images get in and out.
@@ -255,12 +250,13 @@ impl Predictor {
             ("preprocessing", text(serde_json::json!({ "data": data, "fit": fit.input }))),
             ("postprocessing", text(postprocessing)),
         ];
-        export::onnx([&traces[0], &traces[1]], &mut self.states, multiple, &metadata)
+        export::onnx([&traces[0], &traces[1]], self.forward.states().host_copy()?, multiple, &metadata)
     }
 
     /// Writes the network's weights under PyTorch's keys, with the architecture in the metadata.
-    pub fn save_weights(&self, path: &Path) -> Result<()> {
-        checkpoint::save_weights(path, &self.spec, &self.states, &self.architecture())
+    pub fn save_weights(&mut self, path: &Path) -> Result<()> {
+        let architecture = self.architecture();
+        checkpoint::save_weights(path, &self.spec, self.forward.states().host()?, &architecture)
     }
 
     fn architecture(&self) -> String {
@@ -290,14 +286,13 @@ pub fn predict_case(
     forward: &mut Forward,
     method: &dyn Method,
     net: &NetSpec,
-    states: &mut States,
     case: &Case,
     recipe: &Recipe,
 ) -> Result<Vec<f32>> {
     if let Some(patch) = recipe.data.patch {
-        return forward.volume(method, net, states, &case.input, case.input_shape, patch);
+        return forward.volume(method, net, &case.input, case.input_shape, patch);
     }
-    forward.slices(method, net, states, &case.input, case.input_shape)
+    forward.slices(method, net, &case.input, case.input_shape)
 }
 
 /// How far a run got, for those who only look.

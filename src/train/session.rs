@@ -4,20 +4,20 @@ use super::checkpoint::{self, Progress};
 use super::csvlog::{self, MetricsLog};
 use super::init;
 use super::method::{self, Method, Needs, Shapes};
+use super::programs::{StepCost, StepProgram, plan_step};
 use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::start;
-use super::step::{StepBuilder, Update};
 use super::tensorboard::Events;
 use super::validation::Validator;
 use crate::data::{DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::exec::{Program, States};
+use crate::exec::States;
+use crate::exec::device::{Device, LiveStates, Runner};
 use crate::fsio;
+use crate::nn::NetSpec;
 use crate::nn::schedule::Schedule;
-use crate::nn::{Net, NetSpec};
 use crate::ops::image_pool;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -38,6 +38,8 @@ pub struct TrainOptions {
     pub quiet: bool,
     /// The command, for `run.json`.
     pub command: String,
+    /// Where to compute.
+    pub device: Device,
     /// Set from outside to stop after the current step.
     pub stop: Arc<AtomicBool>,
 }
@@ -75,7 +77,18 @@ pub fn train(recipe: &Recipe, options: &TrainOptions) -> Result<()> {
             let _ = std::fs::remove_dir_all(&options.out);
         }
     })?;
-    session.run(&mut reporter)
+    session.run(&mut reporter).map_err(|e| lost(e, &RunDir::new(&options.out)))
+}
+
+/// What is left of a run whose device failed.
+fn lost(e: Error, run: &RunDir) -> Error {
+    match e {
+        Error::Device(_) if checkpoint::state_path(&run.checkpoints(), "last").exists() => Error::input(
+            format!("{e}; the last checkpoint stands: continue with --resume --out {}", run.root().display()),
+        ),
+        Error::Device(_) => Error::input(format!("{e}; there was no checkpoint yet: start again")),
+        other => other,
+    }
 }
 
 struct Session<'a> {
@@ -84,8 +97,10 @@ struct Session<'a> {
     run: RunDir,
     method: Box<dyn Method>,
     specs: Vec<NetSpec>,
-    states: States,
-    programs: Vec<StepProgram>,
+    states: LiveStates,
+    programs: Vec<StepProgram<Runner>>,
+    /// As of the last step after which they were read.
+    losses: Vec<(String, f64)>,
     loader: Loader,
     validator: Option<Validator>,
     progress: Progress,
@@ -138,12 +153,13 @@ impl<'a> Session<'a> {
         let hash = run::recipe_hash(recipe, &fit);
 
         // Before anything large is allocated: this refuses what does not fit into memory.
-        let programs = step_programs(recipe, method.as_ref(), &specs, &shapes)?;
+        let programs = plan_step(recipe, &options.device, method.as_ref(), &specs, &shapes)?;
         let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes)?;
         let validator = match recipe.validate.every_epochs {
             0 => None,
-            _ => Some(Validator::open(recipe, method.as_ref(), &fit, open)?),
+            _ => Some(Validator::open(recipe, method.as_ref(), &fit, open, &options.device)?),
         };
+        let before = run.load_json::<RunInfo>("run.json").ok().map(|info| info.device);
         let progress = start::restore(&run, options, recipe, &mut states, &hash, reporter)?;
         let first_batch = method.batches_before(progress.step);
         let loader = open_loader(recipe, method.as_ref(), Arc::new(dataset), first_batch)?;
@@ -154,6 +170,11 @@ impl<'a> Session<'a> {
         start::prepare_folder(recipe, options, &run, &fit, &specs, &cost)?;
 
         let resumed = (progress.step > 0).then_some(progress.step);
+        if let Some(other) = before.filter(|b| resumed.is_some() && *b != options.device.name()) {
+            reporter.note(&format!(
+                "until now the run was on {other}: from here on it is not bit for bit what it would have been there"
+            ));
+        }
         let losses = programs.iter().flat_map(|p| &p.losses).map(String::as_str);
         let scores = validator.as_ref().map_or_else(Vec::new, Validator::columns);
         let columns: Vec<&str> = losses.chain(["lr/G"]).chain(scores.iter().map(String::as_str)).collect();
@@ -163,7 +184,9 @@ impl<'a> Session<'a> {
         if resumed.is_none() {
             train_events.text("recipe", 0, &format!("```toml\n{}\n```", recipe.to_toml()))?;
         }
-        describe_plan(reporter, &specs, &cost, total, loader.steps_per_epoch());
+        describe_plan(reporter, &specs, &cost, &options.device, total, loader.steps_per_epoch());
+        let states = options.device.states(states)?;
+        let programs = programs.into_iter().map(|p| p.bind(&states)).collect::<Result<_>>()?;
         Ok(Session {
             recipe,
             options,
@@ -172,6 +195,7 @@ impl<'a> Session<'a> {
             specs,
             states,
             programs,
+            losses: Vec::new(),
             loader,
             validator,
             progress,
@@ -192,6 +216,9 @@ impl<'a> Session<'a> {
         let began = Instant::now();
         while self.progress.step < self.total {
             if self.options.stop.load(Ordering::Relaxed) {
+                if self.progress.step > 0 {
+                    self.read_losses()?;
+                }
                 self.checkpoint("last")?;
                 reporter.end();
                 reporter.note(&format!(
@@ -202,16 +229,23 @@ impl<'a> Session<'a> {
                 ));
                 return Err(Error::Interrupted);
             }
-            let losses = self.step()?;
+            self.step()?;
             let step = self.progress.step;
             let last = step == self.total;
+            let log = step.is_multiple_of(self.recipe.log.every) || last || step == 1;
+            let save = step.is_multiple_of(self.recipe.log.checkpoint_every) || last;
+            let validate = self.validator.is_some() && ((every > 0 && step.is_multiple_of(every)) || last);
+            // A GPU must be waited for to know them; and nothing is kept of weights that are none any more.
+            if log || save || validate || matches!(self.options.device, Device::Cpu) {
+                self.read_losses()?;
+            }
             // One row a step: of losses, of scores, or of both.
             let mut row = Vec::new();
-            if step.is_multiple_of(self.recipe.log.every) || last || step == 1 {
-                row.extend(self.log_losses(&losses)?);
+            if log {
+                row.extend(self.log_losses()?);
             }
-            reporter.step(step, &losses, self.recipe.train.batch);
-            if self.validator.is_some() && ((every > 0 && step.is_multiple_of(every)) || last) {
+            reporter.step(step, &self.losses, self.recipe.train.batch);
+            if validate {
                 let scores = self.validate()?;
                 reporter.validation(step, &scores);
                 row.extend(scores);
@@ -220,15 +254,15 @@ impl<'a> Session<'a> {
                 let row: Vec<(&str, f64)> = row.iter().map(|(n, v)| (n.as_str(), *v)).collect();
                 self.log.append(step, &row)?;
             }
-            if step.is_multiple_of(self.recipe.log.checkpoint_every) || last {
+            if save {
                 self.checkpoint("last")?;
             }
         }
         self.finish(reporter, began)
     }
 
-    /// Runs one step and returns its losses.
-    fn step(&mut self) -> Result<Vec<(String, f64)>> {
+    /// Runs one step, or asks a GPU for it.
+    fn step(&mut self) -> Result<()> {
         let step = self.progress.step;
         let rates = self.learning_rates(step);
         let pools = self.method.pools(&shapes(self.recipe, &self.fit).size);
@@ -254,22 +288,29 @@ impl<'a> Session<'a> {
             if let Some(batch) = &batch {
                 inputs.extend([("input", batch.input.as_slice()), ("target", batch.target.as_slice())]);
             }
-            self.programs[run.part].program.run(&mut self.states, &inputs);
+            self.programs[run.part].program.run(&mut self.states, &inputs)?;
         }
+        self.progress.step += 1;
+        Ok(())
+    }
+
+    /// Reads the losses of the last step.
+    fn read_losses(&mut self) -> Result<()> {
         let mut losses = Vec::new();
         for part in &mut self.programs {
-            for name in &part.losses {
-                losses.push((name.clone(), part.program.scalar(&mut self.states, name)));
-            }
+            let names: Vec<&str> = part.losses.iter().map(String::as_str).collect();
+            let values = part.program.scalars(&mut self.states, &names)?;
+            losses.extend(part.losses.iter().cloned().zip(values));
         }
         if let Some((name, value)) = losses.iter().find(|(_, v)| !v.is_finite()) {
             return Err(Error::input(format!(
-                "{name} became {value} at step {}; the last checkpoint stands: lower `optimiser.lr`, or check the images for outliers",
-                step + 1
+                "{name} became {value} {} step {}; the last checkpoint stands: lower `optimiser.lr`, or check the images for outliers",
+                if matches!(self.options.device, Device::Cpu) { "at" } else { "by" },
+                self.progress.step
             )));
         }
-        self.progress.step += 1;
-        Ok(losses)
+        self.losses = losses;
+        Ok(())
     }
 
     fn schedule(&self) -> Schedule {
@@ -291,11 +332,11 @@ impl<'a> Session<'a> {
     }
 
     /// Writes the losses and the learning rate for TensorBoard and returns them.
-    fn log_losses(&mut self, losses: &[(String, f64)]) -> Result<Vec<(String, f64)>> {
+    fn log_losses(&mut self) -> Result<Vec<(String, f64)>> {
         let step = self.progress.step;
         // The rate that this step, the last one done, was taken with.
         let [lr, _] = self.learning_rates(step - 1);
-        let mut row = losses.to_vec();
+        let mut row = self.losses.clone();
         row.push(("lr/G".to_string(), lr));
         for (name, value) in &row {
             self.train_events.scalar(name, step, *value as f32)?;
@@ -303,23 +344,13 @@ impl<'a> Session<'a> {
         Ok(row)
     }
 
-    /// The states that a network's predictions use: its parameters (or their running mean) without moments.
-    fn prediction_states(&self, net: &NetSpec) -> States {
-        let mut states = States::new();
-        let averaged = self.recipe.optimiser.ema.is_some() && !method::judges(&net.name);
-        let source = if averaged { net.ema_name() } else { net.store_name() };
-        states.set(&net.store_name(), &self.states.get::<f32>(&source)[..net.param_count()]);
-        states.set(&net.buffers_name(), self.states.get::<f32>(&net.buffers_name()));
-        states
-    }
-
     /// Predicts the validation subjects, scores them, draws samples, and keeps the best checkpoint.
     fn validate(&mut self) -> Result<Vec<(String, f64)>> {
         let step = self.progress.step;
         let net = run::predicting(self.method.as_ref(), &self.specs);
-        let mut states = self.prediction_states(net);
         let Some(validator) = &mut self.validator else { return Ok(Vec::new()) };
-        let seen = validator.look(self.recipe, self.method.as_ref(), net, &mut states)?;
+        let states = prediction_states(self.recipe, self.states.host()?, net);
+        let seen = validator.look(self.recipe, self.method.as_ref(), net, states)?;
         for (name, value) in &seen.scores {
             self.val_events.scalar(name, step, *value as f32)?;
         }
@@ -345,22 +376,18 @@ impl<'a> Session<'a> {
 
     fn checkpoint(&mut self, which: &str) -> Result<()> {
         let dir = self.run.checkpoints();
+        let states = self.states.host()?;
         for net in &self.specs {
             checkpoint::save_weights(
                 &checkpoint::weights_path(&dir, which, &net.name),
                 net,
-                &self.prediction_states(net),
+                &prediction_states(self.recipe, states, net),
                 &run::architecture(self.recipe, self.method.as_ref(), &net.name),
             )?;
         }
         if which == "last" {
             self.train_events.flush()?;
-            checkpoint::save_state(
-                &checkpoint::state_path(&dir, which),
-                &self.states,
-                &self.progress,
-                &self.hash,
-            )?;
+            checkpoint::save_state(&checkpoint::state_path(&dir, which), states, &self.progress, &self.hash)?;
         }
         Ok(())
     }
@@ -399,11 +426,6 @@ fn total_steps(recipe: &Recipe, per_epoch: u64) -> u64 {
     recipe.train.steps.unwrap_or((recipe.train.epochs + recipe.train.decay_epochs) as u64 * per_epoch)
 }
 
-fn update(recipe: &Recipe, ema: bool) -> Update {
-    let o = &recipe.optimiser;
-    Update { rule: o.rule, clip_norm: o.clip_norm, ema: o.ema.filter(|_| ema) }
-}
-
 fn initial_states(
     recipe: &Recipe,
     method: &dyn Method,
@@ -427,76 +449,29 @@ fn initial_states(
     Ok(states)
 }
 
+/// The states of a network that predictions use: its parameters (or their running mean) without moments.
+fn prediction_states(recipe: &Recipe, all: &States, net: &NetSpec) -> States {
+    let mut states = States::new();
+    let averaged = recipe.optimiser.ema.is_some() && !method::judges(&net.name);
+    let source = if averaged { net.ema_name() } else { net.store_name() };
+    states.set(&net.store_name(), &all.get::<f32>(&source)[..net.param_count()]);
+    states.set(&net.buffers_name(), all.get::<f32>(&net.buffers_name()));
+    states
+}
+
 /// What a step of a recipe sees, on the data that was fitted.
 fn shapes(recipe: &Recipe, fit: &DataFit) -> Shapes {
-    Shapes {
-        batch: recipe.train.batch,
-        size: recipe.data.size(fit),
-        inputs: recipe.data.input.len(),
-        targets: recipe.data.target_channels(),
-    }
+    Shapes::new(recipe, recipe.data.size(fit))
 }
 
-/// One of the programs of a training step.
-pub struct StepProgram {
-    /// The program.
-    pub program: Program,
-    /// The scalars to log.
-    pub losses: Vec<String>,
-}
-
-/// Plans the programs of a recipe's training step.
-pub fn step_programs(
-    recipe: &Recipe,
-    method: &dyn Method,
+fn describe_plan(
+    reporter: &mut Reporter,
     specs: &[NetSpec],
-    shapes: &Shapes,
-) -> Result<Vec<StepProgram>> {
-    let updates = [&update(recipe, true), &update(recipe, false)];
-    let slots = recipe.optimiser.rule.slots();
-    let plan = |part: usize| {
-        // Each draws its own random numbers.
-        let seed = recipe.seed ^ (part as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mut step = StepBuilder::new(DType::F32, seed);
-        let nets: Vec<Net> = specs.iter().map(|s| step.bind(s, slots)).collect();
-        method.trace(part, &mut step, &nets, shapes, updates);
-        let outputs = step.outputs();
-        let names = outputs.iter().map(|(n, _)| n.to_string());
-        let losses = names.filter(|n| n.starts_with("loss/")).collect();
-        Ok(StepProgram { program: Program::new(step.graph(), &outputs)?, losses })
-    };
-    (0..method.parts()).map(plan).collect()
-}
-
-/// What a training step takes.
-#[derive(Clone, Copy, Debug)]
-pub struct StepCost {
-    /// Operations of the last step.
-    operations: usize,
-    /// FLOPs of the last step.
-    pub flops: u64,
-    /// Bytes of temporaries.
-    pub temporaries: usize,
-    /// Bytes of parameters and moments.
-    pub states: usize,
-}
-
-impl StepCost {
-    /// Of a training of `total` steps.
-    pub fn of(method: &dyn Method, programs: &[StepProgram], total: u64) -> Self {
-        let plans = || programs.iter().map(|p| p.program.plan());
-        let runs = method.runs(total.saturating_sub(1));
-        let over = |f: &dyn Fn(usize) -> u64| runs.iter().map(|r| f(r.part)).sum::<u64>();
-        StepCost {
-            operations: over(&|i| programs[i].program.plan().steps.len() as u64) as usize,
-            flops: over(&|i| programs[i].program.plan().cost().flops),
-            temporaries: plans().map(|p| p.arena_bytes).sum(),
-            states: plans().map(|p| p.state_bytes()).max().unwrap_or(0),
-        }
-    }
-}
-
-fn describe_plan(reporter: &mut Reporter, specs: &[NetSpec], cost: &StepCost, total: u64, per_epoch: u64) {
+    cost: &StepCost,
+    device: &Device,
+    total: u64,
+    per_epoch: u64,
+) {
     let params: Vec<String> =
         specs.iter().map(|s| format!("{} {}", s.name, csvlog::count(s.param_count() as u64))).collect();
     reporter.note(&format!("networks: {} parameters", params.join(", ")));
@@ -507,8 +482,5 @@ fn describe_plan(reporter: &mut Reporter, specs: &[NetSpec], cost: &StepCost, to
         csvlog::bytes(cost.temporaries as u64),
         csvlog::bytes(cost.states as u64)
     ));
-    reporter.note(&format!(
-        "training: {total} steps, {per_epoch} an epoch, on the CPU with {} threads",
-        rayon::current_num_threads()
-    ));
+    reporter.note(&format!("training: {total} steps, {per_epoch} an epoch, on {}", device.describe()));
 }

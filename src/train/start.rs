@@ -2,10 +2,11 @@
 //! else is left alone.
 
 use super::checkpoint::{self, Progress};
+use super::programs::StepCost;
 use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
-use super::session::{RunInfo, StepCost, TrainOptions};
+use super::session::{RunInfo, TrainOptions};
 use crate::data::{DataFit, folds};
 use crate::error::{Error, Result};
 use crate::exec::States;
@@ -115,7 +116,7 @@ pub fn prepare_folder(
     let info = RunInfo {
         version: env!("CARGO_PKG_VERSION").into(),
         command: options.command.clone(),
-        device: "cpu".into(),
+        device: options.device.name(),
         threads: rayon::current_num_threads(),
         parameters: specs.iter().map(|s| (s.name.clone(), s.param_count())).collect(),
         memory_bytes: [cost.temporaries, cost.states],

@@ -10,6 +10,7 @@ use crate::data::labels::Labels;
 use crate::data::{Case, DataFit, Dataset, OpenOptions, Split};
 use crate::error::Result;
 use crate::exec::States;
+use crate::exec::device::Device;
 use crate::metrics::case::Summary;
 use crate::nn::NetSpec;
 
@@ -35,12 +36,20 @@ enum Subjects {
 pub struct Validator {
     subjects: Subjects,
     names: Vec<String>,
-    forward: Forward,
+    device: Device,
+    /// Once there was something to predict with.
+    forward: Option<Forward>,
 }
 
 impl Validator {
     /// Opens the split.
-    pub fn open(recipe: &Recipe, method: &dyn Method, fit: &DataFit, open: OpenOptions) -> Result<Self> {
+    pub fn open(
+        recipe: &Recipe,
+        method: &dyn Method,
+        fit: &DataFit,
+        open: OpenOptions,
+        device: &Device,
+    ) -> Result<Self> {
         let set = Dataset::open(&recipe.data, Split::Val, Some(fit), open)?;
         let (subjects, names) = match method.task() {
             Task::Generate => (Subjects::Images(RealImages::of(&set)?), vec!["kid".into(), "swd".into()]),
@@ -49,7 +58,7 @@ impl Validator {
             }
             Task::Segment => (Subjects::Cases(cases(&set)?), segmentation::watched(&recipe.data)),
         };
-        Ok(Validator { subjects, names, forward: Forward::new() })
+        Ok(Validator { subjects, names, device: device.clone(), forward: None })
     }
 
     /// The names of its scores.
@@ -57,21 +66,28 @@ impl Validator {
         self.names.iter().map(|n| format!("val/{n}")).collect()
     }
 
-    /// Predicts with `net`, scores and draws.
+    /// Predicts with `net`, of which `states` holds the parameters, scores and draws.
     pub fn look(
         &mut self,
         recipe: &Recipe,
         method: &dyn Method,
         net: &NetSpec,
-        states: &mut States,
+        states: States,
     ) -> Result<Seen> {
         let rows = recipe.log.samples;
+        let forward = match &mut self.forward {
+            Some(forward) => {
+                forward.set(states)?;
+                forward
+            }
+            none => none.insert(Forward::new(&self.device, states)?),
+        };
         match &self.subjects {
             Subjects::Images(real) => {
                 let nz = method.noise().unwrap_or(0);
                 // The same noise every time, so that pictures show one image's way.
                 let z = forward::noise(recipe.seed, real.len(), nz);
-                let made = self.forward.images(method, net, states, &z, nz, &real.size())?;
+                let made = forward.images(method, net, &z, nz, &real.size())?;
                 let distances = real.distances(&made)?;
                 let scores = vec![("val/kid".into(), distances.kid), ("val/swd".into(), distances.swd)];
                 let panel = if rows == 0 { None } else { Some(("images/fake", real.sheet(&made, rows)?)) };
@@ -81,7 +97,7 @@ impl Validator {
                 let mut scored = Vec::new();
                 let mut outputs = Vec::new();
                 for case in cases {
-                    let predicted = run::predict_case(&mut self.forward, method, net, states, case, recipe)?;
+                    let predicted = run::predict_case(forward, method, net, case, recipe)?;
                     scored.push(match method.task() {
                         Task::Segment => segmentation::score(case, &predicted, &recipe.data, false)?,
                         _ => score::score(case, &predicted, false)?,

@@ -1,7 +1,7 @@
 //! The emulator as a device, and a watch over what each step of a program writes.
 
 use gan::compile::plan::Step;
-use gan::device::backend::Backend;
+use gan::device::backend::{Backend, Fetch, Piece};
 use gan::device::launch::{GpuTraits, Launch, Math, Specialisation};
 use gan::error::{Error, Result};
 use gan::exec::States;
@@ -54,6 +54,7 @@ fn module(what: &Specialisation) -> Arc<Module> {
 
 impl Backend for Emulator {
     type Memory = Rc<Buffer>;
+    type Staging = Vec<u8>;
     type Kernel = Arc<Module>;
     type Recording = ();
 
@@ -80,8 +81,26 @@ impl Backend for Emulator {
         Ok(())
     }
 
-    fn download(&self, from: &Rc<Buffer>, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        bytes.copy_from_slice(&from.bytes()[offset..offset + bytes.len()]);
+    fn download(&self, what: &mut [Fetch<Rc<Buffer>>]) -> Result<()> {
+        for fetch in what {
+            let end = fetch.offset + fetch.into.len();
+            fetch.into.copy_from_slice(&fetch.from.bytes()[fetch.offset..end]);
+        }
+        Ok(())
+    }
+
+    fn staging(&self, bytes: usize) -> Result<Vec<u8>> {
+        Ok(vec![0xff; bytes])
+    }
+
+    fn stage(&self, staging: &mut Vec<u8>, fill: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        fill(staging);
+        Ok(())
+    }
+
+    fn unstage(&self, staging: &mut Vec<u8>, to: &Rc<Buffer>, pieces: &[Piece]) -> Result<()> {
+        pieces.iter().for_each(|p| to.write(p.to, &staging[p.from..p.from + p.bytes]));
+        staging.fill(0xff);
         Ok(())
     }
 
@@ -105,6 +124,10 @@ impl Backend for Emulator {
 
     fn replay(&self, (): &()) -> Result<()> {
         unreachable!("nothing is recorded")
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -4,3 +4,5 @@
 mod device;
 mod odd;
 mod operations;
+mod primitives;
+mod suite;

@@ -1,6 +1,7 @@
 //! From a kernel file and its constants to code for a device, by way of the cache.
 
 use super::cache::Cache;
+use super::driver::Version;
 use super::nvrtc::{Image, Nvrtc};
 use super::sources::{self, HEADERS};
 use crate::error::Result;
@@ -43,6 +44,11 @@ impl Compiler {
         Ok(Compiler { nvrtc: Nvrtc::find()?, cache: Cache::open()? })
     }
 
+    /// Finds a run-time compiler whose code a driver of the given version runs, and opens the cache.
+    pub fn for_driver(driver: Version) -> Result<Self> {
+        Ok(Compiler { nvrtc: Nvrtc::find_for(Some(driver))?, cache: Cache::open()? })
+    }
+
     /// With a given compiler and cache.
     pub fn with(nvrtc: Nvrtc, cache: Cache) -> Self {
         Compiler { nvrtc, cache }
@@ -58,17 +64,27 @@ impl Compiler {
         &self.cache
     }
 
-    /// The code of a specialisation for an architecture, compiled unless the cache has it.
-    pub fn image(&self, what: &Specialisation, architecture: &str) -> Result<Image> {
-        let source = sources::kernel(what.file);
+    /// The name under which the cache holds a specialisation.
+    fn key(&self, what: &Specialisation, architecture: &str) -> String {
         let options = what.options(architecture);
         let version = format!("{}.{}", self.nvrtc.version.0, self.nvrtc.version.1);
+        let source = sources::kernel(what.file);
         let parts = [source, &version].into_iter().chain(options.iter().map(String::as_str));
-        let key = Cache::key(what.file, architecture, parts.chain(HEADERS.iter().flat_map(|h| [h.0, h.1])));
+        Cache::key(what.file, architecture, parts.chain(HEADERS.iter().flat_map(|h| [h.0, h.1])))
+    }
+
+    /// Whether the code of a specialisation need not be compiled.
+    pub fn is_cached(&self, what: &Specialisation, architecture: &str) -> bool {
+        self.cache.get(&self.key(what, architecture)).and_then(unpack).is_some()
+    }
+
+    /// The code of a specialisation for an architecture, compiled unless the cache has it.
+    pub fn image(&self, what: &Specialisation, architecture: &str) -> Result<Image> {
+        let key = self.key(what, architecture);
         if let Some(image) = self.cache.get(&key).and_then(unpack) {
             return Ok(image);
         }
-        let image = self.nvrtc.compile(what.file, source, &options)?;
+        let image = self.nvrtc.compile(what.file, sources::kernel(what.file), &what.options(architecture))?;
         self.cache.put(&key, &pack(&image))?;
         Ok(image)
     }

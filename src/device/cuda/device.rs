@@ -1,121 +1,57 @@
-//! A CUDA device as a [`Backend`]: one stream, in which everything happens in order.
+//! A CUDA device as a [`Backend`]: one stream in which everything happens in order, and a second one on which inputs arrive
+//! while the first computes.
 //!
-//! Not yet run on a GPU: what is proven without one are the kernels, the launches and the order of calls, on the
-//! emulator; this file's calls of the driver are written after its documentation.
+//! Not yet run on a GPU: what is proven without one are the kernels and launches (on the emulator) and the order of the
+//! calls (on a stand-in for the driver that keeps a log of them).
 
 #![allow(unsafe_code)]
 
 use super::compiler::{Compiler, Specialisation};
-use super::driver::{Address, Driver, Handle};
-use crate::device::backend::Backend;
+use super::context::{Context, Event, Memory, Module, Pinned, Recording};
+use super::driver::{Driver, Version, done};
+use super::nvrtc::suits;
+use crate::device::backend::{Backend, Fetch, Piece};
 use crate::device::launch::{GpuTraits, Launch, Math};
 use crate::error::{Error, Result};
+use cudarc::driver::result;
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use std::collections::HashMap;
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex};
-
-/// Numbers of cuda.h.
-const MULTIPROCESSORS: c_int = 16;
-const CAPABILITY_MAJOR: c_int = 75;
-const CAPABILITY_MINOR: c_int = 76;
-const MAX_DYNAMIC_SHARED: c_int = 8;
-const NON_BLOCKING: u32 = 1;
-const CAPTURE_THREAD_LOCAL: c_int = 1;
 
 /// Dynamic shared memory that needs no asking for.
 const PLAIN_SHARED: usize = 48 * 1024;
 
-/// What memory, modules and recordings need when they are dropped.
-struct Context {
-    driver: Driver,
-    device: c_int,
-    context: Handle,
-    stream: Handle,
-}
-
-// SAFETY: the driver's handles may be used from any thread that has made the context current, which every method does.
-unsafe impl Send for Context {}
-// SAFETY: as above; the driver locks its own structures.
-unsafe impl Sync for Context {}
-
-impl Context {
-    /// Makes the context this thread's current one.
-    fn enter(&self) -> Result<()> {
-        // SAFETY: the context is retained until `Context` is dropped.
-        let code = unsafe { (self.driver.call.set_context)(self.context) };
-        self.driver.check(code, "use the device")
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: everything made in the context holds an `Arc` of it, so it is gone by now; failures leave nothing to do.
-        unsafe {
-            (self.driver.call.set_context)(self.context);
-            if !self.stream.is_null() {
-                (self.driver.call.destroy_stream)(self.stream);
-            }
-            (self.driver.call.release_context)(self.device);
-        }
-    }
-}
-
-/// A stretch of the device's memory.
-pub struct Memory {
-    address: Address,
-    bytes: usize,
-    owner: Arc<Context>,
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: allocated in this context and freed once; the driver waits for what still uses it.
-        unsafe {
-            (self.owner.driver.call.set_context)(self.owner.context);
-            (self.owner.driver.call.free)(self.address);
-        }
-    }
-}
-
-struct Module {
-    handle: Handle,
-    owner: Arc<Context>,
-}
-
-// SAFETY: as for `Context`.
-unsafe impl Send for Module {}
-// SAFETY: as for `Context`.
-unsafe impl Sync for Module {}
-
-impl Drop for Module {
-    fn drop(&mut self) {
-        // SAFETY: loaded in this context and unloaded once.
-        unsafe {
-            (self.owner.driver.call.set_context)(self.owner.context);
-            (self.owner.driver.call.unload_module)(self.handle);
-        }
-    }
-}
+/// Reads of so many bytes go by way of pinned memory: the losses of a step in one.
+const SMALL_READ: usize = 64 * 1024;
 
 /// A kernel of a loaded module.
 pub struct Kernel {
-    function: Handle,
+    function: sys::CUfunction,
     _module: Arc<Module>,
 }
 
-/// A recorded run: an executable CUDA graph.
-pub struct Recording {
-    executable: Handle,
-    owner: Arc<Context>,
+/// Two areas that take turns: one is filled and sent while the other is still on its way or being read.
+pub struct Staging {
+    turns: [Turn; 2],
+    turn: usize,
+    context: Arc<Context>,
 }
 
-impl Drop for Recording {
+struct Turn {
+    host: Pinned,
+    device: Memory,
+    /// When the bytes have arrived: then `host` may be filled again.
+    arrived: Event,
+    /// When they were copied to where runs read them: then `device` may be written again.
+    taken: Event,
+}
+
+impl Drop for Staging {
     fn drop(&mut self) {
-        // SAFETY: instantiated in this context and destroyed once.
-        unsafe {
-            (self.owner.driver.call.set_context)(self.owner.context);
-            (self.owner.driver.call.destroy_executable)(self.executable);
-        }
+        // The areas are given back in the order of the other stream: nothing may be on its way any more.
+        let _ = self.context.enter();
+        let _ = self.context.finish(self.context.uploads);
     }
 }
 
@@ -124,75 +60,110 @@ pub struct CudaDevice {
     context: Arc<Context>,
     compiler: Compiler,
     modules: Mutex<HashMap<Specialisation, Arc<Module>>>,
+    reads: Mutex<Pinned>,
     traits: GpuTraits,
-    architecture: String,
-    /// The device's name, as its maker gives it.
-    pub name: String,
+    target: String,
+    ordinal: usize,
+    capability: u32,
+    name: String,
+}
+
+impl std::fmt::Debug for CudaDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cuda:{} ({})", self.ordinal, self.name)
+    }
 }
 
 impl CudaDevice {
     /// Opens device number `ordinal` for matrix products of the given arithmetic.
     pub fn open(ordinal: usize, math: Math) -> Result<Self> {
         let driver = Driver::load()?;
-        let (mut count, mut device, mut handle) = (0, 0, std::ptr::null_mut());
-        // SAFETY: one integer to write to.
-        driver.check(unsafe { (driver.call.device_count)(&mut count) }, "count the NVIDIA devices")?;
-        if ordinal >= count as usize {
-            return Err(Error::input(format!(
-                "there is no NVIDIA device number {ordinal} ({count} are visible); see CUDA_VISIBLE_DEVICES, or use `--device cpu`"
-            )));
-        }
-        // SAFETY: one integer to write to; the number was just checked.
-        driver.check(unsafe { (driver.call.device)(&mut device, ordinal as c_int) }, "open the device")?;
-        // SAFETY: one handle to write to; released when `Context` is dropped.
-        let code = unsafe { (driver.call.retain_context)(&mut handle, device) };
-        driver.check(code, "open the device")?;
-        let mut context = Context { driver, device, context: handle, stream: std::ptr::null_mut() };
-        context.enter()?;
-        let mut stream = std::ptr::null_mut();
-        // SAFETY: one handle to write to, in the current context.
-        let code = unsafe { (context.driver.call.create_stream)(&mut stream, NON_BLOCKING) };
-        context.driver.check(code, "make a stream")?;
-        context.stream = stream;
-
-        let attribute = |which: c_int| -> Result<usize> {
-            let mut value = 0;
-            // SAFETY: one integer to write to.
-            let code = unsafe { (context.driver.call.device_attribute)(&mut value, which, device) };
-            context.driver.check(code, "ask what the device is")?;
-            Ok(value as usize)
-        };
-        let (major, minor) = (attribute(CAPABILITY_MAJOR)?, attribute(CAPABILITY_MINOR)?);
-        let multiprocessors = attribute(MULTIPROCESSORS)?;
+        let context = Context::open(driver, ordinal)?;
+        let compiler = Compiler::for_driver(driver.version)?;
+        let major = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let multiprocessors = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         if math != Math::Fma && major < 8 {
             return Err(Error::input(format!(
                 "the device (compute capability {major}.{minor}) has no tensor cores for {math:?}; 8.0 is needed; use f32"
             )));
         }
-        let mut name = [0u8; 256];
-        // SAFETY: as many bytes to write to as are told.
-        let code = unsafe {
-            (context.driver.call.device_name)(name.as_mut_ptr().cast(), name.len() as c_int, device)
-        };
-        context.driver.check(code, "ask for the device's name")?;
-        let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+        let capability = (10 * major + minor) as u32;
+        let target = compiler.nvrtc().target(capability)?;
+        let nvrtc = compiler.nvrtc();
+        suits(driver.version, nvrtc.version, &nvrtc.origin, target.starts_with("compute_"))?;
         Ok(CudaDevice {
-            context: Arc::new(context),
-            compiler: Compiler::new()?,
+            name: context.name()?,
+            reads: Mutex::new(Pinned::new(&context, SMALL_READ)?),
+            context,
+            compiler,
             modules: Mutex::default(),
             traits: GpuTraits { multiprocessors, math, fixed_shapes: true },
-            architecture: format!("{major}{minor}"),
-            name: String::from_utf8_lossy(&name[..end]).into_owned(),
+            target,
+            ordinal,
+            capability,
         })
     }
 
-    /// The newest CUDA version that the driver runs, such as 13000 for 13.0.
-    pub fn driver_version(&self) -> i32 {
+    /// Its number.
+    pub fn ordinal(&self) -> usize {
+        self.ordinal
+    }
+
+    /// Its name, as its maker gives it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The newest CUDA that the driver runs.
+    pub fn driver_version(&self) -> Version {
         self.context.driver.version
     }
 
-    fn check(&self, code: c_int, what: &str) -> Result<()> {
-        self.context.driver.check(code, what)
+    /// Free and total bytes of memory.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        self.context.memory()
+    }
+
+    /// The run-time compiler and its cache.
+    pub fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+
+    /// What kernels are compiled for: `sm_90`, or `compute_90` where the driver translates for a newer device.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Its compute capability, such as 90 for 9.0.
+    pub fn capability(&self) -> u32 {
+        self.capability
+    }
+
+    /// Blocks that run side by side, at one a multiprocessor.
+    pub fn multiprocessors(&self) -> usize {
+        self.traits.multiprocessors
+    }
+
+    /// One line about what computes here.
+    pub fn describe(&self) -> String {
+        let (driver, nvrtc) = (self.driver_version(), self.compiler.nvrtc());
+        let translated = match self.target.strip_prefix("compute_") {
+            Some(_) => format!(", newer than the compiler: the driver translates {}", self.target),
+            None => String::new(),
+        };
+        let pool = if self.context.pooled { "" } else { ", without a memory pool" };
+        format!(
+            "cuda:{} {} (compute capability {}.{}{translated}{pool}), driver for CUDA {}.{}, NVRTC {}.{}",
+            self.ordinal,
+            self.name,
+            self.capability / 10,
+            self.capability % 10,
+            driver.0,
+            driver.1,
+            nvrtc.version.0,
+            nvrtc.version.1,
+        )
     }
 
     /// The module of a specialisation, compiled and loaded once.
@@ -201,13 +172,10 @@ impl CudaDevice {
         if let Some(module) = modules.get(what) {
             return Ok(module.clone());
         }
-        let mut code = self.compiler.image(what, &format!("sm_{}", self.architecture))?.bytes;
+        let mut code = self.compiler.image(what, &self.target)?.bytes;
         code.push(0);
-        let mut handle = std::ptr::null_mut();
-        // SAFETY: one handle to write to; the code outlives the call, and its header tells its length.
-        let status = unsafe { (self.context.driver.call.load_module)(&mut handle, code.as_ptr().cast()) };
-        self.check(status, &format!("load {} for sm_{}", what.file, self.architecture))?;
-        let module = Arc::new(Module { handle, owner: self.context.clone() });
+        let purpose = format!("load {} for {}", what.file, self.target);
+        let module = Arc::new(Module::load(&self.context, &code, &purpose)?);
         modules.insert(what.clone(), module.clone());
         Ok(module)
     }
@@ -215,6 +183,7 @@ impl CudaDevice {
 
 impl Backend for CudaDevice {
     type Memory = Memory;
+    type Staging = Staging;
     type Kernel = Kernel;
     type Recording = Recording;
 
@@ -223,20 +192,11 @@ impl Backend for CudaDevice {
     }
 
     fn available(&self) -> Option<u64> {
-        self.context.enter().ok()?;
-        let (mut free, mut total) = (0, 0);
-        // SAFETY: two integers to write to.
-        let code = unsafe { (self.context.driver.call.free_memory)(&mut free, &mut total) };
-        (code == 0).then_some(free as u64)
+        self.context.memory().ok().map(|(free, _)| free)
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory> {
-        self.context.enter()?;
-        let mut address = 0;
-        // SAFETY: one address to write to; nothing is asked for zero bytes, which the driver refuses.
-        let code = unsafe { (self.context.driver.call.allocate)(&mut address, bytes.max(1)) };
-        self.check(code, &format!("reserve {bytes} bytes of the device's memory"))?;
-        Ok(Memory { address, bytes, owner: self.context.clone() })
+        Memory::new(&self.context, bytes)
     }
 
     fn address(&self, memory: &Memory) -> u64 {
@@ -249,55 +209,107 @@ impl Backend for CudaDevice {
             return Ok(());
         }
         self.context.enter()?;
+        let at = to.address + offset as u64;
         // SAFETY: source and destination are as long as told; from pageable memory the driver returns when it has read
         // everything.
-        let code = unsafe {
-            (self.context.driver.call.upload)(
-                to.address + offset as u64,
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                self.context.stream,
-            )
-        };
-        self.check(code, "copy to the device")
+        let copied = unsafe { result::memcpy_htod_async(at, bytes, self.context.compute) };
+        done(copied, "copy to the device")
     }
 
-    fn download(&self, from: &Memory, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        assert!(offset + bytes.len() <= from.bytes, "a download beyond the end");
-        if bytes.is_empty() {
-            return Ok(());
-        }
+    fn download(&self, what: &mut [Fetch<Memory>]) -> Result<()> {
         self.context.enter()?;
-        let call = &self.context.driver.call;
-        // SAFETY: source and destination are as long as told, and the borrow lasts until the stream has come this far.
-        let code = unsafe {
-            let started = (call.download)(
-                bytes.as_mut_ptr().cast(),
-                from.address + offset as u64,
-                bytes.len(),
-                self.context.stream,
-            );
-            let finished = (call.synchronise)(self.context.stream);
-            if started != 0 { started } else { finished }
+        let total: usize = what.iter().map(|f| f.into.len()).sum();
+        let mut reads = self.reads.lock().unwrap_or_else(|e| e.into_inner());
+        let small = total <= SMALL_READ;
+        let mut rest = reads.bytes();
+        let mut started = Ok(());
+        for fetch in what.iter_mut().filter(|f| !f.into.is_empty()) {
+            assert!(fetch.offset + fetch.into.len() <= fetch.from.bytes, "a download beyond the end");
+            let at = fetch.from.address + fetch.offset as u64;
+            let into = if small {
+                let (own, others) = rest.split_at_mut(fetch.into.len());
+                rest = others;
+                own
+            } else {
+                &mut *fetch.into
+            };
+            // SAFETY: source and destination are as long as told, and both stay until the stream has come this far: the
+            // wait below is not left out.
+            let copied = unsafe { result::memcpy_dtoh_async(into, at, self.context.compute) };
+            started = started.and(done(copied, "copy from the device"));
+        }
+        started.and(self.context.finish(self.context.compute))?;
+        if small {
+            let mut rest = &*reads.bytes();
+            for fetch in what {
+                let (own, others) = rest.split_at(fetch.into.len());
+                fetch.into.copy_from_slice(own);
+                rest = others;
+            }
+        }
+        Ok(())
+    }
+
+    fn staging(&self, bytes: usize) -> Result<Staging> {
+        let turn = || -> Result<Turn> {
+            Ok(Turn {
+                host: Pinned::new(&self.context, bytes)?,
+                device: Memory::new(&self.context, bytes)?,
+                arrived: Event::new(&self.context)?,
+                taken: Event::new(&self.context)?,
+            })
         };
-        self.check(code, "copy from the device")
+        let turns = [turn()?, turn()?];
+        // The areas are there when the stream for computing has come this far.
+        for turn in &turns {
+            turn.taken.record(self.context.compute)?;
+        }
+        Ok(Staging { turns, turn: 0, context: self.context.clone() })
+    }
+
+    fn stage(&self, staging: &mut Staging, fill: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        self.context.enter()?;
+        let (compute, uploads) = (self.context.compute, self.context.uploads);
+        staging.turn = 1 - staging.turn;
+        let turn = &mut staging.turns[staging.turn];
+        turn.arrived.wait()?;
+        let bytes = turn.device.bytes;
+        fill(&mut turn.host.bytes()[..bytes]);
+        self.context.wait(uploads, &turn.taken)?;
+        let host = &turn.host.bytes()[..bytes];
+        // SAFETY: both areas are as long as told; the host's is not touched before `arrived`, the device's was taken.
+        let copied = unsafe { result::memcpy_htod_async(turn.device.address, host, uploads) };
+        done(copied, "copy to the device")?;
+        turn.arrived.record(uploads)?;
+        self.context.wait(compute, &turn.arrived)
+    }
+
+    fn unstage(&self, staging: &mut Staging, to: &Memory, pieces: &[Piece]) -> Result<()> {
+        self.context.enter()?;
+        let turn = &staging.turns[staging.turn];
+        for piece in pieces.iter().filter(|p| p.bytes > 0) {
+            assert!(piece.from + piece.bytes <= turn.device.bytes, "a piece beyond the end of its source");
+            assert!(piece.to + piece.bytes <= to.bytes, "a piece beyond the end of its destination");
+            let (from, to) = (turn.device.address + piece.from as u64, to.address + piece.to as u64);
+            // SAFETY: both lie in memory of this device, and are as long as told.
+            let copied = unsafe { result::memcpy_dtod_async(to, from, piece.bytes, self.context.compute) };
+            done(copied, "copy within the device")?;
+        }
+        turn.taken.record(self.context.compute)
     }
 
     fn kernel(&self, what: &Specialisation, name: &'static str, shared: usize) -> Result<Kernel> {
         self.context.enter()?;
         let module = self.module(what)?;
         let text = CString::new(name).expect("kernel names hold no NUL");
-        let mut function = std::ptr::null_mut();
-        // SAFETY: one handle to write to; the module is loaded, the name ends in NUL.
-        let code =
-            unsafe { (self.context.driver.call.function)(&mut function, module.handle, text.as_ptr()) };
-        self.check(code, &format!("find the kernel {name} in {}", what.file))?;
+        // SAFETY: the module is loaded.
+        let function = unsafe { result::module::get_function(module.handle, text) };
+        let function = done(function, &format!("find the kernel {name} in {}", what.file))?;
         if shared > PLAIN_SHARED {
+            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: a function of a loaded module, and an attribute that takes a number of bytes.
-            let code = unsafe {
-                (self.context.driver.call.set_attribute)(function, MAX_DYNAMIC_SHARED, shared as c_int)
-            };
-            self.check(code, &format!("give {name} {shared} bytes of shared memory"))?;
+            let set = unsafe { result::function::set_function_attribute(function, most, shared as i32) };
+            done(set, &format!("give {name} {shared} bytes of shared memory"))?;
         }
         Ok(Kernel { function, _module: module })
     }
@@ -317,55 +329,35 @@ impl Backend for CudaDevice {
             })
             .collect();
         let mut pointers: Vec<*mut c_void> = words.iter().map(|w| w.as_ptr().cast_mut().cast()).collect();
-        let [x, y, z] = launch.grid;
         // SAFETY: number and sizes of the arguments are those of the kernel, as the emulator has checked for the same
         // launches; the driver copies them before it returns; addresses were resolved to memory that the program holds.
-        let code = unsafe {
-            (self.context.driver.call.launch)(
+        let launched = unsafe {
+            result::launch_kernel(
                 kernel.function,
-                x,
-                y,
-                z,
-                launch.threads,
-                1,
-                1,
+                launch.grid.into(),
+                (launch.threads, 1, 1),
                 launch.shared as u32,
-                self.context.stream,
-                pointers.as_mut_ptr(),
-                std::ptr::null_mut(),
+                self.context.compute,
+                &mut pointers,
             )
         };
-        self.check(code, &format!("launch {}", launch.kernel))
+        done(launched, &format!("launch {}", launch.kernel))
     }
 
     fn record(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<Option<Recording>> {
         self.context.enter()?;
-        let call = &self.context.driver.call;
-        // SAFETY: our own stream, which no other thread captures.
-        let code = unsafe { (call.begin_capture)(self.context.stream, CAPTURE_THREAD_LOCAL) };
-        self.check(code, "begin to record a run")?;
-        let ran = run();
-        let mut graph = std::ptr::null_mut();
-        // SAFETY: ends the capture begun above, whatever has happened in between; one handle to write to.
-        let code = unsafe { (call.end_capture)(self.context.stream, &mut graph) };
-        ran?;
-        self.check(code, "record a run")?;
-        let mut executable = std::ptr::null_mut();
-        // SAFETY: the graph was just made, and is not needed once it is instantiated.
-        let code = unsafe {
-            let code = (call.instantiate)(&mut executable, graph, 0);
-            (call.destroy_graph)(graph);
-            code
-        };
-        self.check(code, "make a recorded run ready")?;
-        Ok(Some(Recording { executable, owner: self.context.clone() }))
+        Recording::of(&self.context, run).map(Some)
     }
 
     fn replay(&self, recording: &Recording) -> Result<()> {
         self.context.enter()?;
         // SAFETY: instantiated in this context; the memory that it works on belongs to the same program.
-        let code =
-            unsafe { (self.context.driver.call.launch_graph)(recording.executable, self.context.stream) };
-        self.check(code, "replay a recorded run")
+        let launched = unsafe { result::graph::launch(recording.executable, self.context.compute) };
+        done(launched, "replay a recorded run")
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.context.enter()?;
+        self.context.finish(self.context.compute)
     }
 }

@@ -1,139 +1,175 @@
-//! The functions of the NVIDIA driver that we call, looked up when the device is first asked for.
+//! The NVIDIA driver: whether it is there, whether it is new enough, and what its refusals mean.
 //!
-//! Not yet run on a GPU: written after the driver's documentation, and known to compile.
+//! The calls themselves are cudarc's, which looks every function up when it is first called and panics if there is none;
+//! [`Driver::load`] makes sure beforehand that there are all of them.
 
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
-use libloading::Library;
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUresult};
+use std::ffi::c_int;
 
-/// A handle of the driver's: context, stream, module, function, graph.
-pub(super) type Handle = *mut c_void;
+/// Every function that this program calls. The oldest driver that has them all is that of CUDA 11.4.
+pub const FUNCTIONS: [&str; 45] = [
+    "cuInit",
+    "cuDriverGetVersion",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuDeviceGetCount",
+    "cuDeviceGet",
+    "cuDeviceGetName",
+    "cuDeviceGetAttribute",
+    "cuDeviceTotalMem_v2",
+    "cuDeviceGetDefaultMemPool",
+    "cuMemPoolSetAttribute",
+    "cuDevicePrimaryCtxRetain",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuCtxSetCurrent",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamSynchronize",
+    "cuStreamWaitEvent",
+    "cuEventCreate",
+    "cuEventRecord",
+    "cuEventQuery",
+    "cuEventSynchronize",
+    "cuEventDestroy_v2",
+    "cuMemGetInfo_v2",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemAllocAsync",
+    "cuMemFreeAsync",
+    "cuMemHostAlloc",
+    "cuMemFreeHost",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemsetD8Async",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuModuleGetFunction",
+    "cuFuncSetAttribute",
+    "cuLaunchKernel",
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphDestroy",
+    "cuGraphLaunch",
+    "cuGraphExecDestroy",
+];
 
-/// An address in the device's memory.
-pub(super) type Address = u64;
+/// A version of CUDA, such as (13, 0).
+pub type Version = (i32, i32);
 
-macro_rules! driver {
-    ($($field:ident = $name:literal ($($argument:ty),*);)*) => {
-        /// Each function by what it does; the types are those of cuda.h, where the names carry their version.
-        pub(super) struct Functions {
-            $(pub(super) $field: unsafe extern "C" fn($($argument),*) -> c_int,)*
-        }
-
-        impl Functions {
-            fn find(library: &Library) -> std::result::Result<Self, libloading::Error> {
-                Ok(Functions {
-                    $(
-                        // SAFETY: the type is the function's signature in cuda.h, which never changes for a name; the
-                        // library stays loaded for as long as `Driver` lives.
-                        $field: *unsafe { library.get(concat!($name, "\0").as_bytes()) }?,
-                    )*
-                })
-            }
-        }
-    };
-}
-
-driver! {
-    init = "cuInit" (c_uint);
-    version = "cuDriverGetVersion" (*mut c_int);
-    error_name = "cuGetErrorName" (c_int, *mut *const c_char);
-    error_string = "cuGetErrorString" (c_int, *mut *const c_char);
-    device_count = "cuDeviceGetCount" (*mut c_int);
-    device = "cuDeviceGet" (*mut c_int, c_int);
-    device_name = "cuDeviceGetName" (*mut c_char, c_int, c_int);
-    device_attribute = "cuDeviceGetAttribute" (*mut c_int, c_int, c_int);
-    retain_context = "cuDevicePrimaryCtxRetain" (*mut Handle, c_int);
-    release_context = "cuDevicePrimaryCtxRelease_v2" (c_int);
-    set_context = "cuCtxSetCurrent" (Handle);
-    create_stream = "cuStreamCreate" (*mut Handle, c_uint);
-    destroy_stream = "cuStreamDestroy_v2" (Handle);
-    synchronise = "cuStreamSynchronize" (Handle);
-    free_memory = "cuMemGetInfo_v2" (*mut usize, *mut usize);
-    allocate = "cuMemAlloc_v2" (*mut Address, usize);
-    free = "cuMemFree_v2" (Address);
-    upload = "cuMemcpyHtoDAsync_v2" (Address, *const c_void, usize, Handle);
-    download = "cuMemcpyDtoHAsync_v2" (*mut c_void, Address, usize, Handle);
-    load_module = "cuModuleLoadData" (*mut Handle, *const c_void);
-    unload_module = "cuModuleUnload" (Handle);
-    function = "cuModuleGetFunction" (*mut Handle, Handle, *const c_char);
-    set_attribute = "cuFuncSetAttribute" (Handle, c_int, c_int);
-    launch = "cuLaunchKernel" (
-        Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void
-    );
-    begin_capture = "cuStreamBeginCapture_v2" (Handle, c_int);
-    end_capture = "cuStreamEndCapture" (Handle, *mut Handle);
-    instantiate = "cuGraphInstantiateWithFlags" (*mut Handle, Handle, u64);
-    destroy_graph = "cuGraphDestroy" (Handle);
-    launch_graph = "cuGraphLaunch" (Handle, Handle);
-    destroy_executable = "cuGraphExecDestroy" (Handle);
-}
-
-/// The loaded driver.
-pub(super) struct Driver {
-    pub(super) call: Functions,
-    /// Such as 13000 for CUDA 13.0: the newest that it runs.
-    pub(super) version: i32,
-    _library: Library,
+/// A loaded and started driver.
+#[derive(Clone, Copy, Debug)]
+pub struct Driver {
+    /// The newest CUDA that it runs.
+    pub version: Version,
 }
 
 impl Driver {
+    /// Whether there is a driver's library at all.
+    pub fn is_present() -> bool {
+        // SAFETY: loading NVIDIA's library runs its initialisers, which have no precondition.
+        unsafe { sys::is_culib_present() }
+    }
+
     /// Loads and starts the driver.
-    pub(super) fn load() -> Result<Self> {
-        let mut why = String::new();
-        for name in ["libcuda.so.1", "libcuda.so", "nvcuda.dll"] {
-            // SAFETY: loading NVIDIA's library runs its initialisers, which have no precondition.
-            match unsafe { Library::new(name) } {
-                Ok(library) => return Self::start(library),
-                Err(e) if why.is_empty() => why = e.to_string(),
-                Err(_) => {}
-            }
+    pub fn load() -> Result<Self> {
+        // SAFETY: loading NVIDIA's library runs its initialisers, which have no precondition.
+        let why = match unsafe { libloading::Library::new(LIBRARY) } {
+            Ok(_) => String::new(),
+            Err(e) => format!(" ({})", super::reason(&e)),
+        };
+        if !Self::is_present() {
+            return Err(Error::input(format!(
+                "no NVIDIA driver found{why}; install the driver of your device (in a container: start it with access to the GPU), or use `--device cpu`"
+            )));
         }
-        Err(Error::input(format!(
-            "no NVIDIA driver found ({why}); install the driver of your device, or use `--device cpu`"
-        )))
-    }
-
-    fn start(library: Library) -> Result<Self> {
-        let call = Functions::find(&library).map_err(|e| {
-            Error::input(format!(
-                "the NVIDIA driver is too old ({e}); install one for CUDA 11.4 or newer, or use `--device cpu`"
-            ))
-        })?;
-        let mut driver = Driver { call, version: 0, _library: library };
-        // SAFETY: the first call to be made; its argument must be 0.
-        let code = unsafe { (driver.call.init)(0) };
-        driver.check(code, "start the NVIDIA driver")?;
+        // SAFETY: it is present, and stays loaded for good.
+        let library = unsafe { sys::culib() };
+        // SAFETY: only asked whether it is there.
+        let lacking = |name: &&str| unsafe { library.get::<*const ()>(name.as_bytes()) }.is_err();
+        if let Some(name) = FUNCTIONS.into_iter().find(|name| lacking(name)) {
+            return Err(Error::input(format!(
+                "the NVIDIA driver is too old (it has no {name}); install one for CUDA 11.4 or newer (470 or newer), or use `--device cpu`"
+            )));
+        }
+        done(result::init(), "start the NVIDIA driver")?;
+        let mut version: c_int = 0;
         // SAFETY: one integer to write to.
-        let code = unsafe { (driver.call.version)(&mut driver.version) };
-        driver.check(code, "ask for the driver's version")?;
-        Ok(driver)
+        done(unsafe { sys::cuDriverGetVersion(&mut version) }.result(), "ask for the driver's version")?;
+        Ok(Driver { version: (version / 1000, version % 1000 / 10) })
     }
 
-    /// Turns a code into an error that says what was tried.
-    pub(super) fn check(&self, code: c_int, what: &str) -> Result<()> {
-        if code == 0 {
-            return Ok(());
+    /// How many devices it shows.
+    pub fn devices(&self) -> Result<usize> {
+        Ok(done(result::device::get_count(), "count the NVIDIA devices")?.max(0) as usize)
+    }
+}
+
+/// The name by which the system's loader is asked for the reason why there is none.
+const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+
+/// Turns the driver's refusal into an error that says what was tried and what to do.
+pub(super) fn done<T>(result: std::result::Result<T, DriverError>, what: &str) -> Result<T> {
+    let Err(e) = result else { return result.map_err(|_| unreachable!("just matched")) };
+    let text = |t: std::result::Result<&std::ffi::CStr, DriverError>| {
+        t.map_or_else(|_| String::new(), |t| t.to_string_lossy().into_owned())
+    };
+    let reason =
+        format!("cannot {what}: {} ({}, {})", text(e.error_string()), text(e.error_name()), e.0 as u32);
+    Err(match (is_lost(e.0), hint(e.0)) {
+        (true, _) => Error::Device(reason),
+        (false, hint) => Error::input(reason + hint),
+    })
+}
+
+/// Whether the context is of no use any more after such a code: whatever is called next fails as well.
+fn is_lost(code: CUresult) -> bool {
+    use CUresult::*;
+    matches!(
+        code,
+        CUDA_ERROR_DEVICE_UNAVAILABLE
+            | CUDA_ERROR_ECC_UNCORRECTABLE
+            | CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | CUDA_ERROR_CONTAINED
+            | CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUDA_ERROR_ASSERT
+            | CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUDA_ERROR_INVALID_PC
+            | CUDA_ERROR_LAUNCH_FAILED
+            | CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | CUDA_ERROR_UNKNOWN
+    )
+}
+
+fn hint(code: CUresult) -> &'static str {
+    use CUresult::*;
+    match code {
+        CUDA_ERROR_OUT_OF_MEMORY => "; lower `train.batch`, `data.canvas` or the networks' sizes",
+        CUDA_ERROR_NO_DEVICE => {
+            "; the driver sees no device (see CUDA_VISIBLE_DEVICES and nvidia-smi); or use `--device cpu`"
         }
-        let text = |f: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int| {
-            let mut text = std::ptr::null();
-            // SAFETY: one pointer to write to; what is written is a static string, or null for an unknown code.
-            unsafe {
-                f(code, &mut text);
-                if text.is_null() {
-                    String::new()
-                } else {
-                    CStr::from_ptr(text).to_string_lossy().into_owned()
-                }
-            }
-        };
-        let (name, meaning) = (text(self.call.error_name), text(self.call.error_string));
-        let hint = match name.as_str() {
-            "CUDA_ERROR_OUT_OF_MEMORY" => "; lower `train.batch`, `data.canvas` or the networks' sizes",
-            "CUDA_ERROR_NO_DEVICE" => "; no NVIDIA device is visible (see CUDA_VISIBLE_DEVICES)",
-            _ => "",
-        };
-        Err(Error::input(format!("cannot {what}: {meaning} ({name}, {code}){hint}")))
+        CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
+            "; the driver's library and its kernel module differ: reboot, or install the driver again"
+        }
+        CUDA_ERROR_STUB_LIBRARY => {
+            "; the libcuda found is a toolkit's stub and no driver: take its folder out of LD_LIBRARY_PATH"
+        }
+        CUDA_ERROR_NO_BINARY_FOR_GPU
+        | CUDA_ERROR_INVALID_IMAGE
+        | CUDA_ERROR_INVALID_SOURCE
+        | CUDA_ERROR_INVALID_PTX
+        | CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
+            "; empty the cache with `gan kernels clear`, then see `gan doctor`"
+        }
+        _ => "; see `gan doctor`",
     }
 }

@@ -5,8 +5,14 @@
 
 pub mod cache;
 pub mod compiler;
+mod context;
 pub mod device;
-mod driver;
+pub mod driver;
 pub mod nvrtc;
 pub mod sources;
 pub mod usage;
+
+/// Why a library could not be loaded, in the words of the system's loader.
+fn reason(e: &libloading::Error) -> String {
+    std::error::Error::source(e).map_or_else(|| e.to_string(), ToString::to_string)
+}

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use super::driver::Version;
 use super::sources::HEADERS;
 use crate::error::{Error, Result};
 use libloading::Library;
@@ -31,6 +32,8 @@ struct Functions {
     cubin: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
     ptx_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
     ptx: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
+    architecture_count: unsafe extern "C" fn(*mut c_int) -> c_int,
+    architectures: unsafe extern "C" fn(*mut c_int) -> c_int,
 }
 
 /// A loaded run-time compiler.
@@ -38,8 +41,8 @@ pub struct Nvrtc {
     functions: Functions,
     /// Where it was found; "the system's loader" when that found it.
     pub origin: String,
-    /// Its version, such as (13, 0).
-    pub version: (i32, i32),
+    /// Its version.
+    pub version: Version,
     // Kept loaded for as long as the functions above may be called; dropped after them.
     _libraries: Vec<Library>,
 }
@@ -55,11 +58,30 @@ pub struct Image {
 impl Nvrtc {
     /// Looks for the library and loads it.
     pub fn find() -> Result<Self> {
+        Self::find_for(None)
+    }
+
+    /// Looks for a library whose code a driver of the given version runs, and loads it. With none like that, says what was
+    /// found instead.
+    pub fn find_for(driver: Option<Version>) -> Result<Self> {
         let mut tried = Vec::new();
+        let mut unfit = None;
+        let mut fits =
+            |found: Self| match driver.map_or(Ok(()), |d| suits(d, found.version, &found.origin, false)) {
+                Ok(()) => Some(found),
+                Err(e) => {
+                    unfit.get_or_insert(e);
+                    None
+                }
+            };
         for folder in folders() {
             match library_in(&folder, "libnvrtc.so.") {
                 Some(path) => match Self::load(&path) {
-                    Ok(found) => return Ok(found),
+                    Ok(found) => {
+                        if let Some(found) = fits(found) {
+                            return Ok(found);
+                        }
+                    }
                     Err(e) => tried.push(format!("{} cannot be loaded ({e})", path.display())),
                 },
                 None => tried.push(format!("{} has none", folder.display())),
@@ -68,14 +90,22 @@ impl Nvrtc {
         for name in ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"] {
             // SAFETY: loading NVIDIA's library runs its initialisers, which have no precondition.
             if let Ok(library) = unsafe { Library::new(name) } {
-                return Self::from_library(vec![library], "the system's loader".into()).map_err(Error::input);
+                let found = Self::from_library(vec![library], format!("{name} of the system's loader"))
+                    .map_err(Error::input)?;
+                if let Some(found) = fits(found) {
+                    return Ok(found);
+                }
             }
+        }
+        if let Some(e) = unfit {
+            return Err(e);
         }
         tried.push("the system's loader knows none".into());
         Err(Error::input(format!(
-            "no CUDA run-time compiler (NVRTC) found: {}; install one with `pip install nvidia-cuda-nvrtc` and name its folder in GAN_NVRTC, \
-             or set CUDA_HOME to a CUDA toolkit",
-            tried.join(", ")
+            "no CUDA run-time compiler (NVRTC) found: {}; install one with `pip install {}` in a Python environment and activate it \
+             (or name its folder in GAN_NVRTC), or set CUDA_HOME to a CUDA toolkit",
+            tried.join(", "),
+            package(driver.map_or(13, |d| d.0))
         )))
     }
 
@@ -103,7 +133,7 @@ impl Nvrtc {
             .chain([path])
         {
             // SAFETY: loading NVIDIA's libraries runs their initialisers, which have no precondition.
-            libraries.push(unsafe { Library::new(file) }.map_err(|e| e.to_string())?);
+            libraries.push(unsafe { Library::new(file) }.map_err(|e| super::reason(&e))?);
         }
         Self::from_library(libraries, path.display().to_string())
     }
@@ -115,7 +145,7 @@ impl Nvrtc {
             ($name:literal) => {
                 // SAFETY: the field's type is the function's signature in nvrtc.h, the same since CUDA 11; the library
                 // stays loaded for as long as `Self` lives.
-                *unsafe { library.get(concat!($name, "\0").as_bytes()) }.map_err(|e| e.to_string())?
+                *unsafe { library.get(concat!($name, "\0").as_bytes()) }.map_err(|e| super::reason(&e))?
             };
         }
         let functions = Functions {
@@ -130,11 +160,50 @@ impl Nvrtc {
             cubin: function!("nvrtcGetCUBIN"),
             ptx_size: function!("nvrtcGetPTXSize"),
             ptx: function!("nvrtcGetPTX"),
+            architecture_count: function!("nvrtcGetNumSupportedArchs"),
+            architectures: function!("nvrtcGetSupportedArchs"),
         };
         let mut version = (0, 0);
         // SAFETY: two integers to write to.
         unsafe { (functions.version)(&mut version.0, &mut version.1) };
         Ok(Nvrtc { functions, origin, version, _libraries: libraries })
+    }
+
+    /// The architectures that it makes code for, such as 90 for sm_90, rising.
+    pub fn architectures(&self) -> Vec<u32> {
+        let mut count = 0;
+        // SAFETY: one integer to write to.
+        let code = unsafe { (self.functions.architecture_count)(&mut count) };
+        let mut found: Vec<c_int> = vec![0; if code == 0 { count.max(0) as usize } else { 0 }];
+        // SAFETY: as many integers as the library has just asked for.
+        if !found.is_empty() && unsafe { (self.functions.architectures)(found.as_mut_ptr()) } != 0 {
+            found.clear();
+        }
+        let mut found: Vec<u32> = found.into_iter().map(|a| a.max(0) as u32).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// The architecture to compile for a device of the given capability (such as 90 for 9.0): its own, as machine code, or
+    /// for a device newer than the compiler the newest that there is, as PTX, which the driver translates.
+    pub fn target(&self, capability: u32) -> Result<String> {
+        let known = self.architectures();
+        match known.iter().rfind(|a| **a <= capability) {
+            Some(a) if *a == capability => Ok(format!("sm_{a}")),
+            // Machine code runs on later devices of the same generation; those of the next need PTX.
+            Some(a) if a / 10 == capability / 10 => Ok(format!("sm_{a}")),
+            Some(a) => Ok(format!("compute_{a}")),
+            None => Err(Error::input(format!(
+                "the device (compute capability {}.{}) is too old for NVRTC {}.{} at {}, which begins at {}; install an older one with `pip install {}`, or use `--device cpu`",
+                capability / 10,
+                capability % 10,
+                self.version.0,
+                self.version.1,
+                self.origin,
+                known.first().map_or("nothing".into(), |a| format!("{}.{}", a / 10, a % 10)),
+                package(self.version.0 - 1)
+            ))),
+        }
     }
 
     /// Compiles a source that includes our headers. `options` must name the architecture.
@@ -189,6 +258,41 @@ impl Nvrtc {
             "kernel {name} does not compile with NVRTC {}.{} ({why}):\n{log}",
             self.version.0, self.version.1
         )))
+    }
+}
+
+/// Whether a driver runs what a compiler makes: machine code of the same major version of CUDA or an older one, PTX of the
+/// same version or an older one.
+pub fn suits(driver: Version, compiler: Version, origin: &str, ptx: bool) -> Result<()> {
+    if (ptx && driver >= compiler) || (!ptx && driver.0 >= compiler.0) {
+        return Ok(());
+    }
+    let (what, needed) = match ptx {
+        false => ("code", format!("CUDA {}", compiler.0)),
+        true => ("PTX", format!("CUDA {}.{}", compiler.0, compiler.1)),
+    };
+    let driver_needed = match compiler.0 {
+        _ if ptx => "see NVIDIA's release notes for its number",
+        13 => "580 or newer",
+        12 => "525 or newer",
+        _ => "see NVIDIA's table of CUDA compatibility",
+    };
+    let package = match driver.0 {
+        13.. if ptx => format!("'nvidia-cuda-nvrtc=={}.{}.*'", driver.0, driver.1),
+        major => package(major),
+    };
+    Err(Error::input(format!(
+        "the NVIDIA driver runs CUDA up to {}.{}, but the run-time compiler found (NVRTC {}.{}, {origin}) makes {what} for {needed}; \
+         update the driver to one for {needed} ({driver_needed}), or install the compiler that fits the driver: `pip install {package}`",
+        driver.0, driver.1, compiler.0, compiler.1,
+    )))
+}
+
+/// The Python package that holds the compiler of a major version of CUDA.
+pub fn package(major: i32) -> String {
+    match major {
+        ..=12 => format!("nvidia-cuda-nvrtc-cu{}", major.max(11)),
+        _ => format!("'nvidia-cuda-nvrtc=={major}.*'"),
     }
 }
 

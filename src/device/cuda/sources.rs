@@ -14,6 +14,7 @@ pub const KERNELS: &[Source] = &[
     ("optim.cu", include_str!("../../../kernels/optim.cu")),
     ("pointwise.cu", include_str!("../../../kernels/pointwise.cu")),
     ("pool.cu", include_str!("../../../kernels/pool.cu")),
+    ("primitives.cu", include_str!("../../../kernels/primitives.cu")),
     ("random.cu", include_str!("../../../kernels/random.cu")),
     ("reduce.cu", include_str!("../../../kernels/reduce.cu")),
     ("resample.cu", include_str!("../../../kernels/resample.cu")),

@@ -1,0 +1,159 @@
+use super::say;
+use crate::device::cuda::cache::Cache;
+use crate::device::cuda::compiler::Compiler;
+use crate::device::launch::{GpuTraits, Math};
+use crate::error::{Error, Result};
+use crate::exec::device::{Choice, Device};
+use crate::train::csvlog::bytes;
+use crate::train::kernels::{Extents, specialisations};
+use crate::train::recipe::Recipe;
+use crate::train::reporter::line;
+use std::path::PathBuf;
+
+/// Show, empty or fill the cache of compiled CUDA kernels
+///
+/// Kernels are compiled for their exact shapes when a run first needs them, and kept in GAN_CACHE_DIR, else in the
+/// user's cache folder. `build` compiles ahead everything that recipes need; it takes NVIDIA's run-time compiler (NVRTC), but
+/// neither a driver nor a GPU.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// List what is in the cache
+    List,
+    /// Empty the cache
+    Clear,
+    /// Compile everything that recipes need
+    Build(Build),
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  gan kernels build recipes/mr2pet.toml                         for the device of this machine
+  gan kernels build recipes/mr2pet.toml --arch sm_80,sm_90      for an A100 and an H100 or H200
+  gan kernels build recipes/mr2pet.toml --arch sm_90 --size 256 without reading the recipe's data")]
+struct Build {
+    /// The recipes (TOML)
+    #[arg(required = true, value_name = "RECIPE")]
+    recipes: Vec<PathBuf>,
+    /// Override a key of every recipe; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Architectures, such as sm_80,sm_90a, or compute_90 for PTX [default: that of the first device]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = architecture)]
+    arch: Vec<String>,
+    /// Multiprocessors of the devices: sums are divided among so many [default: those of the usual device of an
+    /// architecture]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    multiprocessors: Option<u16>,
+    /// Height and width of slices, as N or H,W [default: what the recipe's data gives, which is read; patches have the
+    /// extents that the recipe says]
+    #[arg(long, value_parser = size)]
+    size: Option<[usize; 2]>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    match &args.what {
+        What::List => list(&Cache::open()?),
+        What::Clear => {
+            let cache = Cache::open()?;
+            say(format!("removed {} kernels from {}", cache.clear(), cache.folder().display()));
+        }
+        What::Build(args) => build(args)?,
+    }
+    Ok(())
+}
+
+fn list(cache: &Cache) {
+    let entries = cache.list();
+    for entry in &entries {
+        say(format!("{:>10}  {}", bytes(entry.bytes), entry.name));
+    }
+    let total = entries.iter().map(|e| e.bytes).sum();
+    say(format!("{} kernels, {} in {}", entries.len(), bytes(total), cache.folder().display()));
+}
+
+fn build(args: &Build) -> Result<()> {
+    let mut targets: Vec<(String, usize)> =
+        args.arch.iter().map(|a| (a.clone(), usual_multiprocessors(a))).collect();
+    let compiler = Compiler::new()?;
+    if targets.is_empty() {
+        let (Device::Cuda(device), _) = Choice::Cuda(0).open().map_err(|e| {
+            Error::input(format!(
+                "{e}; or name the architectures to compile for with --arch, such as --arch sm_90"
+            ))
+        })?
+        else {
+            unreachable!("a GPU was asked for")
+        };
+        targets.push((device.target().to_string(), device.multiprocessors()));
+    }
+    for path in &args.recipes {
+        let recipe = Recipe::load(path, &args.set)?;
+        let extents = match args.size {
+            Some(size) if recipe.data.patch.is_none() => Extents::given(size.to_vec()),
+            _ => Extents::of(&recipe)?,
+        };
+        for (architecture, usual) in &targets {
+            let multiprocessors = args.multiprocessors.map_or(*usual, usize::from);
+            let gpu = GpuTraits { multiprocessors, math: Math::Fma, fixed_shapes: true };
+            let all = specialisations(&recipe, &extents, &gpu)?;
+            let mut new = 0;
+            for (i, what) in all.iter().enumerate() {
+                let before = compiler.is_cached(what, architecture);
+                compiler.image(what, architecture)?;
+                new += usize::from(!before);
+                if !before {
+                    line(&format!("{architecture} {}/{} {}", i + 1, all.len(), what.file));
+                }
+            }
+            say(format!(
+                "{}: {} kernels for {architecture} ({multiprocessors} multiprocessors), {new} compiled, {} there already",
+                recipe.name,
+                all.len(),
+                all.len() - new
+            ));
+        }
+    }
+    say(format!("in {}", compiler.cache().folder().display()));
+    Ok(())
+}
+
+/// Of the device that most people mean by an architecture.
+fn usual_multiprocessors(architecture: &str) -> usize {
+    let digits: String = architecture.chars().filter(char::is_ascii_digit).collect();
+    match digits.as_str() {
+        "75" => 40,   // T4
+        "80" => 108,  // A100
+        "86" => 84,   // A40
+        "89" => 142,  // L40S
+        "90" => 132,  // H100, H200
+        "100" => 148, // B200
+        _ => 128,
+    }
+}
+
+fn architecture(text: &str) -> Result<String, String> {
+    let number = text.strip_prefix("sm_").or_else(|| text.strip_prefix("compute_")).unwrap_or_default();
+    let digits = number.trim_end_matches(['a', 'f']);
+    if digits.len() >= 2 && number.len() <= digits.len() + 1 && digits.bytes().all(|b| b.is_ascii_digit()) {
+        Ok(text.to_string())
+    } else {
+        Err("write sm_NN or compute_NN, for example sm_90".into())
+    }
+}
+
+/// `256` or `96,128`.
+fn size(text: &str) -> Result<[usize; 2], String> {
+    let numbers: Option<Vec<usize>> =
+        text.split(',').map(|n| n.trim().parse().ok().filter(|n| *n > 0)).collect();
+    match numbers.as_deref() {
+        Some([n]) => Ok([*n; 2]),
+        Some([h, w]) => Ok([*h, *w]),
+        _ => Err("write one number or two, for example 256 or 96,128".into()),
+    }
+}

@@ -1,0 +1,82 @@
+//! Which kernels a recipe needs, found by tracing its programs: no GPU is asked.
+
+use super::forward::{self, BATCH};
+use super::generation::MOST;
+use super::method::{self, Shapes, Task};
+use super::programs::trace_step;
+use super::recipe::Recipe;
+use super::run::predicting;
+use crate::data::{Dataset, OpenOptions, Split};
+use crate::device::launch::{GpuTraits, Specialisation};
+use crate::error::Result;
+use crate::exec::gpu::Prepared;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The extents that a recipe's data gives its programs.
+#[derive(Clone, Debug)]
+pub struct Extents {
+    /// Of an image: two or three spatial extents.
+    pub size: Vec<usize>,
+    /// Images that are predicted at once.
+    pub predicted: BTreeSet<usize>,
+}
+
+impl Extents {
+    /// Of a recipe's own data, which is read (but for patches, whose extents the recipe says): as in training, validation
+    /// and evaluation.
+    pub fn of(recipe: &Recipe) -> Result<Self> {
+        if let Some(patch) = recipe.data.patch {
+            return Ok(Extents::given(patch.to_vec()));
+        }
+        let method = method::build(recipe)?;
+        let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
+        let train = Dataset::open(&recipe.data, Split::Train, None, open)?;
+        let mut extents = Extents::given(recipe.data.size(train.fit()));
+        for split in [Split::Val, Split::Test] {
+            let set = Dataset::open(&recipe.data, split, Some(train.fit()), open)?;
+            let counts = match method.task() {
+                // As many images as there are real ones.
+                Task::Generate => vec![set.len().min(MOST)],
+                Task::Translate | Task::Segment => (0..set.cases())
+                    .map(|i| Ok(set.case(i)?.input_shape[0]))
+                    .collect::<Result<Vec<usize>>>()?,
+            };
+            // The last are fewer than a whole batch.
+            extents.predicted.extend(counts.iter().map(|n| n % BATCH).filter(|rest| *rest > 0));
+        }
+        Ok(extents)
+    }
+
+    /// Where only the images' extents are known: slices are predicted in whole batches, patches one by one.
+    pub fn given(size: Vec<usize>) -> Self {
+        let at_once = if size.len() == 3 { 1 } else { BATCH };
+        Extents { size, predicted: [at_once].into() }
+    }
+}
+
+/// Everything that training and predicting with a recipe launches on such a device, each once.
+pub fn specialisations(recipe: &Recipe, extents: &Extents, gpu: &GpuTraits) -> Result<Vec<Specialisation>> {
+    let method = method::build(recipe)?;
+    let shapes = Shapes::new(recipe, extents.size.clone());
+    let specs = method.networks(&shapes.size)?;
+    let mut found = BTreeMap::new();
+    let mut add = |prepared: Prepared| {
+        for launch in prepared.launches() {
+            let what = &launch.specialisation;
+            found.insert((what.file, what.constants.clone()), what.clone());
+        }
+    };
+    for step in trace_step(recipe, method.as_ref(), &specs, &shapes) {
+        add(Prepared::new(gpu, step.graph(), &step.outputs())?);
+    }
+    let item = match method.noise() {
+        Some(numbers) => vec![numbers],
+        None => [shapes.size.as_slice(), &[shapes.inputs]].concat(),
+    };
+    let net = predicting(method.as_ref(), &specs);
+    for &n in &extents.predicted {
+        let (step, y) = forward::trace(method.as_ref(), net, &[&[n], item.as_slice()].concat(), &shapes.size);
+        add(Prepared::new(gpu, step.graph(), &[("output", &y)])?);
+    }
+    Ok(found.into_values().collect())
+}

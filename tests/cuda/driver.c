@@ -1,0 +1,474 @@
+// A stand-in for the NVIDIA driver, for tests on machines without one. The device's memory is the host's; copies are made,
+// kernels do nothing. Every call is written to a log, and what a real driver would let pass but no program should do ends
+// the process: memory or handles that do not exist, work on two streams that no event orders, host memory that is
+// overwritten while a copy from it is under way.
+//
+//   STANDIN_LOG          file that the calls are appended to
+//   STANDIN_VERSION      what cuDriverGetVersion says (13000)
+//   STANDIN_DEVICES      number of devices (1)
+//   STANDIN_CAPABILITY   of the devices (90)
+//   STANDIN_MEMORY       bytes of the device's memory (1 GiB)
+//   STANDIN_POOLS        0: no memory pools
+//   STANDIN_LATE         1: copies are made as late as they may be
+//   STANDIN_FAIL         "cuGraphLaunch 5 719": the fifth call gives this code; from 200 on every later call does, too
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef int R;
+typedef uint64_t P;
+
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, NOT_READY = 600 };
+
+static FILE *logfile;
+static long long setting(const char *name, long long otherwise) {
+    const char *text = getenv(name);
+    return text && *text ? atoll(text) : otherwise;
+}
+
+static void say(const char *format, ...) {
+    if (!logfile) {
+        const char *path = getenv("STANDIN_LOG");
+        logfile = path ? fopen(path, "a") : stderr;
+        setvbuf(logfile, 0, _IOLBF, 0);
+    }
+    va_list list;
+    va_start(list, format);
+    vfprintf(logfile, format, list);
+    va_end(list);
+    fputc('\n', logfile);
+}
+
+static void fault(const char *what) {
+    say("FAULT %s", what);
+    fprintf(stderr, "stand-in for the driver: %s\n", what);
+    fflush(logfile);
+    abort();
+}
+
+// The planned failure: counts the calls of one function.
+static int lost;
+static R planned(const char *name) {
+    static char which[64];
+    static int at = -1, code, count;
+    if (at < 0) {
+        at = 0;
+        const char *plan = getenv("STANDIN_FAIL");
+        if (plan) sscanf(plan, "%63s %d %d", which, &at, &code);
+    }
+    int now = at && !strcmp(which, name) && ++count == at;
+    if (now && code >= 200) lost = code;
+    return lost ? lost : now ? code : OK;
+}
+
+#define CALL(name, ...)                  \
+    do {                                 \
+        say(name __VA_ARGS__);           \
+        R planned_ = planned(name);      \
+        if (planned_) return planned_;   \
+    } while (0)
+#define CHECK(condition) \
+    do {                 \
+        if (!(condition)) fault(#condition); \
+    } while (0)
+
+// ---- handles ----
+
+enum { STREAMS = 8, HOST = 0 };
+typedef struct { unsigned at[STREAMS]; } Clock;
+typedef struct { int kind, id; } Handle;
+enum { STREAM = 1, EVENT, MODULE, FUNCTION, GRAPH, EXECUTABLE };
+typedef struct { Handle h; Clock clock; int pending_stream; unsigned pending_until; } Event;
+typedef struct { Handle h; Clock clock; int capturing; int nodes; } Stream;
+typedef struct { Handle h; int nodes; } Graph;
+
+static int current_context;
+static char context_token;
+static Stream *streams[STREAMS];
+static int stream_count = 1;
+static Clock host;
+
+static void later(Clock *a, const Clock *b) {
+    for (int i = 0; i < STREAMS; i++)
+        if (b->at[i] > a->at[i]) a->at[i] = b->at[i];
+}
+
+static Stream *stream_of(void *p) {
+    CHECK(p && "a stream of our own");
+    CHECK(((Handle *)p)->kind == STREAM);
+    CHECK(current_context);
+    return p;
+}
+
+// One more thing is asked of a stream, by a host that has waited for what it has waited for.
+static unsigned ask(Stream *s) {
+    later(&s->clock, &host);
+    return ++s->clock.at[s->h.id];
+}
+
+// ---- memory ----
+
+typedef struct { char *at; size_t bytes; int pinned; } Block;
+static Block blocks[4096];
+static int block_count;
+static size_t used;
+
+static Block *block_of(const void *p, size_t n, int pinned) {
+    for (int i = 0; i < block_count; i++)
+        if (blocks[i].pinned == pinned && (const char *)p >= blocks[i].at && (const char *)p + n <= blocks[i].at + blocks[i].bytes)
+            return &blocks[i];
+    return 0;
+}
+
+static void *reserve(size_t bytes, int pinned) {
+    CHECK(bytes > 0);
+    CHECK(block_count < 4096);
+    char *at = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    memset(at, pinned ? 0xcc : 0, bytes);
+    blocks[block_count++] = (Block){at, bytes, pinned};
+    if (!pinned) used += bytes;
+    return at;
+}
+
+static void release(void *p, int pinned) {
+    for (int i = 0; i < block_count; i++)
+        if (blocks[i].at == p && blocks[i].pinned == pinned) {
+            if (!pinned) used -= blocks[i].bytes;
+            free(p);
+            blocks[i] = blocks[--block_count];
+            return;
+        }
+    fault("freed what was never reserved");
+}
+
+// ---- what streams do to memory, and whether the events order it ----
+
+typedef struct { char *at; size_t bytes; int write, stream; unsigned time; } Access;
+enum { ACCESSES = 8192 };
+static Access accesses[ACCESSES];
+static unsigned access_count;
+
+static void touch(Stream *s, const void *p, size_t bytes, int write) {
+    unsigned first = access_count > ACCESSES ? access_count - ACCESSES : 0;
+    for (unsigned i = first; i < access_count; i++) {
+        Access *a = &accesses[i % ACCESSES];
+        int meet = (char *)p < a->at + a->bytes && a->at < (char *)p + bytes;
+        if (meet && (write || a->write) && s->clock.at[a->stream] < a->time)
+            fault("two streams use the same memory and no event orders them");
+    }
+    accesses[access_count++ % ACCESSES] = (Access){(char *)p, bytes, write, s->h.id, s->clock.at[s->h.id]};
+}
+
+// Copies that are under way, in the order in which they were asked for: with STANDIN_LATE none is made before the host has
+// waited for it. `sum` is of the source when the copy was asked for, if that is the host's.
+typedef struct { char *to; const char *from; size_t bytes; int pinned; uint64_t sum; int stream; unsigned time; } Copy;
+enum { COPIES = 4096 };
+static Copy copies[COPIES];
+static int copy_count;
+
+static uint64_t sum_of(const char *p, size_t n) {
+    uint64_t h = 1469598103934665603ull;
+    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)p[i]) * 1099511628211ull;
+    return h;
+}
+
+// Makes the copies that precede a point.
+static void arrive(const Clock *by) {
+    int kept = 0;
+    for (int i = 0; i < copy_count; i++) {
+        Copy c = copies[i];
+        if (by->at[c.stream] < c.time) {
+            copies[kept++] = c;
+            continue;
+        }
+        if (c.pinned && sum_of(c.from, c.bytes) != c.sum) fault("host memory was overwritten while a copy from it was under way");
+        memmove(c.to, c.from, c.bytes);
+    }
+    copy_count = kept;
+}
+
+static void copy(Stream *s, void *to, const void *from, size_t n, int from_pinned, int may_be_late) {
+    if (!may_be_late || !setting("STANDIN_LATE", 0)) {
+        arrive(&s->clock);
+        memmove(to, from, n);
+        return;
+    }
+    CHECK(copy_count < COPIES);
+    uint64_t sum = from_pinned ? sum_of(from, n) : 0;
+    copies[copy_count++] = (Copy){to, from, n, from_pinned, sum, s->h.id, s->clock.at[s->h.id]};
+}
+
+static int under_way(const Clock *by) {
+    for (int i = 0; i < copy_count; i++)
+        if (by->at[copies[i].stream] >= copies[i].time) return 1;
+    return 0;
+}
+
+// ---- the driver's functions ----
+
+R cuInit(unsigned flags) { CALL("cuInit"); (void)flags; return OK; }
+R cuDriverGetVersion(int *v) { CALL("cuDriverGetVersion"); *v = (int)setting("STANDIN_VERSION", 13000); return OK; }
+
+static const struct { int code; const char *name, *meaning; } codes[] = {
+    {0, "CUDA_SUCCESS", "no error"},
+    {1, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
+    {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {34, "CUDA_ERROR_STUB_LIBRARY", "CUDA driver is a stub library"},
+    {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
+    {101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
+    {214, "CUDA_ERROR_ECC_UNCORRECTABLE", "uncorrectable ECC error encountered"},
+    {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
+};
+static R text_of(int code, const char **text, int name) {
+    for (unsigned i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (codes[i].code == code) {
+            *text = name ? codes[i].name : codes[i].meaning;
+            return OK;
+        }
+    *text = 0;
+    return INVALID_VALUE;
+}
+R cuGetErrorName(int code, const char **text) { return text_of(code, text, 1); }
+R cuGetErrorString(int code, const char **text) { return text_of(code, text, 0); }
+
+R cuDeviceGetCount(int *n) { CALL("cuDeviceGetCount"); *n = (int)setting("STANDIN_DEVICES", 1); return OK; }
+R cuDeviceGet(int *d, int n) {
+    CALL("cuDeviceGet", " %d", n);
+    if (n < 0 || n >= setting("STANDIN_DEVICES", 1)) return INVALID_DEVICE;
+    *d = n;
+    return OK;
+}
+R cuDeviceGetName(char *name, int n, int d) { CALL("cuDeviceGetName"); snprintf(name, n, "Stand-in %d", d); return OK; }
+R cuDeviceTotalMem_v2(size_t *n, int d) { CALL("cuDeviceTotalMem_v2"); (void)d; *n = setting("STANDIN_MEMORY", 1 << 30); return OK; }
+R cuDeviceGetAttribute(int *value, int which, int d) {
+    CALL("cuDeviceGetAttribute", " %d", which);
+    (void)d;
+    int capability = (int)setting("STANDIN_CAPABILITY", 90);
+    switch (which) {
+        case 16: *value = 4; break;
+        case 75: *value = capability / 10; break;
+        case 76: *value = capability % 10; break;
+        case 115: *value = (int)setting("STANDIN_POOLS", 1); break;
+        default: *value = 0;
+    }
+    return OK;
+}
+R cuDeviceGetDefaultMemPool(void **pool, int d) { CALL("cuDeviceGetDefaultMemPool"); (void)d; *pool = &context_token; return OK; }
+R cuMemPoolSetAttribute(void *pool, int which, void *value) {
+    CALL("cuMemPoolSetAttribute", " %d %llx", which, *(unsigned long long *)value);
+    CHECK(pool == &context_token && which == 4);
+    return OK;
+}
+R cuDevicePrimaryCtxRetain(void **c, int d) { CALL("cuDevicePrimaryCtxRetain"); (void)d; *c = &context_token; return OK; }
+R cuDevicePrimaryCtxRelease_v2(int d) { CALL("cuDevicePrimaryCtxRelease_v2"); (void)d; CHECK(block_count == 0 || lost); return OK; }
+R cuCtxSetCurrent(void *c) {
+    if (lost) return lost;
+    CHECK(c == &context_token);
+    current_context = 1;
+    return OK;
+}
+
+R cuStreamCreate(void **s, unsigned flags) {
+    CALL("cuStreamCreate", " %d", stream_count);
+    CHECK(flags == 1 && "a stream that does not wait for the default one");
+    CHECK(stream_count < STREAMS);
+    Stream *own = calloc(1, sizeof *own);
+    own->h = (Handle){STREAM, stream_count};
+    streams[stream_count++] = own;
+    *s = own;
+    return OK;
+}
+R cuStreamDestroy_v2(void *s) { CALL("cuStreamDestroy_v2"); stream_of(s); return OK; }
+R cuStreamSynchronize(void *p) {
+    CALL("cuStreamSynchronize", " %d", stream_of(p)->h.id);
+    Stream *s = p;
+    CHECK(!s->capturing);
+    later(&host, &s->clock);
+    arrive(&host);
+    return OK;
+}
+R cuStreamWaitEvent(void *p, void *e, unsigned flags) {
+    CALL("cuStreamWaitEvent", " %d %d", stream_of(p)->h.id, ((Handle *)e)->id);
+    (void)flags;
+    CHECK(((Handle *)e)->kind == EVENT);
+    ask(p);
+    later(&((Stream *)p)->clock, &((Event *)e)->clock);
+    return OK;
+}
+R cuEventCreate(void **e, unsigned flags) {
+    static int count;
+    CALL("cuEventCreate", " %d flags %u", ++count, flags);
+    Event *own = calloc(1, sizeof *own);
+    own->h = (Handle){EVENT, count};
+    *e = own;
+    return OK;
+}
+R cuEventRecord(void *e, void *p) {
+    CALL("cuEventRecord", " %d on %d", ((Handle *)e)->id, stream_of(p)->h.id);
+    CHECK(((Handle *)e)->kind == EVENT);
+    ask(p);
+    ((Event *)e)->clock = ((Stream *)p)->clock;
+    return OK;
+}
+R cuEventQuery(void *e) {
+    CALL("cuEventQuery", " %d", ((Handle *)e)->id);
+    CHECK(((Handle *)e)->kind == EVENT);
+    if (under_way(&((Event *)e)->clock)) return NOT_READY;
+    later(&host, &((Event *)e)->clock);
+    return OK;
+}
+R cuEventSynchronize(void *e) {
+    CALL("cuEventSynchronize", " %d", ((Handle *)e)->id);
+    CHECK(((Handle *)e)->kind == EVENT);
+    later(&host, &((Event *)e)->clock);
+    arrive(&host);
+    return OK;
+}
+R cuEventDestroy_v2(void *e) { CALL("cuEventDestroy_v2"); CHECK(((Handle *)e)->kind == EVENT); free(e); return OK; }
+
+R cuMemGetInfo_v2(size_t *available, size_t *total) {
+    CALL("cuMemGetInfo_v2");
+    *total = setting("STANDIN_MEMORY", 1 << 30);
+    *available = *total - used;
+    return OK;
+}
+static R get_memory(P *p, size_t n) {
+    if (used + n > (size_t)setting("STANDIN_MEMORY", 1 << 30)) return OUT_OF_MEMORY;
+    *p = (P)reserve(n, 0);
+    return OK;
+}
+R cuMemAlloc_v2(P *p, size_t n) { CALL("cuMemAlloc_v2", " %zu", n); CHECK(!setting("STANDIN_POOLS", 1)); return get_memory(p, n); }
+R cuMemFree_v2(P p) { CALL("cuMemFree_v2"); release((void *)p, 0); return OK; }
+#ifndef OLD // a driver from before memory pools
+R cuMemAllocAsync(P *p, size_t n, void *s) {
+    CALL("cuMemAllocAsync", " %zu", n);
+    CHECK(setting("STANDIN_POOLS", 1));
+    CHECK(!stream_of(s)->capturing);
+    R r = get_memory(p, n);
+    if (r == OK) {
+        ask(s);
+        touch(s, (void *)*p, n, 1);
+    }
+    return r;
+}
+#endif
+R cuMemFreeAsync(P p, void *s) {
+    CALL("cuMemFreeAsync");
+    Block *b = block_of((void *)p, 1, 0);
+    CHECK(b);
+    ask(stream_of(s));
+    touch(s, b->at, b->bytes, 1);
+    arrive(&((Stream *)s)->clock);
+    for (int i = 0; i < copy_count; i++) CHECK(copies[i].to < b->at || copies[i].to >= b->at + b->bytes);
+    release((void *)p, 0);
+    return OK;
+}
+R cuMemHostAlloc(void **p, size_t n, unsigned flags) { CALL("cuMemHostAlloc", " %zu flags %u", n, flags); *p = reserve(n, 1); return OK; }
+R cuMemFreeHost(void *p) { CALL("cuMemFreeHost"); release(p, 1); return OK; }
+
+R cuMemcpyHtoDAsync_v2(P to, const void *from, size_t n, void *s) {
+    int pinned = block_of(from, n, 1) != 0;
+    CALL("cuMemcpyHtoDAsync_v2", " %zu %s on %d", n, pinned ? "pinned" : "pageable", stream_of(s)->h.id);
+    CHECK(block_of((void *)to, n, 0));
+    CHECK(!((Stream *)s)->capturing);
+    ask(s);
+    touch(s, (void *)to, n, 1);
+    copy(s, (void *)to, from, n, pinned, pinned);
+    return OK;
+}
+R cuMemcpyDtoHAsync_v2(void *to, P from, size_t n, void *s) {
+    int pinned = block_of(to, n, 1) != 0;
+    CALL("cuMemcpyDtoHAsync_v2", " %zu %s on %d", n, pinned ? "pinned" : "pageable", stream_of(s)->h.id);
+    CHECK(block_of((void *)from, n, 0));
+    CHECK(!((Stream *)s)->capturing);
+    ask(s);
+    touch(s, (void *)from, n, 0);
+    copy(s, to, (void *)from, n, 0, pinned);
+    return OK;
+}
+R cuMemcpyDtoDAsync_v2(P to, P from, size_t n, void *s) {
+    CALL("cuMemcpyDtoDAsync_v2", " %zu on %d", n, stream_of(s)->h.id);
+    CHECK(block_of((void *)to, n, 0) && block_of((void *)from, n, 0));
+    ask(s);
+    touch(s, (void *)from, n, 0);
+    touch(s, (void *)to, n, 1);
+    copy(s, (void *)to, (void *)from, n, 0, 1);
+    return OK;
+}
+R cuMemsetD8Async(P p, unsigned char v, size_t n, void *s) {
+    CALL("cuMemsetD8Async", " %zu on %d", n, stream_of(s)->h.id);
+    CHECK(block_of((void *)p, n, 0));
+    ask(s);
+    touch(s, (void *)p, n, 1);
+    arrive(&((Stream *)s)->clock);
+    memset((void *)p, v, n);
+    return OK;
+}
+
+R cuModuleLoadData(void **m, const void *image) {
+    CALL("cuModuleLoadData");
+    CHECK(current_context && image);
+    Handle *own = calloc(1, sizeof *own);
+    own->kind = MODULE;
+    *m = own;
+    return OK;
+}
+R cuModuleUnload(void *m) { CALL("cuModuleUnload"); CHECK(((Handle *)m)->kind == MODULE); free(m); return OK; }
+R cuModuleGetFunction(void **f, void *m, const char *name) {
+    CALL("cuModuleGetFunction", " %s", name);
+    CHECK(((Handle *)m)->kind == MODULE);
+    Handle *own = calloc(1, sizeof *own);
+    own->kind = FUNCTION;
+    *f = own;
+    return OK;
+}
+R cuFuncSetAttribute(void *f, int which, int value) { CALL("cuFuncSetAttribute", " %d %d", which, value); CHECK(((Handle *)f)->kind == FUNCTION); return OK; }
+R cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **args, void **extra) {
+    CALL("cuLaunchKernel", " (%u,%u,%u) (%u,%u,%u) %u%s", gx, gy, gz, bx, by, bz, shared, stream_of(s)->capturing ? " recorded" : "");
+    CHECK(((Handle *)f)->kind == FUNCTION);
+    CHECK(gx && gy && gz && bx && bx * by * bz <= 1024 && gy < 65536 && gz < 65536);
+    CHECK(args && !extra);
+    CHECK(!args[0] || (uintptr_t)args[0] % 16 == 0);
+    if (((Stream *)s)->capturing) ((Stream *)s)->nodes++;
+    else ask(s);
+    return OK;
+}
+
+R cuStreamBeginCapture_v2(void *s, int mode) {
+    CALL("cuStreamBeginCapture_v2");
+    CHECK(mode == 1 && !stream_of(s)->capturing);
+    ((Stream *)s)->capturing = 1;
+    ((Stream *)s)->nodes = 0;
+    return OK;
+}
+R cuStreamEndCapture(void *s, void **g) {
+    CALL("cuStreamEndCapture", " %d nodes", stream_of(s)->nodes);
+    CHECK(((Stream *)s)->capturing);
+    ((Stream *)s)->capturing = 0;
+    Graph *own = calloc(1, sizeof *own);
+    own->h.kind = GRAPH;
+    own->nodes = ((Stream *)s)->nodes;
+    *g = own;
+    return OK;
+}
+R cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long flags) {
+    CALL("cuGraphInstantiateWithFlags", " flags %llu", flags);
+    CHECK(((Handle *)g)->kind == GRAPH);
+    Graph *own = calloc(1, sizeof *own);
+    *own = *(Graph *)g;
+    own->h.kind = EXECUTABLE;
+    *e = own;
+    return OK;
+}
+R cuGraphDestroy(void *g) { CALL("cuGraphDestroy"); CHECK(((Handle *)g)->kind == GRAPH); free(g); return OK; }
+R cuGraphLaunch(void *e, void *s) {
+    CALL("cuGraphLaunch", " %d nodes on %d", ((Graph *)e)->nodes, stream_of(s)->h.id);
+    CHECK(((Handle *)e)->kind == EXECUTABLE);
+    ask(s);
+    return OK;
+}
+R cuGraphExecDestroy(void *e) { CALL("cuGraphExecDestroy"); CHECK(((Handle *)e)->kind == EXECUTABLE); free(e); return OK; }
