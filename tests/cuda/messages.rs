@@ -112,7 +112,7 @@ fn not_enough_memory() {
 #[test]
 fn not_enough_memory_for_all_programs_of_a_step() {
     let Some(mut bench) = Bench::new() else { return };
-    bench.set("STANDIN_MEMORY", 3 << 20);
+    bench.set("STANDIN_MEMORY", 1 << 20);
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/wgan-gp-mr.toml");
     let recipe = recipe.display().to_string();
     let with = |batch: usize, out: &str| {
