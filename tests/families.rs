@@ -139,7 +139,12 @@ fn settings_that_do_not_go_together_are_refused() {
     assert!(mixed.describe(&[16, 16]).expect_err("identity").to_string().contains("lambda_identity"));
     let one = Supervised { loss: classes(), ..unet(1, false) };
     assert!(one.describe(&[16, 16]).is_err());
-    let vdsr = Supervised { network: DenseNetwork::Vdsr(Vdsr::default()), inputs: 2, ..unet(1, false) };
+    let vdsr = Supervised {
+        network: DenseNetwork::Vdsr(Vdsr::default()),
+        residual: false,
+        inputs: 2,
+        ..unet(1, false)
+    };
     assert!(vdsr.describe(&[16, 16]).expect_err("channels").to_string().contains("data.input"));
 }
 
@@ -247,6 +252,7 @@ fn unet(outputs: usize, deep_supervision: bool) -> Supervised {
     let network = SegmentationUnet { base: 4, downs: 2, deep_supervision, ..Default::default() };
     Supervised {
         network: DenseNetwork::Unet(network),
+        residual: false,
         loss: SupervisedLoss::Regions { bce: 1.0, dice: 1.0, smooth: 1.0 },
         inputs: 1,
         outputs,
@@ -324,8 +330,13 @@ fn images_are_brought_nearer_to_their_targets() {
         DenseNetwork::Denoiser(Denoiser { layers: 4, width: 8, norm: Norm::Batch }),
     ];
     for (network, distance) in networks.into_iter().zip([Distance::L1, Distance::L2, Distance::Charbonnier]) {
-        let method =
-            Supervised { network, loss: SupervisedLoss::Distance { distance }, inputs: 1, outputs: 1 };
+        let method = Supervised {
+            network,
+            residual: false,
+            loss: SupervisedLoss::Distance { distance },
+            inputs: 1,
+            outputs: 1,
+        };
         let (losses, y) = teach(&method, &noisy, &clean, [16, 16], 60);
         assert!(losses[0][1] < 0.7 * losses[0][0], "{:?}: {losses:?}", method.network);
         assert_eq!(y.len(), 256);

@@ -5,9 +5,9 @@ use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::{Choice, Device};
 use crate::rng::Philox;
+use crate::train::method::{self, Shapes};
+use crate::train::programs::plan_step;
 use crate::train::recipe::Recipe;
-use crate::train::run;
-use crate::train::session::plan_step;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -49,8 +49,8 @@ struct Step {
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
+    #[arg(long, default_value = "cpu")]
     device: Choice,
     /// How a GPU multiplies: f32, tf32 or bf16 (mixed precision)
     #[arg(long, default_value = "f32")]
@@ -67,38 +67,50 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::usage("--steps 0: at least one step must be timed"));
     }
     let recipe = Recipe::load(&args.recipe, &args.set)?;
-    let method = run::method(&recipe);
-    let specs = method.describe(args.size, args.size)?;
+    let method = method::build(&recipe)?;
+    let shapes = Shapes::new(&recipe, recipe.data.patch.map_or(vec![args.size; 2], |p| p.to_vec()));
+    let specs = method.networks(&shapes.size)?;
     let mut states = States::new();
     for spec in &specs {
         spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
+        let start = states.get::<f32>(&spec.store_name())[..spec.param_count()].to_vec();
+        states.set(&spec.ema_name(), &start);
     }
-    let planned = plan_step(&recipe, &device, &method, &specs, [args.size; 2])?;
-    let (cost, arena) = (planned.plan().cost(), planned.plan().arena_bytes);
+    let pools = method.pools(&shapes.size);
+    for (name, shape) in &pools {
+        states.set(name, &vec![0f32; shape.numel()]);
+    }
+    let planned = plan_step(&recipe, &device, method.as_ref(), &specs, &shapes)?;
+    let runs = method.runs(u64::from(u32::MAX));
+    let flops: u64 = runs.iter().map(|r| planned[r.part].program.plan().cost().flops).sum();
+    let arena: usize = planned.iter().map(|p| p.program.plan().arena_bytes).sum();
     let mut states = device.states(states)?;
-    let mut program = planned.bind(&states)?;
+    let mut programs = planned.into_iter().map(|p| p.bind(&states)).collect::<Result<Vec<_>>>()?;
     let mut rng = Philox::named(1, "bench");
-    let mut image = |c: usize| -> Vec<f32> {
-        (0..recipe.train.batch * args.size * args.size * c).map(|_| rng.range(-1.0, 1.0) as f32).collect()
-    };
-    let (input, target) = (image(method.inputs), image(method.targets));
+    let mut image = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.range(-1.0, 1.0) as f32).collect() };
+    let (input, mut target) = (image(shapes.input().numel()), image(shapes.target().numel()));
+    if recipe.data.labels.is_some() {
+        target.iter_mut().for_each(|v| *v = f32::from(u8::from(*v > 0.0)));
+    }
+    // Every image is passed on.
+    let pass = vec![-1f32; shapes.batch];
+    let choices: Vec<String> = pools.iter().map(|(name, _)| format!("{name}.choices")).collect();
     let mut times = Vec::new();
     let mut by_kind: BTreeMap<(String, bool), (f64, u64)> = BTreeMap::new();
     let mut observed = 0.0;
     // A GPU is asked for several steps at once: what waiting for it costs is no part of a step.
     let at_once = if matches!(device, Device::Cpu) { 1 } else { 10 };
-    let inputs = |step: &'_ [f32; 2]| -> Vec<(&'static str, Vec<f32>)> {
-        let [number, t] = *step;
-        let mut all = vec![("input", input.clone()), ("target", target.clone())];
-        all.extend(
-            [("step", number), ("lr.G", 2e-4), ("lr.D", 2e-4), ("t.G", t), ("t.D", t)]
-                .map(|(n, v)| (n, vec![v])),
-        );
-        all
-    };
+    let scalars: Vec<_> = runs.iter().map(|r| method::scalars(&specs, *r, [2e-4; 2])).collect();
+    let given: Vec<Vec<(&str, &[f32])>> = scalars
+        .iter()
+        .map(|scalars| {
+            let scalars = scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
+            let images = [("input", input.as_slice()), ("target", target.as_slice())];
+            let choices = choices.iter().map(|n| (n.as_str(), pass.as_slice()));
+            scalars.chain(images).chain(choices).collect()
+        })
+        .collect();
     for i in 0..=args.steps {
-        let given = inputs(&[i as f32, (i + 1) as f32]);
-        let given: Vec<(&str, &[f32])> = given.iter().map(|(n, v)| (*n, v.as_slice())).collect();
         let mut observe = |step: &PlanStep, go: &mut dyn FnMut()| {
             let began = Instant::now();
             go();
@@ -110,33 +122,37 @@ pub fn run(args: &Args) -> Result<()> {
             }
         };
         let began = Instant::now();
-        if at_once == 1 {
-            program.run_observed(&mut states, &given, &mut observe)?;
-        } else {
-            for _ in 0..at_once {
-                program.run(&mut states, &given)?;
+        for _ in 0..at_once {
+            for (run, given) in runs.iter().zip(&given) {
+                let program = &mut programs[run.part].program;
+                match device {
+                    Device::Cpu => program.run_observed(&mut states, given, &mut observe)?,
+                    Device::Cuda(_) => program.run(&mut states, given)?,
+                }
             }
-            device.finish()?;
         }
+        device.finish()?;
         if i > 0 {
             times.push(began.elapsed().as_secs_f64() * 1e3 / at_once as f64);
         }
         if at_once > 1 {
-            program.run_observed(&mut states, &given, &mut observe)?;
+            for (run, given) in runs.iter().zip(&given) {
+                programs[run.part].program.run_observed(&mut states, given, &mut observe)?;
+            }
         }
     }
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
+    let extents = shapes.size.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
     say(format!(
-        "{} {}x{} batch {} f32, {}: median {median:.1} ms a step (fastest {:.1}), {:.1} GFLOP, {:.1} GFLOP/s, {:.1} MB of temporaries",
+        "{} {} batch {} f32, {}: median {median:.1} ms a step (fastest {:.1}), {:.1} GFLOP, {:.1} GFLOP/s, {:.1} MB of temporaries",
         recipe.name,
-        args.size,
-        args.size,
+        extents,
         recipe.train.batch,
         device.describe(),
         times[0],
-        cost.flops as f64 / 1e9,
-        cost.flops as f64 / 1e6 / median,
+        flops as f64 / 1e9,
+        flops as f64 / 1e6 / median,
         arena as f64 / 1e6
     ));
     let mut kinds: Vec<_> = by_kind.into_iter().collect();
@@ -154,9 +170,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let Some(path) = &args.json {
         let result = json!({
-            "recipe": recipe.name, "size": args.size, "batch": recipe.train.batch, "dtype": args.precision.name(), "device": device.name(), "on": device.describe(),
+            "recipe": recipe.name, "size": shapes.size, "batch": recipe.train.batch, "dtype": args.precision.name(), "device": device.name(), "on": device.describe(),
             "threads": rayon::current_num_threads(), "ms_median": median, "ms_min": times[0], "ms": times,
-            "flop_per_step": cost.flops, "arena_bytes": arena,
+            "flop_per_step": flops, "arena_bytes": arena,
         });
         crate::fsio::write_bytes(path, format!("{result:#}\n").as_bytes())?;
     }

@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::usage("--onnx and --safetensors name the same file; give each its own"));
     }
     let run = RunDir::new(&args.run);
-    let mut predictor = Predictor::open(&run, Which::resolve(args.checkpoint, &run), &Device::Cpu)?;
+    let mut predictor = Predictor::open(&run, args.checkpoint.map(Which::name), &Device::Cpu)?;
     if let Some(path) = &args.onnx {
         fsio::write_bytes(path, &predictor.to_onnx()?)?;
         say(path.display());

@@ -53,7 +53,8 @@ struct Build {
     /// architecture]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     multiprocessors: Option<u16>,
-    /// Height and width of the images, as N or H,W [default: what the recipe's data gives, which is read]
+    /// Height and width of slices, as N or H,W [default: what the recipe's data gives, which is read; patches have the
+    /// extents that the recipe says]
     #[arg(long, value_parser = size)]
     size: Option<[usize; 2]>,
 }
@@ -97,8 +98,8 @@ fn build(args: &Build) -> Result<()> {
     for path in &args.recipes {
         let recipe = Recipe::load(path, &args.set)?;
         let extents = match args.size {
-            Some(canvas) => Extents::given(canvas),
-            None => Extents::of(&recipe)?,
+            Some(size) if recipe.data.patch.is_none() => Extents::given(size.to_vec()),
+            _ => Extents::of(&recipe)?,
         };
         for (architecture, usual) in &targets {
             let multiprocessors = args.multiprocessors.map_or(*usual, usize::from);

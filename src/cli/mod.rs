@@ -9,6 +9,8 @@ mod info;
 mod kernels;
 mod phantom;
 mod predict;
+mod recipes;
+mod sweep;
 mod train;
 
 use crate::device::launch::Math;
@@ -17,9 +19,9 @@ use crate::exec::device::{Choice, Device};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
-/// Train GANs on medical images: pix2pix from MR to PET, or between any two registered modalities.
+/// Train GANs and U-Nets on medical images: image to image, images from noise, segmentation, super-resolution.
 ///
-/// A run is described by a recipe, a commented TOML file. The shortest way from nothing to a trained network:
+/// A run is described by a recipe, a commented TOML file; `gan recipes` lists those that there are. The shortest way from nothing to a trained network:
 ///
 ///   gan train recipes/mr2pet.toml        trains pix2pix on a made-up data set (made on the spot)
 ///   tensorboard --logdir runs            shows how it goes
@@ -37,8 +39,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(train::Args),
+    Sweep(sweep::Args),
     Predict(predict::Args),
     Evaluate(evaluate::Args),
+    Recipes(recipes::Args),
     Info(info::Args),
     Export(export::Args),
     Import(import::Args),
@@ -73,14 +77,11 @@ pub enum Which {
 }
 
 impl Which {
-    /// As in the file's name; falls back to the last where no validation chose a best.
-    pub fn resolve(chosen: Option<Which>, run: &crate::train::run::RunDir) -> &'static str {
-        let best = crate::train::checkpoint::weights_path(&run.checkpoints(), "best", "G");
-        match chosen {
-            Some(Which::Best) => "best",
-            Some(Which::Last) => "last",
-            None if best.exists() => "best",
-            None => "last",
+    /// As in the file's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Which::Best => "best",
+            Which::Last => "last",
         }
     }
 }
@@ -102,8 +103,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Train(a) => train::run(a),
+        Command::Sweep(a) => sweep::run(&a),
         Command::Predict(a) => predict::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
+        Command::Recipes(a) => recipes::run(&a),
         Command::Info(a) => info::run(&a),
         Command::Export(a) => export::run(&a),
         Command::Import(a) => import::run(&a),

@@ -4,32 +4,43 @@ use crate::data::nifti_io::inspect;
 use crate::error::{Error, Result};
 use crate::exec::device::Choice;
 use crate::fsio;
+use crate::train::generation;
+use crate::train::method::Task;
+use crate::train::panels::{Image, grid};
 use crate::train::run::{Predictor, RunDir};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Predict target images with a trained run
+/// Predict images or label maps with a trained run
 ///
-/// NIfTI in, NIfTI out: float32, with the input's shape, affine, qform and sform, in the target's units. A run with
-/// several input modalities takes the files of one subject in the recipe's order; more files are further subjects.
+/// NIfTI in, NIfTI out, with the input's shape, affine, qform and sform: float32 in the target's units, or a label map of
+/// whole numbers. A run with several input modalities takes the files of one subject in the recipe's order; more files are
+/// further subjects. A run that makes images from noise takes no files: it writes samples as PNG, and a sheet of them.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gan predict runs/mr2pet data/phantom/sub-0013/anat/sub-0013_T1w.nii.gz --out predicted
-  gan predict runs/mr2pet *_T1w.nii.gz --out predicted")]
+  gan predict runs/mr2pet *_T1w.nii.gz --out predicted
+  gan predict runs/dcgan-mr --count 64 --seed 7 --out samples")]
 pub struct Args {
     /// The run folder
     run: PathBuf,
-    /// Input images
-    #[arg(required = true, value_name = "INPUT")]
+    /// Input images; none for a run that makes images from noise
+    #[arg(value_name = "INPUT")]
     inputs: Vec<PathBuf>,
+    /// How many images to make from noise
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    count: u16,
+    /// Seed of that noise
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     /// Folder for the predicted images
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Which checkpoint [default: best, or last where there is no best]
     #[arg(long, value_enum)]
     checkpoint: Option<Which>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
+    #[arg(long, default_value = "cpu")]
     device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
@@ -39,7 +50,13 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let device = super::open_device(args.device, args.threads)?;
     let run = RunDir::new(&args.run);
-    let mut predictor = Predictor::open(&run, Which::resolve(args.checkpoint, &run), &device)?;
+    let mut predictor = Predictor::open(&run, args.checkpoint.map(Which::name), &device)?;
+    if predictor.method().task() == Task::Generate {
+        return sample(args, &mut predictor);
+    }
+    if args.inputs.is_empty() {
+        return Err(Error::usage("name the images to predict from, behind the run folder"));
+    }
     let data = predictor.recipe().data.clone();
     let per_case = data.input.len();
     if !args.inputs.len().is_multiple_of(per_case) {
@@ -59,8 +76,8 @@ pub fn run(args: &Args) -> Result<()> {
         let volumes = predictor.volumes(&case)?;
         let existed = args.out.exists();
         fsio::create_dir(&args.out)?;
-        for (path, volume) in names.iter().zip(volumes) {
-            volume.save(path).inspect_err(|_| {
+        for (path, (volume, stored)) in names.iter().zip(volumes) {
+            volume.save_as(path, stored).inspect_err(|_| {
                 if !existed {
                     // Only if it is empty.
                     let _ = std::fs::remove_dir(&args.out);
@@ -69,6 +86,40 @@ pub fn run(args: &Args) -> Result<()> {
             say(path.display());
         }
     }
+    Ok(())
+}
+
+/// Writes images made from noise, each by itself and all on one sheet.
+fn sample(args: &Args, predictor: &mut Predictor) -> Result<()> {
+    if !args.inputs.is_empty() {
+        return Err(Error::usage(format!(
+            "{} makes images from noise and takes no input; leave the files out, and say how many images with --count",
+            args.run.display()
+        )));
+    }
+    let n = usize::from(args.count);
+    let images = predictor.images(n, args.seed)?;
+    let [h, w] = predictor.fit().canvas;
+    let c = images.len() / (n * h * w);
+    let tiles: Vec<Image> =
+        images.chunks(h * w * c).map(|i| generation::tile(i, [h, w, c])).collect::<Result<_>>()?;
+    let columns = (n as f64).sqrt().ceil() as usize;
+    let sheet = grid(&tiles.chunks(columns).map(<[Image]>::to_vec).collect::<Vec<_>>(), 2)?;
+    fsio::create_dir(&args.out)?;
+    let single = images.chunks(h * w * c).enumerate();
+    let files =
+        single.map(|(i, image)| (format!("sample-{:04}.png", i + 1), generation::pixels(image, [h, w, c])));
+    for (name, image) in files.chain([("sheet.png".to_string(), Ok(sheet))]) {
+        let path = args.out.join(name);
+        if path.exists() {
+            return Err(Error::input(format!(
+                "{} exists already; choose another folder with --out",
+                path.display()
+            )));
+        }
+        image?.save(&path)?;
+    }
+    say(format!("{}  {n} samples and sheet.png", args.out.display()));
     Ok(())
 }
 

@@ -18,15 +18,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[command(after_help = "Examples:
   gan train recipes/mr2pet.toml
   gan train recipes/mr2pet.toml --set train.batch=4 --set model.generator.ngf=64 --out runs/wide
-  gan train recipes/mr2pet.toml --out runs/wide --resume")]
+  gan train recipes/mr2pet.toml --out runs/wide --resume
+  gan train recipes/unet-tumour.toml --fold 0")]
 pub struct Args {
     /// The recipe (TOML)
     recipe: PathBuf,
     /// Override a key of the recipe; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
+    #[arg(long, default_value = "cpu")]
     device: Choice,
     /// How a GPU multiplies: f32, tf32 or bf16 (mixed precision)
     #[arg(long, default_value = "f32")]
@@ -43,6 +44,9 @@ pub struct Args {
     /// Seed of weights, order, augmentation and dropout
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Cross-validation: validate on this fold (from 0) and train on the others; see `data.folds`
+    #[arg(long, value_name = "K")]
+    fold: Option<usize>,
     /// Threads of the CPU device [default: all]; the result does not depend on it
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -59,6 +63,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut set = args.set.clone();
     set.extend(args.steps.map(|n| format!("train.steps={n}")));
     set.extend(args.seed.map(|n| format!("seed={n}")));
+    set.extend(args.fold.map(|k| format!("data.fold={k}")));
     let recipe = Recipe::load(&args.recipe, &set)?;
     let out = match &args.out {
         Some(out) => out.clone(),
@@ -77,7 +82,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// `path`, or `path-2`, `path-3`, ... if runs are there already: nothing is ever overwritten.
-fn free_folder(path: &Path) -> PathBuf {
+pub(super) fn free_folder(path: &Path) -> PathBuf {
     let taken = |p: &Path| RunDir::new(p).exists();
     if !taken(path) {
         return path.to_path_buf();
@@ -90,7 +95,7 @@ fn free_folder(path: &Path) -> PathBuf {
 }
 
 /// A flag that Ctrl-C and SIGTERM raise; the second one ends the program at once.
-fn on_interrupt() -> Result<Arc<AtomicBool>> {
+pub(super) fn on_interrupt() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     ctrlc::set_handler(move || {

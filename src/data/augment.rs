@@ -42,6 +42,10 @@ impl Drawn {
 
     /// Mirrors, rotates, scales and shifts an image `[h][w][c]`.
     pub fn geometry(&self, image: &mut [f32], [h, w, c]: [usize; 3], interpolation: Interpolation) {
+        if c == 0 {
+            // No target.
+            return;
+        }
         if self.flip {
             for row in image.chunks_mut(w * c) {
                 for x in 0..w / 2 {

@@ -1,10 +1,11 @@
 //! One case: its volumes in canonical order, cut into slices, and predicted slices put back into a volume.
 
-use super::config::DataConfig;
+use super::config::{DataConfig, Window};
 use super::manifest::{Entry, Manifest};
 use super::nifti_io::Volume;
 use super::normalise::{Fitted, Normalisation, Scope, percentile};
 use super::orient::{Orientation, Plane};
+use super::window::{Place, View, around, brightest};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -82,7 +83,15 @@ impl CaseData {
             Err(_) if !need_target => Vec::new(),
             Err(e) => return Err(e),
         };
-        Self::load_files(entry.id.clone(), &input, &target, config)
+        let mut data = Self::load_files(entry.id.clone(), &input, &target, config)?;
+        if let Some(degrade) = &config.degrade {
+            for (i, channel) in data.input.iter_mut().enumerate() {
+                let name = format!("{}/{}", data.id, config.input[i]);
+                degrade.apply(&mut channel.voxels, data.dims, config.plane, &name);
+                *channel = Channel::new(std::mem::take(&mut channel.voxels), &config.normalise_input);
+            }
+        }
+        Ok(data)
     }
 
     /// Reads input and target files (no targets: unknown) and checks that they share one grid.
@@ -106,13 +115,25 @@ impl CaseData {
         let reference = Volume { voxels: Vec::new(), ..volumes[0].clone() };
         let channel = |v: Volume, n: &Normalisation| Channel::new(orientation.to_canonical(&v.voxels), n);
         let target = volumes.split_off(input.len());
+        let target = match &config.labels {
+            None => target,
+            Some(labels) => {
+                let mut masks = Vec::new();
+                for map in target {
+                    let channels = labels.channels(&map.voxels, &map.path)?;
+                    masks.extend(channels.into_iter().map(|voxels| Volume { voxels, ..map.clone() }));
+                }
+                masks
+            }
+        };
+        let target_normalisation = config.target_normalisation();
         Ok(CaseData {
             id,
             reference,
             orientation,
             dims,
             input: volumes.into_par_iter().map(|v| channel(v, &config.normalise_input)).collect(),
-            target: target.into_par_iter().map(|v| channel(v, &config.normalise_target)).collect(),
+            target: target.into_par_iter().map(|v| channel(v, &target_normalisation)).collect(),
         })
     }
 
@@ -137,13 +158,76 @@ impl CaseData {
             .collect()
     }
 
-    /// Writes slice `k` to `[h][w][c]` canvases, normalised. `target` may be empty.
-    pub fn slice(&self, plane: Plane, k: usize, fit: &DataFit, input: &mut [f32], target: &mut [f32]) {
+    /// Whether a slice has a pixel of a region or of a class but the first.
+    pub fn labelled(&self, plane: Plane) -> Vec<bool> {
+        let [h, w] = plane.slice_shape(self.dims);
+        let mut slice = vec![0.0; h * w];
+        let mut any = |c: &Channel, k: usize| {
+            plane.extract(&c.voxels, self.dims, k, &mut slice);
+            slice.iter().any(|v| *v > 0.0)
+        };
+        (0..plane.slices(self.dims)).map(|k| self.target.iter().any(|c| any(c, k))).collect()
+    }
+
+    /// Writes slice `k` to `[h][w][c]` canvases at a place, normalised. `target` may be empty.
+    pub fn slice(&self, view: View, k: usize, fit: &DataFit, input: &mut [f32], target: &mut [f32]) {
         let shared_input = |c: usize| fit.input.get(c).copied().flatten();
         let shared_target = |c: usize| fit.target.get(c).copied();
-        self.put(plane, k, fit.canvas, &self.input, shared_input, input);
+        let place = self.place(view, k, fit.canvas);
+        self.put(view.plane, k, place, &self.input, shared_input, input);
         if !target.is_empty() {
-            self.put(plane, k, fit.canvas, &self.target, shared_target, target);
+            self.put(view.plane, k, place, &self.target, shared_target, target);
+        }
+    }
+
+    /// Writes the patch `[slices, h, w]` that begins at `start` of the slices on their canvas.
+    pub fn patch(
+        &self,
+        view: View,
+        start: [usize; 3],
+        patch: [usize; 3],
+        fit: &DataFit,
+        input: &mut [f32],
+        target: &mut [f32],
+    ) {
+        let [_, canvas_width] = fit.canvas;
+        let (ci, ct) = (self.input.len(), self.target.len());
+        let area = fit.canvas.iter().product::<usize>();
+        let (mut x, mut y) = (vec![0.0; area * ci], vec![0.0; area * ct]);
+        for d in 0..patch[0] {
+            self.slice(view, start[0] + d, fit, &mut x, &mut y);
+            for row in 0..patch[1] {
+                let from = (start[1] + row) * canvas_width + start[2];
+                let to = (d * patch[1] + row) * patch[2];
+                let n = patch[2];
+                input[to * ci..(to + n) * ci].copy_from_slice(&x[from * ci..(from + n) * ci]);
+                target[to * ct..(to + n) * ct].copy_from_slice(&y[from * ct..(from + n) * ct]);
+            }
+        }
+    }
+
+    /// Where the canvas lies in slice `k`.
+    fn place(&self, view: View, k: usize, canvas: [usize; 2]) -> Place {
+        let size = view.plane.slice_shape(self.dims);
+        let middle = Place::centred(size, canvas);
+        let mut slice = vec![0.0; size[0] * size[1]];
+        let mut read = |channel: &Channel| {
+            view.plane.extract(&channel.voxels, self.dims, k, &mut slice);
+            slice.clone()
+        };
+        match view.window {
+            Window::Centre => middle,
+            Window::Brightest => Place { start: brightest(&read(&self.input[0]), size, canvas), ..middle },
+            Window::Target => {
+                let mut inside = vec![0.0; size[0] * size[1]];
+                for channel in &self.target {
+                    inside
+                        .iter_mut()
+                        .zip(read(channel))
+                        .for_each(|(i, v)| *i += f32::from(u8::from(v > 0.0)));
+                }
+                Place { start: around(&inside, size, canvas), ..middle }
+            }
         }
     }
 
@@ -151,19 +235,18 @@ impl CaseData {
         &self,
         plane: Plane,
         k: usize,
-        canvas: [usize; 2],
+        place: Place,
         channels: &[Channel],
         shared: impl Fn(usize) -> Option<Fitted>,
         out: &mut [f32],
     ) {
-        let size = plane.slice_shape(self.dims);
-        let mut slice = vec![0.0; size[0] * size[1]];
+        let mut slice = vec![0.0; place.size[0] * place.size[1]];
         for (c, channel) in channels.iter().enumerate() {
             let fitted = channel.fitted(shared(c));
             plane.extract(&channel.voxels, self.dims, k, &mut slice);
             let pad = fitted.apply(channel.least);
             out.iter_mut().skip(c).step_by(channels.len()).for_each(|v| *v = pad);
-            overlap(size, canvas, |s, p| out[p * channels.len() + c] = fitted.apply(slice[s]));
+            place.overlap(|s, p| out[p * channels.len() + c] = fitted.apply(slice[s]));
         }
     }
 }
@@ -188,8 +271,8 @@ pub(super) fn fit(cases: &[Arc<CaseData>], config: &DataConfig, canvas: [usize; 
         input: (0..config.input.len())
             .map(|i| shared.then(|| over(&config.normalise_input, &|c: &CaseData| &c.input[i].voxels)))
             .collect(),
-        target: (0..config.target.len())
-            .map(|i| over(&config.normalise_target, &|c: &CaseData| &c.target[i].voxels))
+        target: (0..config.target_channels())
+            .map(|i| over(&config.target_normalisation(), &|c: &CaseData| &c.target[i].voxels))
             .collect(),
     }
 }
@@ -214,21 +297,6 @@ fn same_grid(a: &Volume, b: &Volume) -> Result<()> {
     Ok(())
 }
 
-/// Visits the pixels that a centred slice and its canvas share: (index in the slice, index in the canvas).
-fn overlap(slice: [usize; 2], canvas: [usize; 2], mut visit: impl FnMut(usize, usize)) {
-    // First shared index on either side, and how many.
-    let along = |s: usize, c: usize| {
-        let n = s.min(c);
-        ((s - n) / 2, (c - n) / 2, n)
-    };
-    let ((sy, cy, ny), (sx, cx, nx)) = (along(slice[0], canvas[0]), along(slice[1], canvas[1]));
-    for y in 0..ny {
-        for x in 0..nx {
-            visit((sy + y) * slice[1] + sx + x, (cy + y) * canvas[1] + cx + x);
-        }
-    }
-}
-
 /// A whole case for validation and prediction: all slices of a plane, normalised, on the canvas.
 #[derive(Debug)]
 pub struct Case {
@@ -243,7 +311,7 @@ pub struct Case {
     /// n, h, w, target channels.
     pub target_shape: [usize; 4],
     data: Arc<CaseData>,
-    plane: Plane,
+    view: View,
     fit: DataFit,
 }
 
@@ -258,19 +326,24 @@ impl Case {
                 files.len()
             )));
         }
+        if config.window == Window::Target {
+            return Err(Error::input(
+                "this run sees a window around the true target (`data.window`), which a new image does not tell; train one with the window \"brightest\" or \"centre\" to predict from",
+            ));
+        }
         let id = files.first().and_then(|f| f.file_name()).map(|n| n.to_string_lossy().into_owned());
         let data = CaseData::load_files(id.unwrap_or_default(), files, &[], config)?;
-        Ok(Case::cut(Arc::new(data), config.plane, fit))
+        Ok(Case::cut(Arc::new(data), View::of(config), fit))
     }
 
-    pub(super) fn cut(data: Arc<CaseData>, plane: Plane, fit: &DataFit) -> Case {
-        let (n, [h, w]) = (plane.slices(data.dims), fit.canvas);
+    pub(super) fn cut(data: Arc<CaseData>, view: View, fit: &DataFit) -> Case {
+        let (n, [h, w]) = (view.plane.slices(data.dims), fit.canvas);
         let (ci, co) = (data.input.len(), fit.target.len());
         let mut input = vec![0.0; n * h * w * ci];
         let mut target = vec![0.0; if data.target.is_empty() { 0 } else { n * h * w * co }];
         let per = target.len() / n;
         for (k, x) in input.chunks_mut(h * w * ci).enumerate() {
-            data.slice(plane, k, fit, x, &mut target[k * per..(k + 1) * per]);
+            data.slice(view, k, fit, x, &mut target[k * per..(k + 1) * per]);
         }
         Case {
             id: data.id.clone(),
@@ -279,26 +352,27 @@ impl Case {
             input_shape: [n, h, w, ci],
             target_shape: [n, h, w, co],
             data,
-            plane,
+            view,
             fit: fit.clone(),
         }
     }
 
     /// Whether the canvas is smaller than the slices, so that a margin of the image is not seen.
     pub fn is_cropped(&self) -> bool {
-        let size = self.plane.slice_shape(self.data.dims);
+        let size = self.view.plane.slice_shape(self.data.dims);
         (0..2).any(|a| size[a] > self.fit.canvas[a])
     }
 
     /// The same case on a canvas that holds whole slices, `multiple` dividing its height and width; the case itself if
     /// nothing is cropped. To predict from images that are larger than those of the training.
     pub fn uncropped(self, multiple: usize) -> Case {
-        if !self.is_cropped() {
+        // A window that looks for a place of its own is meant to be smaller.
+        if !self.is_cropped() || self.view.window != Window::Centre {
             return self;
         }
-        let size = self.plane.slice_shape(self.data.dims);
+        let size = self.view.plane.slice_shape(self.data.dims);
         let canvas = [0, 1].map(|a| self.fit.canvas[a].max(size[a]).next_multiple_of(multiple.max(1)));
-        Case::cut(self.data, self.plane, &DataFit { canvas, ..self.fit })
+        Case::cut(self.data, self.view, &DataFit { canvas, ..self.fit })
     }
 
     /// The known target in its own units and the input's geometry; `None` if it is unknown.
@@ -318,21 +392,61 @@ impl Case {
                 predicted.len()
             )));
         }
-        let dims = self.data.dims;
-        let size = self.plane.slice_shape(dims);
         let reference = self.reference();
         (0..channels)
             .map(|c| {
                 let fitted = self.target_fit(c);
-                let mut canonical = vec![fitted.invert(-1.0); dims.iter().product()];
-                let mut slice = vec![fitted.invert(-1.0); size[0] * size[1]];
-                for (k, image) in predicted.chunks_exact(h * w * channels).enumerate() {
-                    overlap(size, [h, w], |s, p| slice[s] = fitted.invert(image[p * channels + c]));
-                    self.plane.insert(&mut canonical, dims, k, &slice);
-                }
+                let canonical =
+                    self.put_back(predicted, channels, c, fitted.invert(-1.0), |v| fitted.invert(v));
                 Ok(Volume::like(&reference, self.data.orientation.to_stored(&canonical)))
             })
             .collect()
+    }
+
+    /// Labels of slices `[n][h][w]` as a volume with the geometry of the first input; `background` beyond the canvas.
+    pub fn assemble_labels(&self, labels: &[f32], background: f32) -> Volume {
+        let canonical = self.put_back(labels, 1, 0, background, |v| v);
+        Volume::like(&self.reference(), self.data.orientation.to_stored(&canonical))
+    }
+
+    /// A channel of slices `[n][h][w][channels]` as a canonical volume, x fastest; `outside` beyond the canvas.
+    pub fn canonical(&self, slices: &[f32], channels: usize, c: usize, outside: f32) -> Vec<f32> {
+        self.put_back(slices, channels, c, outside, |v| v)
+    }
+
+    /// The channels of the known target as canonical volumes, x fastest; none if it is unknown.
+    pub fn target_channels(&self) -> Vec<&[f32]> {
+        self.data.target.iter().map(|c| c.voxels.as_slice()).collect()
+    }
+
+    /// Extents and spacing in mm of a canonical volume, the slowest axis first.
+    pub fn canonical_grid(&self) -> ([usize; 3], [f64; 3]) {
+        let [x, y, z] = self.data.dims;
+        let [sx, sy, sz] = self.data.orientation.canonical_affine(&self.data.reference.affine()).spacing();
+        ([z, y, x], [sz, sy, sx])
+    }
+
+    fn put_back(
+        &self,
+        slices: &[f32],
+        channels: usize,
+        c: usize,
+        outside: f32,
+        value: impl Fn(f32) -> f32,
+    ) -> Vec<f32> {
+        let [_, h, w, _] = self.input_shape;
+        let (dims, plane) = (self.data.dims, self.view.plane);
+        let size = plane.slice_shape(dims);
+        let mut canonical = vec![outside; dims.iter().product()];
+        let mut slice = vec![outside; size[0] * size[1]];
+        for (k, image) in slices.chunks_exact(h * w * channels).enumerate() {
+            // Windows of neighbouring slices may lie elsewhere.
+            slice.fill(outside);
+            let place = self.data.place(self.view, k, [h, w]);
+            place.overlap(|s, p| slice[s] = value(image[p * channels + c]));
+            plane.insert(&mut canonical, dims, k, &slice);
+        }
+        canonical
     }
 
     /// How a target channel was normalised: the volume's own fit if it is known and has one, else the data set's.

@@ -1,8 +1,12 @@
 //! Settings of a data set, as they stand in a recipe.
 
+use super::case::DataFit;
+use super::degrade::Degrade;
+use super::folds::{self, Fold};
+use super::labels::Labels;
 use super::manifest::{Manifest, check_fractions};
 use super::nifti_io::{Frame, LoadOptions, NanPolicy};
-use super::normalise::{self, Normalisation};
+use super::normalise::{self, Method, Normalisation, Scope};
 use super::orient::Plane;
 use super::phantom::{self, PhantomConfig};
 use crate::error::{Error, Result};
@@ -30,19 +34,32 @@ pub struct DataConfig {
     pub phantom: Option<PhantomConfig>,
     /// Modalities that the network sees, one channel each (default `["t1"]`).
     pub input: Vec<String>,
-    /// Modalities that it is to produce (default `["pet"]`).
+    /// Modalities that it is to produce (default `["pet"]`); empty for models from noise.
     pub target: Vec<String>,
+    /// The one target is a label map, of which these are the meanings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+    /// What is done to the inputs before a network sees them, to be undone by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degrade: Option<Degrade>,
     /// Plane of the slices: axial (default), coronal or sagittal.
     pub plane: Plane,
     /// Height and width of a slice after centred padding and cropping. Default: the largest slice of the training
     /// subjects, rounded up to what the network divides by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canvas: Option<[usize; 2]>,
+    /// Where in a slice the canvas lies: "centre" (default), "brightest" or "target".
+    pub window: Window,
+    /// Slices, height and width of volumes that are cut out at random in training (3D networks). Default: slices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch: Option<[usize; 3]>,
     /// Part of the slices that is used for training, as shares of the extent (default 0 to 1: all).
     pub slice_range: [f64; 2],
     /// Slices with a smaller share of foreground are skipped in training (default 0.02). Foreground is what lies
     /// in the first input above a tenth of the way from its 1st to its 99th percentile. 0 keeps all.
     pub min_foreground: f64,
+    /// Training skips slices in which no region or class but the first has a pixel (default false).
+    pub only_labelled: bool,
     /// Intensities of the inputs (default: percentiles 0.5 and 99.5 of each volume).
     #[serde(deserialize_with = "normalise::for_input")]
     pub normalise_input: Normalisation,
@@ -56,6 +73,14 @@ pub struct DataConfig {
     pub share_subjects: bool,
     /// Seed of that split (default 1).
     pub split_seed: u64,
+    /// Cross-validation: which of the folds (from 0) is the validation split. Default: no cross-validation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<usize>,
+    /// Into how many folds the subjects that are not for testing are dealt with `split_seed` (default 5).
+    pub folds: usize,
+    /// Or the folds, in nnU-Net's `splits_final.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub splits: Option<PathBuf>,
     /// NaN and infinities in a file: "error" (default) or "zero".
     pub nan: NanPolicy,
     /// Frame of 4-D files, from 0. Default: such files are refused.
@@ -65,6 +90,20 @@ pub struct DataConfig {
     pub augment: Augment,
     /// Memory for decoded volumes, in MiB (default 4096); beyond it volumes are read again.
     pub cache_mb: usize,
+}
+
+/// Where in a slice a smaller canvas lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Window {
+    /// In the middle.
+    #[default]
+    Centre,
+    /// Where the first input is brightest in sum.
+    Brightest,
+    /// Around the middle of the true label map's regions. It takes the answer to know where: an upper bound for what
+    /// finding the place could bring, no way to work.
+    Target,
 }
 
 /// Random changes of a training slice; the same for input and target except where it says "input". Default: flip only.
@@ -106,15 +145,23 @@ impl Default for DataConfig {
             phantom: None,
             input: vec!["t1".into()],
             target: vec!["pet".into()],
+            labels: None,
+            degrade: None,
             plane: Plane::Axial,
             canvas: None,
+            window: Window::Centre,
+            patch: None,
             slice_range: [0.0, 1.0],
             min_foreground: 0.02,
+            only_labelled: false,
             normalise_input: Normalisation::input(),
             normalise_target: Normalisation::target(),
             split: [0.7, 0.1, 0.2],
             share_subjects: false,
             split_seed: 1,
+            fold: None,
+            folds: 5,
+            splits: None,
             nan: NanPolicy::Error,
             frame: None,
             augment: Augment::default(),
@@ -145,14 +192,28 @@ impl DataConfig {
                 "data: `root` is where a manifest's paths start, but no `manifest` is set; set one, or remove `root`",
             ));
         }
-        for (key, list) in [("input", &self.input), ("target", &self.target)] {
-            if list.is_empty() {
-                return Err(Error::input(format!("data: `{key}` lists no modality; name at least one")));
-            }
+        if self.input.is_empty() {
+            return Err(Error::input("data: `input` lists no modality; name at least one"));
+        }
+        self.check_labels()?;
+        if let Some(degrade) = &self.degrade {
+            degrade.check()?;
         }
         self.normalise_input.check("data: `normalise_input`")?;
         self.normalise_target.check("data: `normalise_target`")?;
         check_fractions("data: `split`", &self.split)?;
+        if !(2..=100).contains(&self.folds) {
+            return Err(Error::input("data: `folds` must lie between 2 and 100; 5 is usual"));
+        }
+        if self.fold.is_none() && self.splits.is_some() {
+            return Err(Error::input("data: `splits` lists folds; say which one with `fold` (--fold 0)"));
+        }
+        if let Some(k) = self.fold.filter(|k| self.splits.is_none() && *k >= self.folds) {
+            return Err(Error::input(format!(
+                "data: `fold = {k}` is not there; there are {} folds, from 0",
+                self.folds
+            )));
+        }
         let [from, to] = self.slice_range;
         if !(0.0 <= from && from < to && to <= 1.0) {
             return Err(Error::input(format!(
@@ -188,10 +249,66 @@ impl DataConfig {
         Ok(())
     }
 
+    fn check_labels(&self) -> Result<()> {
+        if let Some(labels) = &self.labels {
+            labels.check()?;
+            if self.target.len() != 1 {
+                return Err(Error::input(format!(
+                    "data: `labels` says what one label map means, but `target` lists {} images; name one",
+                    self.target.len()
+                )));
+            }
+        } else if self.window == Window::Target || self.only_labelled {
+            return Err(Error::input(
+                "data: `window = \"target\"` and `only_labelled` need a label map; set `data.labels`",
+            ));
+        }
+        let a = self.augment;
+        if let Some(patch) = self.patch {
+            if patch.iter().any(|n| !(4..=512).contains(n)) {
+                return Err(Error::input(format!(
+                    "data: `patch = {patch:?}` must have 4 to 512 voxels along each axis"
+                )));
+            }
+            if self.window != Window::Centre || a.shift > 0.0 || a.rotate > 0.0 || a.zoom > 0.0 {
+                return Err(Error::input(
+                    "data: `patch` goes with the window \"centre\" and without `augment.shift`, `augment.rotate` and `augment.zoom`; patches lie at random places already",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Channels of the target that a network is shown.
+    pub fn target_channels(&self) -> usize {
+        self.labels.as_ref().map_or(self.target.len(), Labels::target_channels)
+    }
+
+    /// Channels that a network puts out.
+    pub fn outputs(&self) -> usize {
+        self.labels.as_ref().map_or(self.target.len(), Labels::outputs)
+    }
+
+    /// How targets are scaled: labels are not.
+    pub fn target_normalisation(&self) -> Normalisation {
+        match self.labels {
+            Some(_) => Normalisation { method: Method::None, scope: Scope::Dataset },
+            None => self.normalise_target,
+        }
+    }
+
+    /// The spatial extents of what a network is trained on: patches, or slices on the fitted canvas.
+    pub fn size(&self, fit: &DataFit) -> Vec<usize> {
+        self.patch.map_or(fit.canvas.to_vec(), |p| p.to_vec())
+    }
+
     /// Makes relative paths start at `base` (the recipe's folder, say).
     pub fn resolve(&mut self, base: &Path) {
         if let Some(m) = &mut self.manifest {
             *m = base.join(&*m);
+        }
+        if let Some(s) = &mut self.splits {
+            *s = base.join(&*s);
         }
         if let Some(p) = &mut self.pattern {
             *p = base.join(&*p).to_string_lossy().into_owned();
@@ -216,7 +333,25 @@ impl DataConfig {
     }
 
     fn found(&self, manifest: Manifest) -> Result<Manifest> {
-        Ok(Manifest { shared: self.share_subjects, ..manifest })
+        let mut manifest = Manifest { shared: self.share_subjects, ..manifest };
+        if let Some(k) = self.fold {
+            let folds = self.deal_folds(&manifest)?;
+            folds::apply(&mut manifest, &folds, k)?;
+        }
+        Ok(manifest)
+    }
+
+    fn deal_folds(&self, manifest: &Manifest) -> Result<Vec<Fold>> {
+        match &self.splits {
+            Some(path) => folds::read(path),
+            None => folds::deal(manifest, self.folds, self.split_seed),
+        }
+    }
+
+    /// The folds of the cross-validation, whichever is chosen.
+    pub fn fold_list(&self) -> Result<Vec<Fold>> {
+        let whole = DataConfig { fold: None, splits: None, ..self.clone() };
+        self.deal_folds(&whole.manifest()?)
     }
 
     /// How files are read.

@@ -3,11 +3,16 @@
 use super::case::{self, Case, CaseData, DataFit};
 use super::config::DataConfig;
 use super::manifest::{Entry, Manifest, Split};
+use super::window::View;
 use crate::error::{Error, Result};
+use crate::rng::Philox;
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Share of patches that are laid around a label.
+const LABELLED: f64 = 1.0 / 3.0;
 
 /// What [`Dataset::open`] needs to know from the network.
 #[derive(Clone, Copy, Debug)]
@@ -79,9 +84,18 @@ impl Dataset {
             cache: Cache::new(config.cache_mb.saturating_mul(1 << 20)),
             entries,
         };
+        let look = |c: Arc<CaseData>| {
+            let mut shares = c.foreground(config.plane);
+            if config.only_labelled {
+                // Below every threshold.
+                let labelled = c.labelled(config.plane);
+                shares.iter_mut().zip(labelled).filter(|(_, l)| !l).for_each(|(s, _)| *s = -1.0);
+            }
+            (c.dims, shares)
+        };
         let foreground: Vec<([usize; 3], Vec<f64>)> = (0..set.entries.len())
             .into_par_iter()
-            .map(|i| set.case_data(i).map(|c| (c.dims, c.foreground(config.plane))))
+            .map(|i| set.case_data(i).map(look))
             .collect::<Result<_>>()?;
         set.choose_slices(&foreground)?;
         if set.fit.canvas == [0, 0] {
@@ -89,9 +103,20 @@ impl Dataset {
             let largest = largest.fold([1, 1], |a, s| [a[0].max(s[0]), a[1].max(s[1])]);
             let canvas =
                 config.canvas.unwrap_or(largest.map(|n| n.next_multiple_of(options.multiple.max(1))));
+            let canvas = config.patch.map_or(canvas, |[_, h, w]| [canvas[0].max(h), canvas[1].max(w)]);
             let cases: Vec<_> =
                 (0..set.entries.len()).into_par_iter().map(|i| set.case_data(i)).collect::<Result<_>>()?;
             set.fit = case::fit(&cases, config, canvas);
+        }
+        if let Some([depth, ..]) = config.patch
+            && let Some((i, (dims, _))) =
+                foreground.iter().enumerate().find(|(_, (dims, _))| config.plane.slices(*dims) < depth)
+        {
+            return Err(Error::input(format!(
+                "data: `patch` is {depth} slices deep, but {} has {} only; make it smaller",
+                set.entries[i].id,
+                config.plane.slices(*dims)
+            )));
         }
         let m = options.multiple.max(1);
         if set.fit.canvas.iter().any(|n| n % m != 0) {
@@ -143,14 +168,57 @@ impl Dataset {
     /// Extents `[h, w, c]` of a target slice.
     pub fn target_shape(&self) -> [usize; 3] {
         let [h, w] = self.fit.canvas;
-        [h, w, self.config.target.len()]
+        [h, w, self.config.target_channels()]
     }
 
     /// Writes sample `index` to `[h][w][c]` buffers; `target` may be empty.
     pub fn read(&self, index: usize, input: &mut [f32], target: &mut [f32]) -> Result<()> {
         let Sample { case, slice } = self.samples[index];
-        self.case_data(case)?.slice(self.config.plane, slice, &self.fit, input, target);
+        self.case_data(case)?.slice(View::of(&self.config), slice, &self.fit, input, target);
         Ok(())
+    }
+
+    /// Writes a patch of the case of sample `index` to `[d][h][w][c]` buffers: at a random place, in a third of all cases
+    /// one around the sample's slice where that has a label (as nnU-Net does, so that small regions are seen).
+    pub fn read_patch(
+        &self,
+        index: usize,
+        patch: [usize; 3],
+        rng: &mut Philox,
+        input: &mut [f32],
+        target: &mut [f32],
+    ) -> Result<()> {
+        let Sample { case, slice } = self.samples[index];
+        let data = self.case_data(case)?;
+        let view = View::of(&self.config);
+        let extents = [view.plane.slices(data.dims), self.fit.canvas[0], self.fit.canvas[1]];
+        let spare = [0, 1, 2].map(|a| extents[a] - patch[a]);
+        let drawn = [0, 1, 2].map(|a| rng.below(spare[a] + 1));
+        let around = rng.uniform() < LABELLED && self.config.labels.is_some();
+        let centre = around.then(|| self.labelled_place(&data, view, slice, rng)).flatten();
+        let start =
+            centre.map_or(drawn, |c| [0, 1, 2].map(|a| c[a].saturating_sub(patch[a] / 2).min(spare[a])));
+        data.patch(view, start, patch, &self.fit, input, target);
+        Ok(())
+    }
+
+    /// A random pixel of a slice that has a label.
+    fn labelled_place(
+        &self,
+        data: &CaseData,
+        view: View,
+        slice: usize,
+        rng: &mut Philox,
+    ) -> Option<[usize; 3]> {
+        let ([h, w, ci], [_, _, ct]) = (self.input_shape(), self.target_shape());
+        let (mut x, mut y) = (vec![0.0; h * w * ci], vec![0.0; h * w * ct]);
+        data.slice(view, slice, &self.fit, &mut x, &mut y);
+        let places: Vec<usize> =
+            (0..h * w).filter(|p| y[p * ct..(p + 1) * ct].iter().any(|v| *v > 0.0)).collect();
+        (!places.is_empty()).then(|| {
+            let p = places[rng.below(places.len())];
+            [slice, p / w, p % w]
+        })
     }
 
     /// "sub-0001:57": where a sample comes from.
@@ -171,7 +239,7 @@ impl Dataset {
 
     /// A whole case: all its slices, also those that training skips, on the canvas ([`Case::uncropped`] for a larger one).
     pub fn case(&self, index: usize) -> Result<Case> {
-        Ok(Case::cut(self.case_data(index)?, self.config.plane, &self.fit))
+        Ok(Case::cut(self.case_data(index)?, View::of(&self.config), &self.fit))
     }
 
     /// One line for the log.

@@ -56,7 +56,7 @@ pub struct Batch {
     pub input: Vec<f32>,
     /// `[n][h][w][c]`.
     pub target: Vec<f32>,
-    /// n, h, w, c of the input.
+    /// n, h, w, c of the input; of patches h is the height of all slices together.
     pub input_shape: [usize; 4],
     /// n, h, w, c of the target.
     pub target_shape: [usize; 4],
@@ -175,7 +175,12 @@ impl Maker {
         let (epoch, within) = (step / per_epoch, (step % per_epoch) as usize);
         let from = within * self.config.batch;
         let n = self.config.batch.min(self.dataset.len() - from);
-        let (si, st) = (self.dataset.input_shape(), self.dataset.target_shape());
+        let (mut si, mut st) = (self.dataset.input_shape(), self.dataset.target_shape());
+        let patch = self.dataset.config().patch;
+        if let Some([d, h, w]) = patch {
+            // Slices below each other: mirroring the columns is the same in both.
+            (si, st) = ([d * h, w, si[2]], [d * h, w, st[2]]);
+        }
         let (ni, nt) = (si.iter().product::<usize>(), st.iter().product::<usize>());
         let mut batch = Batch {
             step,
@@ -185,15 +190,18 @@ impl Maker {
             target_shape: [n, st[0], st[1], st[2]],
             ids: Vec::with_capacity(n),
         };
-        let labels = self.dataset.config().normalise_target.method == Method::None;
+        let labels = self.dataset.config().target_normalisation().method == Method::None;
         let target_between = if labels { Interpolation::Nearest } else { Interpolation::Linear };
         let seed = self.config.seed ^ stream_id("loader/augment");
         for i in 0..n {
             let index = self.at(0, epoch, from + i);
             let (x, y) = (&mut batch.input[i * ni..(i + 1) * ni], &mut batch.target[i * nt..(i + 1) * nt]);
-            self.dataset.read(index, x, y)?;
             batch.ids.push(self.dataset.sample_name(index));
             let mut rng = Philox::new(seed, step << 16 | i as u64);
+            match patch {
+                Some(patch) => self.dataset.read_patch(index, patch, &mut rng, x, y)?,
+                None => self.dataset.read(index, x, y)?,
+            }
             let drawn = Drawn::new(&self.config.augment, &mut rng);
             let mut drawn_target = drawn;
             if self.config.unpaired {

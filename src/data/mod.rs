@@ -9,6 +9,9 @@ pub mod augment;
 pub mod case;
 pub mod config;
 pub mod dataset;
+pub mod degrade;
+pub mod folds;
+pub mod labels;
 pub mod loader;
 pub mod manifest;
 pub mod nifti_header;
@@ -16,6 +19,7 @@ pub mod nifti_io;
 pub mod normalise;
 pub mod orient;
 pub mod phantom;
+mod window;
 
 pub use case::{Case, DataFit};
 pub use config::{Augment, DataConfig};

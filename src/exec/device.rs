@@ -2,7 +2,7 @@
 
 use super::gpu::{DeviceStates, GpuProgram, Prepared, check_memory};
 use super::{Program, States};
-use crate::compile::plan::{Plan, Step};
+use crate::compile::plan::{Plan, Step, plan};
 use crate::device::backend::Backend;
 use crate::device::cuda::device::CudaDevice;
 use crate::device::cuda::driver::Driver;
@@ -13,7 +13,11 @@ use crate::graph::{Graph, Var};
 use crate::ops::conv::ConvSpec;
 use crate::ops::norm::NormKind;
 use crate::rng::Philox;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// A graph, and the outputs by name that a run of it leaves readable.
+pub type Traced<'a> = (&'a Graph, Vec<(&'a str, &'a Var)>);
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,24 +111,32 @@ impl Device {
 
     /// Plans a run of `graph` that leaves the named outputs readable. Refuses what will not fit into memory.
     pub fn plan(&self, graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Planned> {
-        Ok(match self {
-            Device::Cpu => Planned::Cpu(Program::new(graph, outputs)?),
-            Device::Cuda(d) => {
-                let prepared = Prepared::new(&d.traits(), graph, outputs)?;
-                check_memory(&**d, prepared.bytes_with_states())?;
-                Planned::Cuda(d.clone(), Box::new(prepared))
-            }
-        })
+        Ok(self.plan_all(&[(graph, outputs.to_vec())])?.swap_remove(0))
     }
 
-    /// Bytes of the device's memory that a run needs, with its states.
-    pub fn needs(&self, graph: &Graph, outputs: &[(&str, &Var)]) -> Result<u64> {
+    /// Plans runs that share their states. Refuses what will not fit into the device's memory together.
+    pub fn plan_all(&self, runs: &[Traced]) -> Result<Vec<Planned>> {
         match self {
             Device::Cpu => {
-                let plan = crate::compile::plan::plan(graph, outputs)?;
-                Ok(plan.arena_bytes as u64 + plan.state_bytes() as u64)
+                runs.iter().map(|(graph, outputs)| Ok(Planned::Cpu(Program::new(graph, outputs)?))).collect()
             }
-            Device::Cuda(d) => Ok(Prepared::new(&d.traits(), graph, outputs)?.bytes_with_states()),
+            Device::Cuda(d) => {
+                let all = prepare(d, runs)?;
+                check_memory(&**d, together(all.iter().map(|p| (p.plan(), p.bytes()))))?;
+                Ok(all.into_iter().map(|p| Planned::Cuda(d.clone(), Box::new(p))).collect())
+            }
+        }
+    }
+
+    /// Bytes of the device's memory that runs need together, with the states that they share.
+    pub fn needs(&self, runs: &[Traced]) -> Result<u64> {
+        match self {
+            Device::Cpu => {
+                let plans: Vec<Plan> =
+                    runs.iter().map(|(g, outputs)| plan(g, outputs)).collect::<Result<_>>()?;
+                Ok(together(plans.iter().map(|p| (p, p.arena_bytes as u64))))
+            }
+            Device::Cuda(d) => Ok(together(prepare(d, runs)?.iter().map(|p| (p.plan(), p.bytes())))),
         }
     }
 
@@ -153,6 +165,21 @@ impl Device {
             Device::Cuda(d) => d.finish(),
         }
     }
+}
+
+fn prepare(device: &CudaDevice, runs: &[Traced]) -> Result<Vec<Prepared>> {
+    runs.iter().map(|(graph, outputs)| Prepared::new(&device.traits(), graph, outputs)).collect()
+}
+
+/// Bytes of plans, each with what it needs for itself alone, and of their states, each once.
+fn together<'a>(plans: impl Iterator<Item = (&'a Plan, u64)>) -> u64 {
+    let mut states = BTreeMap::new();
+    let mut own = 0;
+    for (plan, bytes) in plans {
+        own += bytes;
+        states.extend(plan.states.iter().map(|s| (&s.name, s.shape.numel() * plan.dtype.size())));
+    }
+    own + states.values().sum::<usize>() as u64
 }
 
 /// Runs a small program on a device and compares with the CPU: one line about how near they are.

@@ -10,6 +10,7 @@ pub mod baseline;
 pub mod case;
 pub mod distribution;
 pub mod features;
+pub mod filters;
 pub mod image;
 pub mod overlap;
 pub mod ssim;

@@ -4,6 +4,7 @@
 //! One step, as in PyTorch's `examples/dcgan`: fake = G(z); D is updated on real and on fake images, in separate passes
 //! (batch norm sees them apart); then G is updated through the new D, on the same fakes.
 
+use super::method::{self, Method, Needs, Shapes, Task};
 use super::step::{StepBuilder, Update};
 use crate::error::Result;
 use crate::graph::Var;
@@ -87,5 +88,50 @@ impl Adversarial {
     /// Traces images out of noise `z [n, nz]`, in evaluation mode.
     pub fn trace_sample(&self, step: &StepBuilder, g: &Net, z: &Var) -> Var {
         step.graph().scope("G", || self.model.generate(&step.eval(g), z, self.size, self.channels))
+    }
+}
+
+impl Method for Adversarial {
+    fn needs(&self) -> Needs {
+        Needs::Images
+    }
+
+    fn task(&self) -> Task {
+        Task::Generate
+    }
+
+    fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
+        Adversarial { size: method::square(size)?, ..self.clone() }.describe()
+    }
+
+    fn trace(&self, _: usize, step: &mut StepBuilder, nets: &[Net], shapes: &Shapes, updates: [&Update; 2]) {
+        let real = step.graph().input("input", shapes.input());
+        let z = step.normal([shapes.batch, self.model.nz]);
+        Adversarial { size: shapes.size[0], ..self.clone() }.trace_step(step, nets, &real, &z, updates);
+    }
+
+    fn headline(&self) -> &'static str {
+        "loss/G"
+    }
+
+    fn noise(&self) -> Option<usize> {
+        Some(self.model.nz)
+    }
+
+    fn trace_predict(&self, step: &StepBuilder, net: &Net, x: &Var, size: &[usize]) -> Var {
+        Adversarial { size: size[0], ..self.clone() }.trace_sample(step, net, x)
+    }
+
+    fn settings(&self, net: &str) -> String {
+        settings(&self.model, net)
+    }
+}
+
+/// What tells the networks of a pair from noise apart from others.
+pub(super) fn settings(model: &NoiseModel, net: &str) -> String {
+    if net == "G" {
+        format!("{} nz={}", method::json(&model.generator), model.nz)
+    } else {
+        method::json(&model.discriminator)
     }
 }

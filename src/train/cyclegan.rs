@@ -6,6 +6,7 @@
 //! discriminators; then each discriminator on real images and on fakes out of its pool. D_A judges images of B, which
 //! G_A makes; D_B those of A.
 
+use super::method::{self, Method, Needs, Shapes, Task};
 use super::pool::through_pool;
 use super::step::{StepBuilder, Update};
 use crate::error::{Error, Result};
@@ -199,6 +200,60 @@ impl CycleGan {
 
     fn fooled(&self, cx: &Ctx, net: &Net, fake: &Var) -> Var {
         total_of(&self.judge(cx, net, fake), |l| self.loss.gan.g(l))
+    }
+}
+
+impl Method for CycleGan {
+    fn check(&self) -> Result<()> {
+        self.model.generator.check("model.generator")?;
+        self.model.discriminator.check("model.discriminator")?;
+        method::check_pool(self.loss.pool)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Unpaired
+    }
+
+    fn task(&self) -> Task {
+        Task::Translate
+    }
+
+    fn multiple(&self) -> usize {
+        CycleGan::multiple(self)
+    }
+
+    fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
+        self.describe(size)
+    }
+
+    fn pools(&self, size: &[usize]) -> Vec<(&'static str, Shape)> {
+        POOLS.into_iter().zip(self.pool_shapes(size)).collect()
+    }
+
+    fn trace(&self, _: usize, step: &mut StepBuilder, nets: &[Net], shapes: &Shapes, updates: [&Update; 2]) {
+        let a = step.graph().input("input", shapes.input());
+        let b = step.graph().input("target", shapes.target());
+        self.trace_step(step, nets, &a, &b, updates);
+    }
+
+    fn headline(&self) -> &'static str {
+        "loss/cycle_A"
+    }
+
+    fn predictor(&self) -> &'static str {
+        "G_A"
+    }
+
+    fn trace_predict(&self, step: &StepBuilder, net: &Net, x: &Var, _: &[usize]) -> Var {
+        CycleGan::trace_predict(self, step, net, x, true)
+    }
+
+    fn settings(&self, net: &str) -> String {
+        if net.starts_with('G') {
+            method::json(&self.model.generator)
+        } else {
+            method::json(&self.model.discriminator)
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! Which kernels a recipe needs, found by tracing its programs: no GPU is asked.
 
+use super::forward::{self, BATCH};
+use super::generation::MOST;
+use super::method::{self, Shapes, Task};
+use super::programs::trace_step;
 use super::recipe::Recipe;
-use super::run::{self, PREDICT_BATCH};
-use super::session::trace_step;
+use super::run::predicting;
 use crate::data::{Dataset, OpenOptions, Split};
 use crate::device::launch::{GpuTraits, Specialisation};
 use crate::error::Result;
@@ -12,52 +15,74 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The extents that a recipe's data gives its programs.
 #[derive(Clone, Debug)]
 pub struct Extents {
-    /// Height and width.
-    pub canvas: [usize; 2],
-    /// Slices that are predicted at once.
+    /// Of an image: two or three spatial extents.
+    pub size: Vec<usize>,
+    /// Images that are predicted at once.
     pub predicted: BTreeSet<usize>,
 }
 
 impl Extents {
-    /// Of a recipe's own data, which is read: as in training, validation and evaluation.
+    /// Of a recipe's own data, which is read (but for patches, whose extents the recipe says): as in training, validation
+    /// and evaluation.
     pub fn of(recipe: &Recipe) -> Result<Self> {
-        let open = OpenOptions { multiple: run::method(recipe).multiple(), ..Default::default() };
+        if let Some(patch) = recipe.data.patch {
+            return Ok(Extents::given(patch.to_vec()));
+        }
+        let method = method::build(recipe)?;
+        let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
         let train = Dataset::open(&recipe.data, Split::Train, None, open)?;
-        let mut extents = Extents::given(train.fit().canvas);
+        let mut extents = Extents::given(recipe.data.size(train.fit()));
         for split in [Split::Val, Split::Test] {
             let set = Dataset::open(&recipe.data, split, Some(train.fit()), open)?;
-            for i in 0..set.cases() {
-                // A subject's last slices are fewer than a whole batch.
-                let rest = set.case(i)?.input_shape[0] % PREDICT_BATCH;
-                extents.predicted.extend((rest > 0).then_some(rest));
-            }
+            let counts = match method.task() {
+                // As many images as there are real ones.
+                Task::Generate => vec![set.len().min(MOST)],
+                Task::Translate | Task::Segment => (0..set.cases())
+                    .map(|i| Ok(set.case(i)?.input_shape[0]))
+                    .collect::<Result<Vec<usize>>>()?,
+            };
+            // The last are fewer than a whole batch.
+            extents.predicted.extend(counts.iter().map(|n| n % BATCH).filter(|rest| *rest > 0));
         }
         Ok(extents)
     }
 
-    /// Where only the canvas is known: predictions in whole batches.
-    pub fn given(canvas: [usize; 2]) -> Self {
-        Extents { canvas, predicted: [PREDICT_BATCH].into() }
+    /// Where only the images' extents are known: slices are predicted in whole batches, patches one by one.
+    pub fn given(size: Vec<usize>) -> Self {
+        let at_once = if size.len() == 3 { 1 } else { BATCH };
+        Extents { size, predicted: [at_once].into() }
     }
+}
+
+/// The programs that training and predicting with a recipe run on such a device: first those of a training step.
+pub fn programs(recipe: &Recipe, extents: &Extents, gpu: &GpuTraits) -> Result<Vec<Prepared>> {
+    let method = method::build(recipe)?;
+    let shapes = Shapes::new(recipe, extents.size.clone());
+    let specs = method.networks(&shapes.size)?;
+    let mut all = Vec::new();
+    for step in trace_step(recipe, method.as_ref(), &specs, &shapes) {
+        all.push(Prepared::new(gpu, step.graph(), &step.outputs())?);
+    }
+    let item = match method.noise() {
+        Some(numbers) => vec![numbers],
+        None => [shapes.size.as_slice(), &[shapes.inputs]].concat(),
+    };
+    let net = predicting(method.as_ref(), &specs);
+    for &n in &extents.predicted {
+        let (step, y) = forward::trace(method.as_ref(), net, &[&[n], item.as_slice()].concat(), &shapes.size);
+        all.push(Prepared::new(gpu, step.graph(), &[("output", &y)])?);
+    }
+    Ok(all)
 }
 
 /// Everything that training and predicting with a recipe launches on such a device, each once.
 pub fn specialisations(recipe: &Recipe, extents: &Extents, gpu: &GpuTraits) -> Result<Vec<Specialisation>> {
-    let method = run::method(recipe);
-    let [h, w] = extents.canvas;
-    let specs = method.describe(h, w)?;
     let mut found = BTreeMap::new();
-    let mut add = |prepared: Prepared| {
-        for launch in prepared.launches() {
+    for program in programs(recipe, extents, gpu)? {
+        for launch in program.launches() {
             let what = &launch.specialisation;
             found.insert((what.file, what.constants.clone()), what.clone());
         }
-    };
-    let step = trace_step(recipe, &method, &specs, extents.canvas);
-    add(Prepared::new(gpu, step.graph(), &step.outputs())?);
-    for &n in &extents.predicted {
-        let (step, y) = run::trace_predict(&method, &specs[0], 1, [n, h, w, method.inputs]);
-        add(Prepared::new(gpu, step.graph(), &[("output", &y)])?);
     }
     Ok(found.into_values().collect())
 }

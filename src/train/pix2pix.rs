@@ -4,14 +4,48 @@
 //! One step, as in junyanz's code: fake = G(a); D is updated on (a, fake) and (a, b), its loss halved; then G is updated
 //! through the new D.
 
-use super::recipe::{Discriminator, Generator, Loss, Pix2pixModel};
+use super::cyclegan::total_of;
+use super::method::{self, Method, Needs, Shapes, Task};
+use super::pool::through_pool;
 use super::step::{StepBuilder, Update};
 use crate::error::Result;
 use crate::graph::Var;
+use crate::models::{ImageDiscriminator, ImageGenerator};
 use crate::nn::{Ctx, Net, NetSpec};
+use crate::objectives::GanMode;
 use crate::ops::concat::concat;
-use crate::ops::image_pool::{PoolQuery, PoolStore};
 use crate::shape::Shape;
+use serde::{Deserialize, Serialize};
+
+/// The networks of pix2pix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pix2pixModel {
+    /// From input to target.
+    pub generator: ImageGenerator,
+    /// Judges pairs.
+    pub discriminator: ImageDiscriminator,
+}
+
+/// The losses and their weights. The defaults are the paper's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pix2pixLoss {
+    /// The adversarial loss: "vanilla" (BCE), "lsgan", "hinge" or "wgan".
+    pub gan: GanMode,
+    /// Weight of the L1 distance to the target.
+    pub lambda_l1: f64,
+    /// Weight of the adversarial loss in the generator's; 0 trains the generator by L1 alone.
+    pub lambda_gan: f64,
+    /// Size of the pool of generated images that the discriminator is shown; 0 for none.
+    pub pool: usize,
+}
+
+impl Default for Pix2pixLoss {
+    fn default() -> Self {
+        Pix2pixLoss { gan: GanMode::Bce, lambda_l1: 100.0, lambda_gan: 1.0, pool: 0 }
+    }
+}
 
 /// The networks and losses for images of given extents.
 #[derive(Clone, Debug)]
@@ -19,7 +53,7 @@ pub struct Pix2pix {
     /// The networks' settings.
     pub model: Pix2pixModel,
     /// The losses' settings.
-    pub loss: Loss,
+    pub loss: Pix2pixLoss,
     /// Channels of the input.
     pub inputs: usize,
     /// Channels of the target.
@@ -35,25 +69,16 @@ impl Pix2pix {
     }
 
     fn generator(&self, cx: &Ctx, a: &Var) -> Var {
-        let Generator::Unet(g) = &self.model.generator;
-        g.forward(cx, a, self.targets)
+        self.model.generator.forward(cx, a, self.targets)
     }
 
-    fn judge(&self, cx: &Ctx, pair: &Var) -> Var {
-        cx.graph().scope("D", || self.discriminator(cx, pair))
-    }
-
-    fn discriminator(&self, cx: &Ctx, pair: &Var) -> Var {
-        match &self.model.discriminator {
-            Discriminator::Patch(d) => d.forward(cx, pair),
-            Discriminator::Pixel(d) => d.forward(cx, pair),
-        }
+    fn judge(&self, cx: &Ctx, pair: &Var) -> Vec<Var> {
+        cx.graph().scope("D", || self.model.discriminator.forward(cx, pair))
     }
 
     /// The spatial extents divide by this inside the generator.
     pub fn multiple(&self) -> usize {
-        let Generator::Unet(g) = &self.model.generator;
-        1 << g.downs
+        self.model.generator.multiple()
     }
 
     /// Which tensors the networks keep: G, D. Fails when images of `h` x `w` are too small for them.
@@ -62,7 +87,7 @@ impl Pix2pix {
             self.generator(cx, &graph.input("input", [1, h, w, self.inputs]));
         })?;
         let d = NetSpec::describe("D", |cx, graph| {
-            self.discriminator(cx, &graph.input("pair", [1, h, w, self.inputs + self.targets]));
+            self.model.discriminator.forward(cx, &graph.input("pair", [1, h, w, self.inputs + self.targets]));
         })
         .map_err(|e| {
             crate::error::Error::input(format!(
@@ -86,17 +111,19 @@ impl Pix2pix {
         let channel = a.rank().saturating_sub(1);
         let fake = graph.phase("G forward", || self.generate(&step.train(g), a));
         let fake_pair = concat(&[a, &fake.detach()], channel);
-        let shown = self.through_pool(step, &fake_pair);
+        let shown = through_pool(step, &fake_pair, self.loss.pool, POOL_STATE);
         let mode = self.loss.gan;
-        let d_fake = graph.phase("D fake", || mode.d_fake(&self.judge(&step.train(d), &shown)));
+        let d_fake =
+            graph.phase("D fake", || total_of(&self.judge(&step.train(d), &shown), |l| mode.d_fake(l)));
         let real_pair = concat(&[a, b], channel);
         let real_logits = graph.phase("D real", || self.judge(&step.train(d), &real_pair));
-        let d_real = graph.phase("D real", || mode.d_real(&real_logits));
+        let d_real = graph.phase("D real", || total_of(&real_logits, |l| mode.d_real(l)));
         let d_loss = d_fake.add(&d_real).mul_scalar(0.5);
         graph.phase("D backward", || step.update(d, &d_loss, updates[1]));
 
         let logits = graph.phase("G loss", || self.judge(&step.train(d), &concat(&[a, &fake], channel)));
-        let g_gan = graph.phase("G loss", || mode.g(&logits).mul_scalar(self.loss.lambda_gan));
+        let g_gan =
+            graph.phase("G loss", || total_of(&logits, |l| mode.g(l)).mul_scalar(self.loss.lambda_gan));
         let g_l1 = graph.phase("G loss", || fake.sub(b).abs().mean_all().mul_scalar(self.loss.lambda_l1));
         graph.phase("G backward", || step.update(g, &g_gan.add(&g_l1), updates[0]));
 
@@ -108,21 +135,6 @@ impl Pix2pix {
         step.output("fake_B", &fake);
     }
 
-    /// The pairs that the discriminator is shown: the new ones, or with a pool some older ones in their place.
-    fn through_pool(&self, step: &StepBuilder, pairs: &Var) -> Var {
-        if self.loss.pool == 0 {
-            return pairs.clone();
-        }
-        let graph = step.graph();
-        let shape = pairs.shape();
-        let state = graph.state(POOL_STATE, shape.with(0, self.loss.pool));
-        let choices = graph.input("pool.choices", [shape[0]]);
-        let pool = graph.read(state);
-        let shown = pool.apply(PoolQuery, &[pairs, &choices]);
-        graph.write(state, &pool.apply(PoolStore, &[pairs, &choices]));
-        shown
-    }
-
     /// Extents of the pool's state, if there is a pool.
     pub fn pool_shape(&self, h: usize, w: usize) -> Option<Shape> {
         (self.loss.pool > 0).then(|| Shape::from([self.loss.pool, h, w, self.inputs + self.targets]))
@@ -131,5 +143,54 @@ impl Pix2pix {
     /// Traces a prediction: evaluation mode, no dropout, running statistics.
     pub fn trace_predict(&self, step: &StepBuilder, g: &Net, a: &Var) -> Var {
         self.generate(&step.eval(g), a)
+    }
+}
+
+impl Method for Pix2pix {
+    fn check(&self) -> Result<()> {
+        self.model.generator.check("model.generator")?;
+        self.model.discriminator.check("model.discriminator")?;
+        method::check_pool(self.loss.pool)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Pairs
+    }
+
+    fn task(&self) -> Task {
+        Task::Translate
+    }
+
+    fn multiple(&self) -> usize {
+        Pix2pix::multiple(self)
+    }
+
+    fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
+        let [h, w] = method::slice_size(size)?;
+        Ok(self.describe(h, w)?.to_vec())
+    }
+
+    fn pools(&self, size: &[usize]) -> Vec<(&'static str, Shape)> {
+        let shape = size.first().zip(size.get(1)).and_then(|(h, w)| self.pool_shape(*h, *w));
+        shape.map(|s| (POOL_STATE, s)).into_iter().collect()
+    }
+
+    fn trace(&self, _: usize, step: &mut StepBuilder, nets: &[Net], shapes: &Shapes, updates: [&Update; 2]) {
+        let [g, d] = nets else { panic!("pix2pix has two networks") };
+        let a = step.graph().input("input", shapes.input());
+        let b = step.graph().input("target", shapes.target());
+        self.trace_step(step, g, d, &a, &b, updates);
+    }
+
+    fn headline(&self) -> &'static str {
+        "loss/G_L1"
+    }
+
+    fn trace_predict(&self, step: &StepBuilder, net: &Net, x: &Var, _: &[usize]) -> Var {
+        Pix2pix::trace_predict(self, step, net, x)
+    }
+
+    fn settings(&self, net: &str) -> String {
+        if net == "G" { method::json(&self.model.generator) } else { method::json(&self.model.discriminator) }
     }
 }

@@ -1,102 +1,136 @@
 //! Recipes: everything that determines a training run, as commented TOML. Unknown keys are errors.
 
+use super::adversarial::AdversarialLoss;
+use super::baselines::Baseline;
+use super::cyclegan::{CycleGanLoss, CycleGanModel};
+use super::method;
+use super::pix2pix::{Pix2pixLoss, Pix2pixModel};
+use super::recipe_text::{explain, set};
+use super::supervised::{SupervisedLoss, SupervisedModel};
+use super::wgan::WganLoss;
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
-use crate::models::{PatchGan, PixelGan, UnetGenerator};
-use crate::objectives::GanMode;
+use crate::models::NoiseModel;
 use crate::ops::optimiser::Rule;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// A recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Recipe {
     /// Short name; the default run folder is `runs/<name>`.
     pub name: String,
     /// One line on what it is for.
-    #[serde(default)]
     pub about: String,
-    /// Seed of weights, order, augmentation and dropout.
-    #[serde(default = "one")]
+    /// Seed of weights, order, augmentation, dropout and noise.
     pub seed: u64,
     /// Which images.
-    #[serde(default)]
     pub data: DataConfig,
     /// Which networks.
     pub model: Model,
     /// What they are trained to do.
-    #[serde(default)]
     pub loss: Loss,
     /// How.
-    #[serde(default)]
     pub optimiser: Optimiser,
     /// For how long.
-    #[serde(default)]
     pub train: Train,
     /// How it is watched.
-    #[serde(default)]
     pub validate: Validate,
     /// What is written, how often.
-    #[serde(default)]
     pub log: Log,
+}
+
+/// A recipe as it is written: which keys `loss` may have depends on the model.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    #[serde(default)]
+    about: String,
+    #[serde(default = "one")]
+    seed: u64,
+    #[serde(default)]
+    data: DataConfig,
+    model: Model,
+    #[serde(default)]
+    loss: Table,
+    #[serde(default)]
+    optimiser: Optimiser,
+    #[serde(default)]
+    train: Train,
+    #[serde(default)]
+    validate: Validate,
+    #[serde(default)]
+    log: Log,
 }
 
 /// The networks, by family.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Model {
     /// A generator and a discriminator that sees its input too (Isola et al., CVPR 2017).
     Pix2pix(Pix2pixModel),
+    /// Two generators and two discriminators between two kinds of images (Zhu et al., ICCV 2017).
+    CycleGan(CycleGanModel),
+    /// A generator from noise and a discriminator (Goodfellow et al., NeurIPS 2014; Radford et al., ICLR 2016).
+    Gan(NoiseModel),
+    /// A generator from noise and a critic (Arjovsky et al., ICML 2017; Gulrajani et al., NeurIPS 2017).
+    Wgan(NoiseModel),
+    /// One network that is shown the answers.
+    Supervised(SupervisedModel),
 }
 
-/// The networks of pix2pix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pix2pixModel {
-    /// From input to target.
-    pub generator: Generator,
-    /// Judges pairs.
-    pub discriminator: Discriminator,
+impl Model {
+    /// As in recipes.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Model::Pix2pix(_) => "pix2pix",
+            Model::CycleGan(_) => "cyclegan",
+            Model::Gan(_) => "gan",
+            Model::Wgan(_) => "wgan",
+            Model::Supervised(_) => "supervised",
+        }
+    }
 }
 
-/// A generator.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Generator {
-    /// pix2pix's U-Net.
-    Unet(UnetGenerator),
+/// The losses and their weights, of the model's family.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Loss {
+    /// Of pix2pix.
+    Pix2pix(Pix2pixLoss),
+    /// Of CycleGAN.
+    CycleGan(CycleGanLoss),
+    /// Of a GAN from noise.
+    Gan(AdversarialLoss),
+    /// Of a Wasserstein GAN.
+    Wgan(WganLoss),
+    /// Of a supervised network.
+    Supervised(SupervisedLoss),
 }
 
-/// A discriminator.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Discriminator {
-    /// Judges overlapping patches.
-    Patch(PatchGan),
-    /// Judges pixels.
-    Pixel(PixelGan),
-}
-
-/// The losses and their weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Loss {
-    /// The adversarial loss: "vanilla" (BCE), "lsgan", "hinge" or "wgan".
-    pub gan: GanMode,
-    /// Weight of the L1 distance to the target.
-    pub lambda_l1: f64,
-    /// Weight of the adversarial loss in the generator's; 0 trains the generator by L1 alone.
-    pub lambda_gan: f64,
-    /// Size of the pool of generated images that the discriminator is shown; 0 for none.
-    pub pool: usize,
-}
-
-impl Default for Loss {
-    fn default() -> Self {
-        Loss { gan: GanMode::Bce, lambda_l1: 100.0, lambda_gan: 1.0, pool: 0 }
+impl Loss {
+    /// Reads the table that belongs to a model.
+    fn read(model: &Model, table: Table) -> Result<Loss, String> {
+        fn typed<T: DeserializeOwned>(table: Table) -> Result<T, String> {
+            serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
+                let path = match e.path().to_string() {
+                    root if root == "." => "loss".to_string(),
+                    path => format!("loss.{path}"),
+                };
+                explain(&path, &e.inner().to_string())
+            })
+        }
+        Ok(match model {
+            Model::Pix2pix(_) => Loss::Pix2pix(typed(table)?),
+            Model::CycleGan(_) => Loss::CycleGan(typed(table)?),
+            Model::Gan(_) => Loss::Gan(typed(table)?),
+            Model::Wgan(_) => Loss::Wgan(typed(table)?),
+            Model::Supervised(_) => Loss::Supervised(typed(table)?),
+        })
     }
 }
 
@@ -197,13 +231,19 @@ impl Default for Train {
 pub struct Validate {
     /// Epochs between validations; 0 for none.
     pub every_epochs: usize,
-    /// What decides on the best checkpoint: "psnr", "ssim", "mae" or "nmse".
+    /// What decides on the best checkpoint. Default: what is usual for the model.
     pub metric: Metric,
+    /// What `gan evaluate` shows beside a network that makes images from images.
+    pub baselines: Vec<Baseline>,
 }
 
 impl Default for Validate {
     fn default() -> Self {
-        Validate { every_epochs: 1, metric: Metric::Psnr }
+        Validate {
+            every_epochs: 1,
+            metric: Metric::Psnr,
+            baselines: vec![Baseline::LookUp, Baseline::Identity],
+        }
     }
 }
 
@@ -219,6 +259,14 @@ pub enum Metric {
     Mae,
     /// Normalised mean squared error; lower is better.
     Nmse,
+    /// Overlap of masks, mean over regions; higher is better.
+    Dice,
+    /// Share of the true region that is found; higher is better.
+    Sensitivity,
+    /// Kernel distance between sets of images; lower is better.
+    Kid,
+    /// Sliced Wasserstein distance between sets of images; lower is better.
+    Swd,
 }
 
 impl Metric {
@@ -229,12 +277,16 @@ impl Metric {
             Metric::Ssim => "ssim",
             Metric::Mae => "mae",
             Metric::Nmse => "nmse",
+            Metric::Dice => "dice",
+            Metric::Sensitivity => "sensitivity",
+            Metric::Kid => "kid",
+            Metric::Swd => "swd",
         }
     }
 
     /// Whether larger is better.
     pub fn maximise(self) -> bool {
-        matches!(self, Metric::Psnr | Metric::Ssim)
+        matches!(self, Metric::Psnr | Metric::Ssim | Metric::Dice | Metric::Sensitivity)
     }
 
     /// Whether `new` beats `old`.
@@ -285,9 +337,17 @@ impl Recipe {
         for o in overrides {
             set(&mut table, o)?;
         }
-        let recipe: Recipe = serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
+        let metric_given = table.get("validate").and_then(|v| v.get("metric")).is_some();
+        let w: Written = serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
             Error::input(format!("{source}: {}", explain(&e.path().to_string(), &e.inner().to_string())))
         })?;
+        let loss = Loss::read(&w.model, w.loss).map_err(|e| Error::input(format!("{source}: {e}")))?;
+        let Written { name, about, seed, data, model, optimiser, train, validate, log, .. } = w;
+        let mut recipe = Recipe { name, about, seed, data, model, loss, optimiser, train, validate, log };
+        if !metric_given {
+            let usual = method::build(&recipe).map(|m| m.task().usual_metric());
+            recipe.validate.metric = usual.map_err(|e| Error::input(format!("{source}: {e}")))?;
+        }
         recipe.check().map_err(|e| Error::input(format!("{source}: {e}")))?;
         Ok(recipe)
     }
@@ -299,7 +359,8 @@ impl Recipe {
 
     /// The run folder unless another is asked for.
     pub fn default_out(&self) -> PathBuf {
-        PathBuf::from("runs").join(&self.name)
+        let fold = self.data.fold.map_or(String::new(), |k| format!("-fold{k}"));
+        PathBuf::from("runs").join(format!("{}{fold}", self.name))
     }
 
     fn check(&self) -> Result<()> {
@@ -313,9 +374,6 @@ impl Recipe {
         }
         if self.train.workers > 64 {
             return wrong("train.workers", "must be at most 64; 2 are usually enough");
-        }
-        if self.loss.pool > MOST_SLICES {
-            return wrong("loss.pool", "must be at most 4096; 50 is usual where there is one, 0 is none");
         }
         if self.log.samples > 64 {
             return wrong("log.samples", "must be at most 64 rows");
@@ -343,119 +401,25 @@ impl Recipe {
         if self.log.every == 0 || self.log.checkpoint_every == 0 {
             return wrong("log", "needs `every` and `checkpoint_every` of at least 1");
         }
-        match &self.model {
-            Model::Pix2pix(m) => m.check(),
+        let method = method::build(self)?;
+        let (task, metric) = (method.task(), self.validate.metric);
+        if !task.metrics().contains(&metric) {
+            let known: Vec<&str> = task.metrics().iter().map(|m| m.name()).collect();
+            let known = known.join(", ");
+            return Err(Error::input(format!(
+                "`validate.metric` can't be \"{}\" for this model; choose one of {known}",
+                metric.name()
+            )));
         }
+        method.check()
     }
-}
-
-impl Pix2pixModel {
-    fn check(&self) -> Result<()> {
-        let Generator::Unet(g) = &self.generator;
-        let wrong = |key: &str, why: &str| Err(Error::input(format!("`model.{key}` {why}")));
-        if !(2..=10).contains(&g.downs) {
-            return wrong("generator.downs", "must lie between 2 and 10; 8 suits 256 x 256, 5 suits 96 x 96");
-        }
-        if g.ngf == 0 || g.ngf > 1024 {
-            return wrong("generator.ngf", "must lie between 1 and 1024");
-        }
-        if !(0.0..1.0).contains(&g.dropout) {
-            return wrong("generator.dropout", "must lie in [0, 1)");
-        }
-        let (ndf, layers) = match &self.discriminator {
-            Discriminator::Patch(d) => (d.ndf, d.layers),
-            Discriminator::Pixel(d) => (d.ndf, 1),
-        };
-        if ndf == 0 || ndf > 1024 {
-            return wrong("discriminator.ndf", "must lie between 1 and 1024");
-        }
-        if !(1..=8).contains(&layers) {
-            return wrong("discriminator.layers", "must lie between 1 and 8; 3 is the 70 x 70 PatchGAN");
-        }
-        Ok(())
-    }
-}
-
-/// Applies `a.b=c`: `c` is read as TOML, or as a string if it is none.
-fn set(table: &mut Table, assignment: &str) -> Result<()> {
-    let (key, text) = assignment.split_once('=').ok_or_else(|| {
-        Error::usage(format!("--set {assignment}: write it as key=value, for example --set train.batch=4"))
-    })?;
-    let value = match format!("v = {text}").parse::<Table>() {
-        Ok(mut t) => t.remove("v").unwrap_or(Value::String(text.into())),
-        Err(_) => Value::String(text.into()),
-    };
-    let parts: Vec<&str> = key.trim().split('.').collect();
-    let Some((last, parents)) = parts.split_last().filter(|_| parts.iter().all(|p| !p.is_empty())) else {
-        return Err(Error::usage(format!(
-            "--set {assignment}: `{key}` is no key; write for example train.batch"
-        )));
-    };
-    let mut at = table;
-    for part in parents {
-        at = at
-            .entry(part.to_string())
-            .or_insert_with(|| Value::Table(Table::new()))
-            .as_table_mut()
-            .ok_or_else(|| {
-                Error::usage(format!("--set {assignment}: `{part}` holds a value, not a table of keys"))
-            })?;
-    }
-    at.insert(last.to_string(), value);
-    Ok(())
-}
-
-/// serde's message as one sentence with the full key and, for an unknown one, the nearest known one.
-fn explain(path: &str, message: &str) -> String {
-    // The lines behind the first one say where, which the path does as well.
-    let message = message.lines().next().unwrap_or(message);
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let parent = if path == "." { "" } else { path };
-    if message.starts_with("unknown field") || message.starts_with("unknown variant") {
-        let (wrong, known) = (quoted.first().copied().unwrap_or(""), &quoted[1.min(quoted.len())..]);
-        let nearest = known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, wrong));
-        let hint = nearest.map_or(String::new(), |n| format!("; did you mean `{n}`?"));
-        let all =
-            if known.len() > 1 { format!(" (known here: {})", known.join(", ")) } else { String::new() };
-        return if message.starts_with("unknown field") {
-            // The path already ends in the wrong key, or stops at the table that holds it.
-            let table = parent.strip_suffix(wrong).unwrap_or(parent).trim_end_matches('.');
-            let full = if table.is_empty() { wrong.to_string() } else { format!("{table}.{wrong}") };
-            format!("unknown key `{full}`{hint}{all}")
-        } else {
-            format!("`{parent}` can't be \"{wrong}\"{hint}{all}")
-        };
-    }
-    if let Some(key) = message.strip_prefix("missing field ").map(|k| k.split('`').nth(1).unwrap_or(k)) {
-        let full = if parent.is_empty() { key.to_string() } else { format!("{parent}.{key}") };
-        return format!("the key `{full}` is missing; add it");
-    }
-    let first = plain(message);
-    if parent.is_empty() {
-        format!("{first}; correct the value")
-    } else {
-        format!("`{parent}`: {first}; correct the value")
-    }
-}
-
-/// serde's message without the names that types have in the program.
-fn plain(message: &str) -> String {
-    let Some((got, expected)) = message.split_once("expected ") else { return message.to_string() };
-    let expected = match expected {
-        "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number that is not negative",
-        "i64" | "i32" => "a whole number",
-        "f64" | "f32" => "a number",
-        "a boolean" => "true or false",
-        "a sequence" => "a list, such as [\"t1\", \"t2\"]",
-        e if e.starts_with("struct ") || e == "a map" || e.contains("enum") => "a table of keys",
-        e => e,
-    };
-    format!("{got}expected {expected}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::ImageGenerator;
+    use crate::objectives::GanMode;
 
     const MINIMAL: &str = r#"
         name = "x"
@@ -475,7 +439,8 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_paper_and_the_resolved_recipe_reads_back() {
         let r = Recipe::parse(MINIMAL, "r.toml", &[]).expect("valid");
-        assert_eq!((r.loss.lambda_l1, r.optimiser.lr, r.train.batch), (100.0, 2e-4, 1));
+        let Loss::Pix2pix(loss) = &r.loss else { panic!("pix2pix's loss") };
+        assert_eq!((loss.lambda_l1, r.optimiser.lr, r.train.batch), (100.0, 2e-4, 1));
         assert_eq!(Recipe::parse(&r.to_toml(), "again", &[]).expect("valid"), r);
     }
 
@@ -483,9 +448,9 @@ mod tests {
     fn overrides_reach_every_depth() {
         let set = ["train.batch=4", "model.generator.ngf=8", "loss.gan=lsgan", "data.input=[\"t1\", \"t2\"]"];
         let r = Recipe::parse(MINIMAL, "r", &set.map(String::from)).expect("valid");
-        let Model::Pix2pix(m) = &r.model;
-        let Generator::Unet(g) = &m.generator;
-        assert_eq!((r.train.batch, g.ngf, r.loss.gan, r.data.input.len()), (4, 8, GanMode::Lsgan, 2));
+        let (Model::Pix2pix(m), Loss::Pix2pix(l)) = (&r.model, &r.loss) else { panic!("pix2pix") };
+        let ImageGenerator::Unet(g) = &m.generator else { panic!("a U-Net") };
+        assert_eq!((r.train.batch, g.ngf, l.gan, r.data.input.len()), (4, 8, GanMode::Lsgan, 2));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub struct Reporter {
     first: u64,
     began: Instant,
     last_line: Instant,
+    headline: &'static str,
     history: Vec<f64>,
 }
 
@@ -30,7 +31,21 @@ impl Reporter {
     /// A reporter that is silent if `quiet`.
     pub fn new(quiet: bool) -> Self {
         let now = Instant::now();
-        Reporter { quiet, bar: None, total: 0, first: 0, began: now, last_line: now, history: Vec::new() }
+        Reporter {
+            quiet,
+            bar: None,
+            total: 0,
+            first: 0,
+            began: now,
+            last_line: now,
+            headline: "",
+            history: Vec::new(),
+        }
+    }
+
+    /// Names the loss whose course the last lines show.
+    pub fn watch(&mut self, headline: &'static str) {
+        self.headline = headline;
     }
 
     /// One line of information.
@@ -55,8 +70,8 @@ impl Reporter {
     }
 
     /// A step was done.
-    pub fn step(&mut self, step: u64, losses: &[(&'static str, f64)], batch: usize) {
-        if let Some((_, v)) = losses.iter().find(|(n, _)| *n == "loss/G_L1") {
+    pub fn step(&mut self, step: u64, losses: &[(String, f64)], batch: usize) {
+        if let Some((_, v)) = losses.iter().find(|(n, _)| n == self.headline) {
             self.history.push(*v);
         }
         if self.quiet {
@@ -80,7 +95,7 @@ impl Reporter {
     }
 
     /// A validation was done.
-    pub fn validation(&mut self, step: u64, scores: &[(&'static str, f64)]) {
+    pub fn validation(&mut self, step: u64, scores: &[(String, f64)]) {
         let parts: Vec<String> =
             scores.iter().map(|(n, v)| format!("{} {v:.4}", n.trim_start_matches("val/"))).collect();
         self.note(&format!("validation at step {step}: {}", parts.join("  ")));
@@ -101,7 +116,8 @@ impl Reporter {
         let best =
             progress.best.map_or(String::new(), |(v, s)| format!(", best validation {v:.4} at step {s}"));
         line(&format!("finished {} steps in {}{best}", progress.step, duration(took)));
-        line(&format!("G_L1 {}", super::csvlog::sparkline(&self.history, 60)));
+        let name = self.headline.trim_start_matches("loss/");
+        line(&format!("{name} {}", super::csvlog::sparkline(&self.history, 60)));
         let root = run.root().display();
         line(&format!("look at it:   tensorboard --logdir {root}    and {root}/samples"));
         line(&format!("measure it:   gan evaluate {root}"));

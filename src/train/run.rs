@@ -4,33 +4,33 @@
 //! runs/mr2pet/
 //!   recipe.toml       the resolved recipe
 //!   data.json         what was fitted on the training split: canvas, intensity ranges
+//!   splits_final.json the folds, where the run is one of a cross-validation
 //!   run.json          program version, command, device, threads, and when it ended
-//!   checkpoints/      {last,best}_net_{G,D}.safetensors, last_state.safetensors
+//!   checkpoints/      {last,best}_net_<NETWORK>.safetensors, last_state.safetensors
 //!   train/ val/       TensorBoard events
 //!   metrics.csv       every logged loss and validation score
 //!   samples/          pictures: input | target | output | error
 //! ```
 
 use super::checkpoint::{self, Progress};
-use super::pix2pix::Pix2pix;
-use super::recipe::{Model, Recipe};
+use super::forward::{self, Forward};
+use super::method::{self, Method, Task};
+use super::recipe::Recipe;
+use super::segmentation;
 use super::step::StepBuilder;
+use crate::data::nifti_io::Stored;
 use crate::data::{Case, DataFit, Volume};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::States;
-use crate::exec::device::{Device, LiveStates, Runner};
+use crate::exec::device::Device;
 use crate::export::{self, Trace};
 use crate::fsio;
-use crate::graph::Var;
 use crate::nn::NetSpec;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-/// Slices that are predicted at once.
-pub const PREDICT_BATCH: usize = 8;
 
 /// The folder of a run.
 #[derive(Clone, Debug)]
@@ -138,54 +138,35 @@ pub fn differences(there: &Recipe, here: &Recipe) -> Vec<String> {
         .collect()
 }
 
-/// The method of a recipe, for the extents that its data has.
-pub fn method(recipe: &Recipe) -> Pix2pix {
-    let Model::Pix2pix(model) = &recipe.model;
-    Pix2pix {
-        model: model.clone(),
-        loss: recipe.loss.clone(),
-        inputs: recipe.data.input.len(),
-        targets: recipe.data.target.len(),
-    }
-}
-
 /// One line that tells architectures apart: stored with the weights.
-pub fn architecture(recipe: &Recipe, net: &str) -> String {
-    let Model::Pix2pix(model) = &recipe.model;
-    let part = match net {
-        "G" => serde_json::to_string(&model.generator),
-        _ => serde_json::to_string(&model.discriminator),
-    };
-    format!(
-        "{} {} inputs={:?} targets={:?}",
-        net,
-        part.expect("plain data"),
-        recipe.data.input,
-        recipe.data.target
-    )
+pub fn architecture(recipe: &Recipe, method: &dyn Method, net: &str) -> String {
+    format!("{net} {} inputs={:?} targets={:?}", method.settings(net), recipe.data.input, recipe.data.target)
 }
 
-/// A trained generator, ready to predict.
+/// The network of a run that predicts.
 pub struct Predictor {
     recipe: Recipe,
     fit: DataFit,
-    method: Pix2pix,
+    method: Box<dyn Method>,
     spec: NetSpec,
-    device: Device,
-    states: LiveStates,
-    programs: HashMap<[usize; 3], Runner>,
+    forward: Forward,
+    which: String,
 }
 
 impl Predictor {
-    /// Opens a run's checkpoint `which` ("best" or "last") on a device.
-    pub fn open(run: &RunDir, which: &str, device: &Device) -> Result<Self> {
+    /// Opens a run's checkpoint `which` on a device: "best" or "last"; without a wish the best, or the last where there is no
+    /// best.
+    pub fn open(run: &RunDir, which: Option<&str>, device: &Device) -> Result<Self> {
         let recipe = run.recipe()?;
         let fit: DataFit = run.load_json("data.json")?;
-        let method = method(&recipe);
-        let [spec, _] = method.describe(fit.canvas[0], fit.canvas[1])?;
+        let method = method::build(&recipe)?;
+        let name = method.predictor();
+        let spec = predicting(method.as_ref(), &method.networks(&recipe.data.size(&fit))?).clone();
         let mut states = States::new();
         spec.initialise::<f32>(&mut states, 0, 1);
-        let path = checkpoint::weights_path(&run.checkpoints(), which, "G");
+        let path = |which: &str| checkpoint::weights_path(&run.checkpoints(), which, name);
+        let which = which.unwrap_or(if path("best").exists() { "best" } else { "last" }).to_string();
+        let path = path(&which);
         if !path.exists() {
             return Err(Error::input(format!(
                 "{} has no checkpoint {}; train first, or name another with --checkpoint",
@@ -193,10 +174,15 @@ impl Predictor {
                 path.display()
             )));
         }
-        checkpoint::load_weights(&path, &spec, &mut states, &architecture(&recipe, "G"))?;
-        let states = device.states(states)?;
-        let programs = HashMap::new();
-        Ok(Predictor { recipe, fit, method, spec, device: device.clone(), states, programs })
+        let architecture = architecture(&recipe, method.as_ref(), name);
+        checkpoint::load_weights(&path, &spec, &mut states, &architecture)?;
+        let forward = Forward::new(device, states)?;
+        Ok(Predictor { recipe, fit, method, spec, forward, which })
+    }
+
+    /// The checkpoint: "best" or "last".
+    pub fn which(&self) -> String {
+        self.which.clone()
     }
 
     /// The run's recipe.
@@ -209,106 +195,104 @@ impl Predictor {
         &self.fit
     }
 
+    /// The run's method.
+    pub fn method(&self) -> &dyn Method {
+        self.method.as_ref()
+    }
+
     /// What a canvas must divide by ([`Case::uncropped`]).
     pub fn multiple(&self) -> usize {
         self.method.multiple()
     }
 
-    /// Predicts all slices of a case: `[n, h, w, targets]` in [-1, 1].
+    /// Predicts all slices of a case: `[n, h, w, outputs]`; images in [-1, 1], or probabilities.
     pub fn slices(&mut self, case: &Case) -> Result<Vec<f32>> {
-        let (method, spec, states) = (&self.method, &self.spec, &mut self.states);
-        let (input, shape) = (&case.input, case.input_shape);
-        predict_slices(&mut self.programs, &self.device, method, spec, 1, states, input, shape)
+        predict_case(&mut self.forward, self.method.as_ref(), &self.spec, case, &self.recipe)
+    }
+
+    /// Makes `n` images out of noise: `[n, h, w, channels]` in [-1, 1].
+    pub fn images(&mut self, n: usize, seed: u64) -> Result<Vec<f32>> {
+        let nz = self.method.noise().unwrap_or(0);
+        let z = forward::noise(seed, n, nz);
+        let size = self.recipe.data.size(&self.fit);
+        self.forward.images(self.method.as_ref(), &self.spec, &z, nz, &size)
     }
 
     /// The network as an ONNX file, for images of any size; its metadata say how images get in and out.
     pub fn to_onnx(&mut self) -> Result<Vec<u8>> {
+        if self.method.task() == Task::Generate || self.recipe.data.patch.is_some() {
+            return Err(Error::input(
+                "ONNX files are written of networks that take slices; write the weights of this one with --safetensors",
+            ));
+        }
         let multiple = self.multiple();
         let least = 32usize.div_ceil(multiple);
+        let channels = self.recipe.data.input.len();
         let trace = |n: usize, [h, w]: [usize; 2]| {
             let step = StepBuilder::new(DType::F32, 0);
-            let input = step.graph().input("input", [n, h * multiple, w * multiple, self.method.inputs]);
-            let output = self.method.trace_predict(&step, &step.bind(&self.spec, 1), &input);
+            let size = [h * multiple, w * multiple];
+            let input = step.graph().input("input", [n, size[0], size[1], channels]);
+            let output = self.method.trace_predict(&step, &step.bind(&self.spec, 1), &input, &size);
             Trace { graph: step.graph().clone(), input, output }
         };
         let traces = [trace(2, [least, least + 1]), trace(3, [least + 2, least + 3])];
         let (data, fit) = (&self.recipe.data, &self.fit);
         let text = |v: serde_json::Value| v.to_string();
+        let postprocessing = match self.method.task() {
+            // Probabilities of regions or classes.
+            Task::Segment => serde_json::json!({ "labels": data.labels }),
+            _ => serde_json::json!({ "formula": "output * half + centre", "fit": fit.target }),
+        };
         let metadata = [
-            ("architecture", architecture(&self.recipe, "G")),
+            ("architecture", self.architecture()),
             ("inputs", text(serde_json::json!(data.input))),
             ("outputs", text(serde_json::json!(data.target))),
             ("preprocessing", text(serde_json::json!({ "data": data, "fit": fit.input }))),
-            (
-                "postprocessing",
-                text(serde_json::json!({ "formula": "output * half + centre", "fit": fit.target })),
-            ),
+            ("postprocessing", text(postprocessing)),
         ];
-        export::onnx([&traces[0], &traces[1]], self.states.host_copy()?, multiple, &metadata)
+        export::onnx([&traces[0], &traces[1]], self.forward.states().host_copy()?, multiple, &metadata)
     }
 
     /// Writes the network's weights under PyTorch's keys, with the architecture in the metadata.
     pub fn save_weights(&mut self, path: &Path) -> Result<()> {
-        checkpoint::save_weights(path, &self.spec, self.states.host()?, &architecture(&self.recipe, "G"))
+        let architecture = self.architecture();
+        checkpoint::save_weights(path, &self.spec, self.forward.states().host()?, &architecture)
     }
 
-    /// Predicts one volume per target modality, in its units and in the input's geometry.
-    pub fn volumes(&mut self, case: &Case) -> Result<Vec<Volume>> {
+    fn architecture(&self) -> String {
+        architecture(&self.recipe, self.method.as_ref(), &self.spec.name)
+    }
+
+    /// Predicts volumes in the input's geometry, with how they are stored: one per target modality in its units, or a
+    /// label map.
+    pub fn volumes(&mut self, case: &Case) -> Result<Vec<(Volume, Stored)>> {
         let slices = self.slices(case)?;
-        case.assemble(&slices)
-    }
-}
-
-/// Predicts slices in batches; programs are kept by batch, height and width, and belong to these states. `slots` is the
-/// number of rows of the store in `states`.
-pub fn predict_slices(
-    programs: &mut HashMap<[usize; 3], Runner>,
-    device: &Device,
-    method: &Pix2pix,
-    spec: &NetSpec,
-    slots: usize,
-    states: &mut LiveStates,
-    input: &[f32],
-    [n, h, w, c]: [usize; 4],
-) -> Result<Vec<f32>> {
-    let each = h * w * c;
-    let mut out = Vec::with_capacity(n * h * w * method.targets);
-    for first in (0..n).step_by(PREDICT_BATCH) {
-        let batch = PREDICT_BATCH.min(n - first);
-        if let std::collections::hash_map::Entry::Vacant(slot) = programs.entry([batch, h, w]) {
-            slot.insert(predict_program(device, method, spec, slots, [batch, h, w, c], states)?);
+        if self.method.task() == Task::Segment {
+            let map = segmentation::label_map(case, &slices, &self.recipe.data)?;
+            return Ok(vec![(map, Stored::Uint8)]);
         }
-        let program = programs.get_mut(&[batch, h, w]).expect("just made");
-        program.run(states, &[("input", &input[first * each..(first + batch) * each]), ("step", &[0f32])])?;
-        out.extend(program.output(states, "output")?);
+        Ok(case.assemble(&slices)?.into_iter().map(|v| (v, Stored::Float32)).collect())
     }
-    Ok(out)
 }
 
-fn predict_program(
-    device: &Device,
-    method: &Pix2pix,
-    spec: &NetSpec,
-    slots: usize,
-    shape: [usize; 4],
-    states: &LiveStates,
-) -> Result<Runner> {
-    let (step, y) = trace_predict(method, spec, slots, shape);
-    device.plan(step.graph(), &[("output", &y)])?.bind(states)
+/// The network that predicts, out of all of a method.
+pub fn predicting<'a>(method: &dyn Method, specs: &'a [NetSpec]) -> &'a NetSpec {
+    let found = specs.iter().find(|s| s.name == method.predictor());
+    found.expect("a method's predictor is one of its networks")
 }
 
-/// Traces a prediction of slices of the given extents.
-pub fn trace_predict(
-    method: &Pix2pix,
-    spec: &NetSpec,
-    slots: usize,
-    shape: [usize; 4],
-) -> (StepBuilder, Var) {
-    let step = StepBuilder::new(DType::F32, 0);
-    let a = step.graph().input("input", shape);
-    let g = step.bind(spec, slots);
-    let y = step.graph().phase("predict", || method.trace_predict(&step, &g, &a));
-    (step, y)
+/// Predicts a whole case.
+pub fn predict_case(
+    forward: &mut Forward,
+    method: &dyn Method,
+    net: &NetSpec,
+    case: &Case,
+    recipe: &Recipe,
+) -> Result<Vec<f32>> {
+    if let Some(patch) = recipe.data.patch {
+        return forward.volume(method, net, &case.input, case.input_shape, patch);
+    }
+    forward.slices(method, net, &case.input, case.input_shape)
 }
 
 /// How far a run got, for those who only look.

@@ -3,23 +3,19 @@
 use super::checkpoint::{self, Progress};
 use super::csvlog::{self, MetricsLog};
 use super::init;
-use super::panels::{Comparison, ComparisonStyle, comparison};
-use super::pix2pix::{POOL_STATE, Pix2pix};
+use super::method::{self, Method, Needs, Shapes};
+use super::programs::{StepCost, StepProgram, plan_step};
 use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
-use super::score;
 use super::start;
-use super::step::{StepBuilder, Update};
 use super::tensorboard::Events;
-use crate::compile::plan::Plan;
-use crate::data::{Case, DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
-use crate::dtype::DType;
+use super::validation::Validator;
+use crate::data::{DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
 use crate::error::{Error, Result};
-use crate::exec::device::{Device, LiveStates, Planned, Runner, fitting};
-use crate::exec::{Program, States};
+use crate::exec::States;
+use crate::exec::device::{Device, LiveStates, Runner};
 use crate::fsio;
-use crate::metrics::case::Summary;
 use crate::nn::NetSpec;
 use crate::nn::schedule::Schedule;
 use crate::ops::image_pool;
@@ -99,19 +95,17 @@ struct Session<'a> {
     recipe: &'a Recipe,
     options: &'a TrainOptions,
     run: RunDir,
-    method: Pix2pix,
-    specs: [NetSpec; 2],
+    method: Box<dyn Method>,
+    specs: Vec<NetSpec>,
     states: LiveStates,
-    program: Runner,
-    predictors: HashMap<[usize; 3], Runner>,
-    /// What the predictors work on, once there are any.
-    predicting: Option<LiveStates>,
+    programs: Vec<StepProgram<Runner>>,
     /// As of the last step after which they were read.
-    losses: Vec<(&'static str, f64)>,
+    losses: Vec<(String, f64)>,
     loader: Loader,
-    validation: Vec<Case>,
+    validator: Option<Validator>,
     progress: Progress,
     total: u64,
+    fit: DataFit,
     hash: String,
     log: MetricsLog,
     train_events: Events,
@@ -119,10 +113,6 @@ struct Session<'a> {
     /// Held as long as the run.
     _lock: Option<File>,
 }
-
-/// Columns of `metrics.csv`.
-const LOSSES: [&str; 4] = ["loss/D_fake", "loss/D_real", "loss/G_GAN", "loss/G_L1"];
-const SCORES: [&str; 4] = ["val/mae", "val/nmse", "val/psnr", "val/ssim"];
 
 impl<'a> Session<'a> {
     fn open(
@@ -132,7 +122,8 @@ impl<'a> Session<'a> {
         reporter: &mut Reporter,
     ) -> Result<Self> {
         let locked = if run.root().exists() { start::lock(&run)? } else { None };
-        let method = run::method(recipe);
+        let method = method::build(recipe)?;
+        reporter.watch(method.headline());
         let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
         if let Some(phantom) = &recipe.data.phantom {
             reporter.note(&format!(
@@ -157,21 +148,26 @@ impl<'a> Session<'a> {
             )));
         }
         let fit = dataset.fit().clone();
-        let [h, w] = fit.canvas;
-        let specs = method.describe(h, w)?;
+        let shapes = shapes(recipe, &fit);
+        let specs = method.networks(&shapes.size)?;
         let hash = run::recipe_hash(recipe, &fit);
 
         // Before anything large is allocated: this refuses what does not fit into memory.
-        let program = plan_step(recipe, &options.device, &method, &specs, [h, w])?;
-        let mut states = initial_states(recipe, &method, &specs, [h, w])?;
-        let validation = open_validation(recipe, &fit, open)?;
+        let programs = plan_step(recipe, &options.device, method.as_ref(), &specs, &shapes)?;
+        let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes)?;
+        let validator = match recipe.validate.every_epochs {
+            0 => None,
+            _ => Some(Validator::open(recipe, method.as_ref(), &fit, open, &options.device)?),
+        };
         let before = run.load_json::<RunInfo>("run.json").ok().map(|info| info.device);
         let progress = start::restore(&run, options, recipe, &mut states, &hash, reporter)?;
-        let loader = open_loader(recipe, Arc::new(dataset), progress.step)?;
+        let first_batch = method.batches_before(progress.step);
+        let loader = open_loader(recipe, method.as_ref(), Arc::new(dataset), first_batch)?;
         let total = total_steps(recipe, loader.steps_per_epoch());
         fsio::create_dir(run.root())?;
         let locked = if locked.is_some() { locked } else { start::lock(&run)? };
-        start::prepare_folder(recipe, options, &run, &fit, &specs, program.plan())?;
+        let cost = StepCost::of(method.as_ref(), &programs, total);
+        start::prepare_folder(recipe, options, &run, &fit, &specs, &cost)?;
 
         let resumed = (progress.step > 0).then_some(progress.step);
         if let Some(other) = before.filter(|b| resumed.is_some() && *b != options.device.name()) {
@@ -179,16 +175,18 @@ impl<'a> Session<'a> {
                 "until now the run was on {other}: from here on it is not bit for bit what it would have been there"
             ));
         }
-        let columns: Vec<&str> = LOSSES.iter().chain(&["lr/G"]).chain(&SCORES).copied().collect();
+        let losses = programs.iter().flat_map(|p| &p.losses).map(String::as_str);
+        let scores = validator.as_ref().map_or_else(Vec::new, Validator::columns);
+        let columns: Vec<&str> = losses.chain(["lr/G"]).chain(scores.iter().map(String::as_str)).collect();
         let log = MetricsLog::resume(&run.join("metrics.csv"), &columns, progress.step)?;
         let mut train_events = Events::create(&run.join("train"), resumed)?;
         let val_events = Events::create(&run.join("val"), resumed)?;
         if resumed.is_none() {
             train_events.text("recipe", 0, &format!("```toml\n{}\n```", recipe.to_toml()))?;
         }
-        describe_plan(reporter, &specs, program.plan(), &options.device, total, loader.steps_per_epoch());
+        describe_plan(reporter, &specs, &cost, &options.device, total, loader.steps_per_epoch());
         let states = options.device.states(states)?;
-        let program = program.bind(&states)?;
+        let programs = programs.into_iter().map(|p| p.bind(&states)).collect::<Result<_>>()?;
         Ok(Session {
             recipe,
             options,
@@ -196,14 +194,13 @@ impl<'a> Session<'a> {
             method,
             specs,
             states,
-            program,
-            predictors: HashMap::new(),
-            predicting: None,
+            programs,
             losses: Vec::new(),
             loader,
-            validation,
+            validator,
             progress,
             total,
+            fit,
             hash,
             log,
             train_events,
@@ -237,7 +234,7 @@ impl<'a> Session<'a> {
             let last = step == self.total;
             let log = step.is_multiple_of(self.recipe.log.every) || last || step == 1;
             let save = step.is_multiple_of(self.recipe.log.checkpoint_every) || last;
-            let validate = !self.validation.is_empty() && ((every > 0 && step.is_multiple_of(every)) || last);
+            let validate = self.validator.is_some() && ((every > 0 && step.is_multiple_of(every)) || last);
             // A GPU must be waited for to know them; and nothing is kept of weights that are none any more.
             if log || save || validate || matches!(self.options.device, Device::Cpu) {
                 self.read_losses()?;
@@ -254,6 +251,7 @@ impl<'a> Session<'a> {
                 row.extend(scores);
             }
             if !row.is_empty() {
+                let row: Vec<(&str, f64)> = row.iter().map(|(n, v)| (n.as_str(), *v)).collect();
                 self.log.append(step, &row)?;
             }
             if save {
@@ -265,36 +263,45 @@ impl<'a> Session<'a> {
 
     /// Runs one step, or asks a GPU for it.
     fn step(&mut self) -> Result<()> {
-        let batch = self.loader.next()?;
         let step = self.progress.step;
-        let [lr_g, lr_d] = self.learning_rates(step);
-        let t = [(step + 1) as f32];
-        let choices: Vec<f32> = match self.recipe.loss.pool {
-            0 => Vec::new(),
-            size => image_pool::choices(self.recipe.seed, "AB", step, self.recipe.train.batch, size)
-                .into_iter()
-                .map(|c| c as f32)
-                .collect(),
-        };
-        let inputs: [(&str, &[f32]); 8] = [
-            ("input", &batch.input),
-            ("target", &batch.target),
-            ("step", &[step as f32]),
-            ("lr.G", &[lr_g as f32]),
-            ("lr.D", &[lr_d as f32]),
-            ("t.G", &t),
-            ("t.D", &t),
-            ("pool.choices", &choices),
-        ];
-        self.program.run(&mut self.states, &inputs)?;
+        let rates = self.learning_rates(step);
+        let pools = self.method.pools(&shapes(self.recipe, &self.fit).size);
+        let pools: Vec<(String, Vec<f32>)> = pools
+            .iter()
+            .map(|(name, shape)| {
+                let choices = image_pool::choices(
+                    self.recipe.seed,
+                    name.trim_start_matches("pool."),
+                    step,
+                    self.recipe.train.batch,
+                    shape[0],
+                );
+                (format!("{name}.choices"), choices.into_iter().map(|c| c as f32).collect())
+            })
+            .collect();
+        for run in self.method.runs(step) {
+            let batch = if run.takes_batch { Some(self.loader.next()?) } else { None };
+            let scalars = method::scalars(&self.specs, run, rates);
+            let mut inputs: Vec<(&str, &[f32])> =
+                scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+            inputs.extend(pools.iter().map(|(n, v)| (n.as_str(), v.as_slice())));
+            if let Some(batch) = &batch {
+                inputs.extend([("input", batch.input.as_slice()), ("target", batch.target.as_slice())]);
+            }
+            self.programs[run.part].program.run(&mut self.states, &inputs)?;
+        }
         self.progress.step += 1;
         Ok(())
     }
 
     /// Reads the losses of the last step.
     fn read_losses(&mut self) -> Result<()> {
-        let values = self.program.scalars(&mut self.states, &LOSSES)?;
-        let losses: Vec<(&'static str, f64)> = LOSSES.into_iter().zip(values).collect();
+        let mut losses = Vec::new();
+        for part in &mut self.programs {
+            let names: Vec<&str> = part.losses.iter().map(String::as_str).collect();
+            let values = part.program.scalars(&mut self.states, &names)?;
+            losses.extend(part.losses.iter().cloned().zip(values));
+        }
         if let Some((name, value)) = losses.iter().find(|(_, v)| !v.is_finite()) {
             return Err(Error::input(format!(
                 "{name} became {value} {} step {}; the last checkpoint stands: lower `optimiser.lr`, or check the images for outliers",
@@ -310,7 +317,7 @@ impl<'a> Session<'a> {
         self.recipe.optimiser.schedule.over(&self.recipe.train, self.recipe.validate.metric.maximise())
     }
 
-    /// Of the generator and the discriminator in step `step` (from 0).
+    /// Of generators and of discriminators in step `step` (from 0).
     fn learning_rates(&self, step: u64) -> [f64; 2] {
         let train = &self.recipe.train;
         let epochs = (train.epochs + train.decay_epochs) as u64;
@@ -325,64 +332,38 @@ impl<'a> Session<'a> {
     }
 
     /// Writes the losses and the learning rate for TensorBoard and returns them.
-    fn log_losses(&mut self) -> Result<Vec<(&'static str, f64)>> {
+    fn log_losses(&mut self) -> Result<Vec<(String, f64)>> {
         let step = self.progress.step;
         // The rate that this step, the last one done, was taken with.
         let [lr, _] = self.learning_rates(step - 1);
         let mut row = self.losses.clone();
-        row.push(("lr/G", lr));
+        row.push(("lr/G".to_string(), lr));
         for (name, value) in &row {
             self.train_events.scalar(name, step, *value as f32)?;
         }
         Ok(row)
     }
 
-    /// The states that predictions use: the generator's parameters (or their running mean) without moments.
-    fn prediction_states(&mut self) -> Result<States> {
-        let g = &self.specs[0];
-        let own = self.states.host()?;
-        let mut states = States::new();
-        let source = if self.recipe.optimiser.ema.is_some() { g.ema_name() } else { g.store_name() };
-        states.set(&g.store_name(), &own.get::<f32>(&source)[..g.param_count()]);
-        states.set(&g.buffers_name(), own.get::<f32>(&g.buffers_name()));
-        Ok(states)
-    }
-
     /// Predicts the validation subjects, scores them, draws samples, and keeps the best checkpoint.
-    fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
+    fn validate(&mut self) -> Result<Vec<(String, f64)>> {
         let step = self.progress.step;
-        let states = self.prediction_states()?;
-        match &mut self.predicting {
-            Some(predicting) => predicting.set(states)?,
-            None => self.predicting = Some(self.options.device.states(states)?),
+        let net = run::predicting(self.method.as_ref(), &self.specs);
+        let Some(validator) = &mut self.validator else { return Ok(Vec::new()) };
+        let states = prediction_states(self.recipe, self.states.host()?, net);
+        let seen = validator.look(self.recipe, self.method.as_ref(), net, states)?;
+        for (name, value) in &seen.scores {
+            self.val_events.scalar(name, step, *value as f32)?;
         }
-        let states = self.predicting.as_mut().expect("just made");
-        let mut cases = Vec::new();
-        let mut outputs = Vec::new();
-        for case in &self.validation {
-            let g = &self.specs[0];
-            let predicted = run::predict_slices(
-                &mut self.predictors,
-                &self.options.device,
-                &self.method,
-                g,
-                1,
-                states,
-                &case.input,
-                case.input_shape,
-            )?;
-            cases.push(score::score(case, &predicted, false)?);
-            outputs.push(predicted);
+        if let Some((tag, image)) = &seen.panel {
+            image.save(&self.run.join("samples").join(format!("step-{step:07}.png")))?;
+            self.val_events.image(tag, step, image)?;
         }
-        let summary = Summary::of(cases)?;
-        let of = |name: &str| summary.get(name).map_or(f64::NAN, |m| m.mean.mean);
-        let scores = SCORES.map(|name| (name, of(name.trim_start_matches("val/"))));
-        for (name, value) in scores {
-            self.val_events.scalar(name, step, value as f32)?;
+        for (tag, image) in &seen.tiles {
+            self.val_events.image(tag, step, image)?;
         }
-        self.draw_samples(&outputs)?;
         let metric = self.recipe.validate.metric;
-        let value = of(metric.name());
+        let wanted = format!("val/{}", metric.name());
+        let value = seen.scores.iter().find(|(n, _)| *n == wanted).map_or(f64::NAN, |(_, v)| *v);
         self.schedule().observe(value, &mut self.progress.plateau);
         if self.progress.best.is_none_or(|(best, _)| metric.better(value, best)) {
             self.progress.best = Some((value, step));
@@ -390,63 +371,20 @@ impl<'a> Session<'a> {
         }
         self.val_events.flush()?;
         self.train_events.flush()?;
-        Ok(scores.to_vec())
-    }
-
-    /// A picture of evenly spaced slices of the validation subjects: input | target | output | error.
-    fn draw_samples(&mut self, outputs: &[Vec<f32>]) -> Result<()> {
-        let rows = self.recipe.log.samples;
-        if rows == 0 {
-            return Ok(());
-        }
-        let mut tiles: Vec<[Vec<f32>; 3]> = Vec::new();
-        for r in 0..rows {
-            let (case, output) = (&self.validation[r % self.validation.len()], &outputs[r % outputs.len()]);
-            let [n, h, w, ci] = case.input_shape;
-            // From a quarter to three quarters of the way: where there is something to see.
-            let k = n / 4 + (2 * r + 1) * n / (4 * rows);
-            let first = |v: &[f32], c: usize| -> Vec<f32> {
-                v[k * h * w * c..(k + 1) * h * w * c].iter().step_by(c).copied().collect()
-            };
-            let target = case.target.as_deref().unwrap_or_default();
-            tiles.push([
-                first(&case.input, ci),
-                first(target, case.target_shape[3]),
-                first(output, case.target_shape[3]),
-            ]);
-        }
-        let [_, h, w, _] = self.validation[0].input_shape;
-        let lines: Vec<Comparison> =
-            tiles.iter().map(|[input, target, output]| Comparison { input, target, output }).collect();
-        let image = comparison(&lines, h, w, &ComparisonStyle::signed_unit())?;
-        let step = self.progress.step;
-        image.save(&self.run.join("samples").join(format!("step-{step:07}.png")))?;
-        self.val_events.image("images/input_target_output_error", step, &image)?;
-        let style = ComparisonStyle::signed_unit();
-        for (i, tag) in ["images/real_A", "images/real_B", "images/fake_B"].into_iter().enumerate() {
-            let tile = style.target.draw(&tiles[0][i], h, w)?;
-            self.val_events.image(tag, step, &tile)?;
-        }
-        Ok(())
+        Ok(seen.scores)
     }
 
     fn checkpoint(&mut self, which: &str) -> Result<()> {
         let dir = self.run.checkpoints();
-        let predicting = self.prediction_states()?;
         let states = self.states.host()?;
-        let [g, d] = &self.specs;
-        checkpoint::save_weights(
-            &checkpoint::weights_path(&dir, which, "G"),
-            g,
-            &predicting,
-            &run::architecture(self.recipe, "G"),
-        )?;
-        checkpoint::save_weights(
-            &checkpoint::weights_path(&dir, which, "D"),
-            d,
-            states,
-            &run::architecture(self.recipe, "D"),
-        )?;
+        for net in &self.specs {
+            checkpoint::save_weights(
+                &checkpoint::weights_path(&dir, which, &net.name),
+                net,
+                &prediction_states(self.recipe, states, net),
+                &run::architecture(self.recipe, self.method.as_ref(), &net.name),
+            )?;
+        }
         if which == "last" {
             self.train_events.flush()?;
             checkpoint::save_state(&checkpoint::state_path(&dir, which), states, &self.progress, &self.hash)?;
@@ -466,15 +404,12 @@ impl<'a> Session<'a> {
     }
 }
 
-fn open_validation(recipe: &Recipe, fit: &DataFit, open: OpenOptions) -> Result<Vec<Case>> {
-    if recipe.validate.every_epochs == 0 {
-        return Ok(Vec::new());
-    }
-    let set = Dataset::open(&recipe.data, Split::Val, Some(fit), open)?;
-    (0..set.cases()).map(|i| set.case(i)).collect()
-}
-
-fn open_loader(recipe: &Recipe, dataset: Arc<Dataset>, first_step: u64) -> Result<Loader> {
+fn open_loader(
+    recipe: &Recipe,
+    method: &dyn Method,
+    dataset: Arc<Dataset>,
+    first_batch: u64,
+) -> Result<Loader> {
     let config = LoaderConfig {
         batch: recipe.train.batch,
         seed: recipe.seed,
@@ -482,25 +417,20 @@ fn open_loader(recipe: &Recipe, dataset: Arc<Dataset>, first_step: u64) -> Resul
         shuffle: true,
         augment: recipe.data.augment,
         drop_last: true,
-        unpaired: false,
+        unpaired: method.needs() == Needs::Unpaired,
     };
-    Loader::new(dataset, config, first_step)
+    Loader::new(dataset, config, first_batch)
 }
 
 fn total_steps(recipe: &Recipe, per_epoch: u64) -> u64 {
     recipe.train.steps.unwrap_or((recipe.train.epochs + recipe.train.decay_epochs) as u64 * per_epoch)
 }
 
-fn update(recipe: &Recipe, ema: bool) -> Update {
-    let o = &recipe.optimiser;
-    Update { rule: o.rule, clip_norm: o.clip_norm, ema: o.ema.filter(|_| ema) }
-}
-
 fn initial_states(
     recipe: &Recipe,
-    method: &Pix2pix,
-    specs: &[NetSpec; 2],
-    [h, w]: [usize; 2],
+    method: &dyn Method,
+    specs: &[NetSpec],
+    shapes: &Shapes,
 ) -> Result<States> {
     let mut states = States::new();
     for spec in specs {
@@ -508,67 +438,36 @@ fn initial_states(
     }
     init::from_files(recipe, specs, &mut states)?;
     if recipe.optimiser.ema.is_some() {
-        let g = &specs[0];
-        let start = states.get::<f32>(&g.store_name())[..g.param_count()].to_vec();
-        states.set(&g.ema_name(), &start);
+        for spec in specs.iter().filter(|s| !method::judges(&s.name)) {
+            let start = states.get::<f32>(&spec.store_name())[..spec.param_count()].to_vec();
+            states.set(&spec.ema_name(), &start);
+        }
     }
-    if let Some(shape) = method.pool_shape(h, w) {
-        states.set(POOL_STATE, &vec![0f32; shape.numel()]);
+    for (name, shape) in method.pools(&shapes.size) {
+        states.set(name, &vec![0f32; shape.numel()]);
     }
     Ok(states)
 }
 
-/// Traces the training step of a recipe for slices of the given extents.
-pub fn trace_step(
-    recipe: &Recipe,
-    method: &Pix2pix,
-    specs: &[NetSpec; 2],
-    [h, w]: [usize; 2],
-) -> StepBuilder {
-    let mut step = StepBuilder::new(DType::F32, recipe.seed);
-    let n = recipe.train.batch;
-    let a = step.graph().input("input", [n, h, w, method.inputs]);
-    let b = step.graph().input("target", [n, h, w, method.targets]);
-    let slots = recipe.optimiser.rule.slots();
-    let (g, d) = (step.bind(&specs[0], slots), step.bind(&specs[1], slots));
-    method.trace_step(&mut step, &g, &d, &a, &b, [&update(recipe, true), &update(recipe, false)]);
-    step
+/// The states of a network that predictions use: its parameters (or their running mean) without moments.
+fn prediction_states(recipe: &Recipe, all: &States, net: &NetSpec) -> States {
+    let mut states = States::new();
+    let averaged = recipe.optimiser.ema.is_some() && !method::judges(&net.name);
+    let source = if averaged { net.ema_name() } else { net.store_name() };
+    states.set(&net.store_name(), &all.get::<f32>(&source)[..net.param_count()]);
+    states.set(&net.buffers_name(), all.get::<f32>(&net.buffers_name()));
+    states
 }
 
-/// Plans the training step of a recipe for slices of the given extents, on the CPU.
-pub fn step_program(
-    recipe: &Recipe,
-    method: &Pix2pix,
-    specs: &[NetSpec; 2],
-    size: [usize; 2],
-) -> Result<Program> {
-    let step = trace_step(recipe, method, specs, size);
-    Program::new(step.graph(), &step.outputs())
-}
-
-/// Plans the training step of a recipe on a device. Where it does not fit, says which batch would.
-pub fn plan_step(
-    recipe: &Recipe,
-    device: &Device,
-    method: &Pix2pix,
-    specs: &[NetSpec; 2],
-    size: [usize; 2],
-) -> Result<Planned> {
-    let step = trace_step(recipe, method, specs, size);
-    device.plan(step.graph(), &step.outputs()).map_err(|e| {
-        fitting(e, recipe.train.batch, |batch| {
-            let mut smaller = recipe.clone();
-            smaller.train.batch = batch;
-            let step = trace_step(&smaller, method, specs, size);
-            device.needs(step.graph(), &step.outputs())
-        })
-    })
+/// What a step of a recipe sees, on the data that was fitted.
+fn shapes(recipe: &Recipe, fit: &DataFit) -> Shapes {
+    Shapes::new(recipe, recipe.data.size(fit))
 }
 
 fn describe_plan(
     reporter: &mut Reporter,
-    specs: &[NetSpec; 2],
-    plan: &Plan,
+    specs: &[NetSpec],
+    cost: &StepCost,
     device: &Device,
     total: u64,
     per_epoch: u64,
@@ -578,10 +477,10 @@ fn describe_plan(
     reporter.note(&format!("networks: {} parameters", params.join(", ")));
     reporter.note(&format!(
         "a step: {} operations, {:.2} GFLOP; memory {} of temporaries (peak) and {} of parameters and moments",
-        plan.steps.len(),
-        plan.cost().flops as f64 / 1e9,
-        csvlog::bytes(plan.arena_bytes as u64),
-        csvlog::bytes(plan.state_bytes() as u64)
+        cost.operations,
+        cost.flops as f64 / 1e9,
+        csvlog::bytes(cost.temporaries as u64),
+        csvlog::bytes(cost.states as u64)
     ));
     reporter.note(&format!("training: {total} steps, {per_epoch} an epoch, on {}", device.describe()));
 }

@@ -2,12 +2,12 @@
 //! else is left alone.
 
 use super::checkpoint::{self, Progress};
+use super::programs::StepCost;
 use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::session::{RunInfo, TrainOptions};
-use crate::compile::plan::Plan;
-use crate::data::DataFit;
+use crate::data::{DataFit, folds};
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::fsio;
@@ -16,7 +16,10 @@ use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 /// What a run that was killed at its very beginning may have left.
-const OURS: [&str; 6] = [LOCK, "checkpoints", "samples", "run.json", "data.json", "recipe.toml"];
+const OURS: [&str; 7] = [LOCK, "checkpoints", "samples", "run.json", "data.json", SPLITS, "recipe.toml"];
+
+/// The folds of a cross-validation, as nnU-Net names them.
+const SPLITS: &str = "splits_final.json";
 
 /// Locked by the process that trains in the folder.
 const LOCK: &str = ".lock";
@@ -102,8 +105,8 @@ pub fn prepare_folder(
     options: &TrainOptions,
     run: &RunDir,
     fit: &DataFit,
-    specs: &[NetSpec; 2],
-    plan: &Plan,
+    specs: &[NetSpec],
+    cost: &StepCost,
 ) -> Result<()> {
     for folder in [run.checkpoints(), run.join("samples")] {
         fsio::create_dir(&folder)?;
@@ -116,12 +119,15 @@ pub fn prepare_folder(
         device: options.device.name(),
         threads: rayon::current_num_threads(),
         parameters: specs.iter().map(|s| (s.name.clone(), s.param_count())).collect(),
-        memory_bytes: [plan.arena_bytes, plan.state_bytes()],
-        flops_per_step: plan.cost().flops,
+        memory_bytes: [cost.temporaries, cost.states],
+        flops_per_step: cost.flops,
         finished: false,
     };
     run.save_json("run.json", &info)?;
     run.save_json("data.json", fit)?;
+    if recipe.data.fold.is_some() {
+        folds::write(&run.join(SPLITS), &recipe.data.fold_list()?)?;
+    }
     // Last: this file is what makes the folder a run.
     fsio::write_bytes(&run.join("recipe.toml"), recipe.to_toml().as_bytes())
 }

@@ -1,14 +1,26 @@
 //! Training against known answers: segmentation (U-Net), super-resolution (SRCNN, VDSR), denoising.
 
+use super::method::{self, Method, Needs, Shapes, Task};
 use super::step::{StepBuilder, Update};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::models::DenseNetwork;
-use crate::nn::{Net, NetSpec};
+use crate::nn::{Ctx, Net, NetSpec};
 use crate::objectives::adversarial::bce_with_logits;
 use crate::objectives::pixel::{charbonnier, l1, l2};
 use crate::objectives::segmentation::{CrossEntropy, cross_entropy, dice};
 use serde::{Deserialize, Serialize};
+
+/// The network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SupervisedModel {
+    /// From input to target.
+    pub network: DenseNetwork,
+    /// Whether the network gives what the input lacks, instead of the target itself.
+    #[serde(default)]
+    pub residual: bool,
+}
 
 /// What the network is trained for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +89,8 @@ pub enum Distance {
 pub struct Supervised {
     /// The network's settings.
     pub network: DenseNetwork,
+    /// Whether the input is added to what the network gives.
+    pub residual: bool,
     /// The loss's settings.
     pub loss: SupervisedLoss,
     /// Channels of the input.
@@ -128,9 +142,7 @@ impl Supervised {
     pub fn trace_step(&self, step: &mut StepBuilder, nets: &[Net], x: &Var, target: &Var, update: &Update) {
         let [net] = nets else { panic!("one network is supervised") };
         let graph = step.graph().clone();
-        let out = graph.phase("forward", || {
-            graph.scope("U", || self.network.forward(&step.train(net), x, self.outputs))
-        });
+        let out = graph.phase("forward", || graph.scope("U", || self.forward(&step.train(net), x)));
         let (terms, total, deep) = graph.phase("loss", || {
             let terms = self.terms(&out[0], target);
             let full = sum(&terms);
@@ -154,6 +166,11 @@ impl Supervised {
             step.output("loss/deep", deep);
         }
         step.output("output", &out[0]);
+    }
+
+    fn forward(&self, cx: &Ctx, x: &Var) -> Vec<Var> {
+        let out = self.network.forward(cx, x, self.outputs);
+        if self.residual { out.iter().map(|y| y.add(x)).collect() } else { out }
     }
 
     /// The losses of one output, weighted, in the order of their names.
@@ -185,13 +202,74 @@ impl Supervised {
     /// Traces a prediction in evaluation mode: probabilities of regions or classes, or an image.
     pub fn trace_predict(&self, step: &StepBuilder, net: &Net, x: &Var) -> Var {
         step.graph().scope("U", || {
-            let y = self.network.forward(&step.eval(net), x, self.outputs).remove(0);
+            let y = self.forward(&step.eval(net), x).remove(0);
             match self.loss {
                 SupervisedLoss::Regions { .. } => y.sigmoid(),
                 SupervisedLoss::Classes { .. } => y.softmax(y.rank().saturating_sub(1)),
                 SupervisedLoss::Distance { .. } => y,
             }
         })
+    }
+}
+
+impl Method for Supervised {
+    fn check(&self) -> Result<()> {
+        if self.residual && (self.inputs != self.outputs || self.task() != Task::Translate) {
+            return Err(Error::input(
+                "`model.residual` adds the input to an image of as many channels; set it to false, or make `data.input` and `data.target` equally long",
+            ));
+        }
+        self.network.check("model.network", self.inputs, self.outputs)
+    }
+
+    fn needs(&self) -> Needs {
+        match self.loss {
+            SupervisedLoss::Regions { .. } => Needs::Regions,
+            SupervisedLoss::Classes { .. } => Needs::Classes,
+            SupervisedLoss::Distance { .. } => Needs::Pairs,
+        }
+    }
+
+    fn task(&self) -> Task {
+        match self.loss {
+            SupervisedLoss::Distance { .. } => Task::Translate,
+            _ => Task::Segment,
+        }
+    }
+
+    fn multiple(&self) -> usize {
+        Supervised::multiple(self)
+    }
+
+    fn takes_volumes(&self) -> bool {
+        true
+    }
+
+    fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
+        self.describe(size)
+    }
+
+    fn trace(&self, _: usize, step: &mut StepBuilder, nets: &[Net], shapes: &Shapes, updates: [&Update; 2]) {
+        let x = step.graph().input("input", shapes.input());
+        let target = step.graph().input("target", shapes.target());
+        self.trace_step(step, nets, &x, &target, updates[0]);
+    }
+
+    fn headline(&self) -> &'static str {
+        self.losses().last().copied().unwrap_or("loss")
+    }
+
+    fn predictor(&self) -> &'static str {
+        "U"
+    }
+
+    fn trace_predict(&self, step: &StepBuilder, net: &Net, x: &Var, _: &[usize]) -> Var {
+        Supervised::trace_predict(self, step, net, x)
+    }
+
+    fn settings(&self, _: &str) -> String {
+        let residual = if self.residual { " residual" } else { "" };
+        format!("{} outputs={}{residual}", method::json(&self.network), self.outputs)
     }
 }
 

@@ -8,6 +8,7 @@
 //! their own noise want different seeds.
 
 use super::adversarial;
+use super::method::{self, Method, Needs, Run, Shapes, Task};
 use super::step::{StepBuilder, Update};
 use crate::error::{Error, Result};
 use crate::graph::Var;
@@ -232,6 +233,98 @@ impl Wgan {
     /// Traces images out of noise `z [n, nz]`, in evaluation mode.
     pub fn trace_sample(&self, step: &StepBuilder, g: &Net, z: &Var) -> Var {
         step.graph().scope("G", || self.model.generate(&step.eval(g), z, self.size, self.channels))
+    }
+}
+
+/// The programs of a training step, in the order of [`Method::parts`].
+const CRITIC: usize = 0;
+const GENERATOR: usize = 1;
+
+impl Method for Wgan {
+    fn check(&self) -> Result<()> {
+        let (key, limit) = match self.loss.lipschitz {
+            Lipschitz::Clip(limit) => ("clip", limit),
+            Lipschitz::Penalty(weight) => ("penalty", weight),
+        };
+        if !(limit > 0.0 && limit.is_finite()) {
+            return Err(Error::input(format!(
+                "`loss.lipschitz` needs a positive number for {key}; 0.01 is usual for clip, 10.0 for penalty"
+            )));
+        }
+        if self.loss.n_critic == 0 || self.loss.warm_critic == 0 {
+            return Err(Error::input(
+                "`loss.n_critic` and `loss.warm_critic` must be at least 1; 5 is usual",
+            ));
+        }
+        Ok(())
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Images
+    }
+
+    fn task(&self) -> Task {
+        Task::Generate
+    }
+
+    fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
+        Wgan { size: method::square(size)?, ..self.clone() }.describe()
+    }
+
+    fn parts(&self) -> usize {
+        2
+    }
+
+    /// Each update of the critic sees a batch of its own; the generator's needs none.
+    fn runs(&self, step: u64) -> Vec<Run> {
+        let before = self.loss.critic_updates_before(step);
+        let critic = (0..self.loss.critic_updates(step) as u64).map(|i| Run {
+            part: CRITIC,
+            number: before + i,
+            takes_batch: true,
+        });
+        critic.chain([Run { part: GENERATOR, number: step, takes_batch: false }]).collect()
+    }
+
+    fn batches_before(&self, step: u64) -> u64 {
+        self.loss.critic_updates_before(step)
+    }
+
+    fn trace(
+        &self,
+        part: usize,
+        step: &mut StepBuilder,
+        nets: &[Net],
+        shapes: &Shapes,
+        updates: [&Update; 2],
+    ) {
+        let method = Wgan { size: shapes.size[0], ..self.clone() };
+        if part == CRITIC {
+            let real = step.graph().input("input", shapes.input());
+            let inputs = method.draw(step, &real);
+            let losses = method.trace_critic(step, nets, &inputs, updates[1]);
+            step.output("loss/W", &losses.w);
+            step.output("loss/GP", &losses.penalty);
+        } else {
+            let z = step.normal([shapes.batch, self.model.nz]);
+            method.trace_generator(step, nets, &z, updates[0]);
+        }
+    }
+
+    fn headline(&self) -> &'static str {
+        "loss/W"
+    }
+
+    fn noise(&self) -> Option<usize> {
+        Some(self.model.nz)
+    }
+
+    fn trace_predict(&self, step: &StepBuilder, net: &Net, x: &Var, size: &[usize]) -> Var {
+        Wgan { size: size[0], ..self.clone() }.trace_sample(step, net, x)
+    }
+
+    fn settings(&self, net: &str) -> String {
+        adversarial::settings(&self.model, net)
     }
 }
 

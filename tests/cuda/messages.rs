@@ -3,6 +3,7 @@
 use crate::common::Outcome;
 use crate::standin::Bench;
 use gan::device::cuda::driver::Driver;
+use std::path::Path;
 
 #[track_caller]
 fn refused(out: &Outcome, words: &[&str]) {
@@ -51,9 +52,18 @@ fn a_driver_older_than_the_compiler() {
         ],
     );
     // Left to choose, the program takes the CPU, and says why.
-    let out = bench.run(&["train", "r.toml", "--steps", "1"]).ok();
+    let out = bench.run(&["train", "r.toml", "--steps", "1", "--device", "auto"]).ok();
     assert!(out.stderr.contains("computing on the CPU: there is an NVIDIA driver, but"), "{}", out.stderr);
     assert!(out.stderr.contains("CUDA up to 12.2"), "{}", out.stderr);
+}
+
+/// The CPU is what computes where nothing else is asked for, even where there is a device.
+#[test]
+fn a_device_is_not_used_unasked() {
+    let Some(bench) = Bench::new() else { return };
+    let out = bench.run(&["train", "r.toml", "--steps", "1", "--out", "run"]).ok();
+    assert!(out.stderr.contains("on the CPU with"), "{}", out.stderr);
+    assert_eq!(bench.log(), Vec::<String>::new());
 }
 
 #[test]
@@ -96,6 +106,31 @@ fn not_enough_memory() {
     assert!(!bench.dir.path().join("b").exists(), "nothing is left of a run that could not begin");
     bench.set("STANDIN_MEMORY", 4096);
     refused(&bench.train(&more), &["not even one image at a time would fit", "`data.canvas`"]);
+}
+
+/// A step of several programs: they must fit together, each with memory of its own.
+#[test]
+fn not_enough_memory_for_all_programs_of_a_step() {
+    let Some(mut bench) = Bench::new() else { return };
+    bench.set("STANDIN_MEMORY", 1 << 20);
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/wgan-gp-mr.toml");
+    let recipe = recipe.display().to_string();
+    let with = |batch: usize, out: &str| {
+        let batch = format!("train.batch={batch}");
+        let mut args = vec!["train", &recipe, "--out", out, "--device", "cuda", "--steps", "1"];
+        let tiny = ["data.phantom.dir=ph", "data.phantom.subjects=6", "data.phantom.size=[24, 28, 24]"];
+        let more = ["data.phantom.spacing=8.0", "data.slice_range=[0.0, 1.0]", "data.canvas=[16, 16]"];
+        let networks =
+            ["model.generator.ngf=4", "model.discriminator.ndf=4", "validate.every_epochs=0", &batch];
+        tiny.iter().chain(&more).chain(&networks).for_each(|set| args.extend(["--set", set]));
+        bench.run(&args)
+    };
+    let out = with(48, "a");
+    let fits = out.stderr.split("`train.batch = ").nth(1).and_then(|t| t.split('`').next());
+    let fits: usize = fits.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{}", out.stderr));
+    assert!((1..48).contains(&fits), "{}", out.stderr);
+    with(fits, "b").ok();
+    refused(&with(fits + 1, "c"), &[&format!("`train.batch = {fits}`")]);
 }
 
 #[test]
@@ -141,7 +176,7 @@ fn a_number_that_no_device_has() {
 
 #[test]
 fn precision_is_the_devices_affair() {
-    let Some(mut bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new() else { return };
     let out = bench.run(&["train", "r.toml", "--device", "cpu", "--precision", "bf16"]);
     refused(&out, &["the CPU computes in f32 only", "--precision bf16", "--device cuda"]);
     assert_eq!(bench.run(&["train", "r.toml", "--precision", "fp8"]).code, Some(2));

@@ -1,57 +1,110 @@
-//! Everything that the main recipe's training step launches, compiled for real devices as `tests/kernels/compile.rs` does.
+//! Everything that the shipped recipes launch, compiled for real devices as `tests/kernels/compile.rs` does.
 
 use crate::compile::{cache, nvrtc};
 use gan::device::cuda::compiler::Compiler;
 use gan::device::cuda::usage;
 use gan::device::launch::{GpuTraits, Math, Specialisation};
-use gan::exec::gpu::launches;
+use gan::train::kernels::{Extents, programs, specialisations};
 use gan::train::recipe::Recipe;
-use gan::train::run::method;
-use gan::train::session::step_program;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Slices of the recipe's phantom, padded to what five halvings divide.
+/// Slices of the phantoms where a recipe says no other extents, padded to what five halvings divide.
 const CANVAS: [usize; 2] = [96, 128];
 
-/// What the recipe's step launches, by kernel file, each once.
-fn specialisations(math: Math) -> BTreeMap<(&'static str, Vec<String>), Specialisation> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/mr2pet.toml");
-    let recipe = Recipe::load(&path, &[]).expect("a recipe");
-    let method = method(&recipe);
-    let specs = method.describe(CANVAS[0], CANVAS[1]).expect("valid sizes");
-    let program = step_program(&recipe, &method, &specs, CANVAS).expect("a valid step");
-    let gpu = GpuTraits { multiprocessors: 132, math, fixed_shapes: true, fused: true };
-    let mut found = BTreeMap::new();
-    for step in &program.plan().steps {
-        for launch in launches(step, &gpu).expect("every operation has kernels").launches {
-            let what = launch.specialisation;
-            found.insert((what.file, what.constants.clone()), what);
-        }
-    }
-    found
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes")
 }
 
+fn names() -> Vec<String> {
+    let files = std::fs::read_dir(folder()).expect("the recipes").map(|f| f.expect("a file").path());
+    let mut names: Vec<String> = files
+        .filter(|f| f.extension().is_some_and(|e| e == "toml"))
+        .map(|f| f.file_stem().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+type Kernels = BTreeMap<(&'static str, Vec<String>), Specialisation>;
+
+fn recipe(name: &str) -> (Recipe, Extents) {
+    let recipe = Recipe::load(&folder().join(format!("{name}.toml")), &[]).expect("a recipe");
+    let size = recipe.data.patch.map_or(recipe.data.canvas.unwrap_or(CANVAS).to_vec(), |p| p.to_vec());
+    (recipe, Extents::given(size))
+}
+
+/// An H200.
+fn gpu(math: Math, fused: bool) -> GpuTraits {
+    GpuTraits { multiprocessors: 132, math, fixed_shapes: true, fused }
+}
+
+/// What training and predicting with a recipe launches, by kernel file, each once.
+fn launched(name: &str, math: Math) -> Kernels {
+    let (recipe, extents) = recipe(name);
+    let all = specialisations(&recipe, &extents, &gpu(math, true)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    all.into_iter().map(|what| ((what.file, what.constants.clone()), what)).collect()
+}
+
+/// Kernels of one training step: fusion leaves less than half, and mixed precision adds only the copies of weights.
 #[test]
-fn the_main_recipe_compiles_without_spills() {
-    let Some(nvrtc) = nvrtc() else { return };
-    let compiler = Compiler::with(nvrtc, cache());
+fn fusion_halves_the_launches_of_a_step() {
+    let (recipe, extents) = recipe("mr2pet");
+    let count = |math: Math, fused: bool| {
+        programs(&recipe, &extents, &gpu(math, fused)).expect("a valid step")[0].launches().count()
+    };
+    let [plain, fused, mixed] =
+        [(Math::Fma, false), (Math::Fma, true), (Math::Bf16, true)].map(|(m, f)| count(m, f));
+    println!("a step launches {plain} kernels, {fused} fused, {mixed} fused in mixed precision");
+    assert!(2 * fused < plain, "{plain} launches only become {fused}");
+}
+
+/// What spills registers or takes a stack, of everything compiled.
+fn faults<'a>(
+    compiler: &Compiler,
+    all: impl Iterator<Item = &'a Specialisation>,
+    architectures: &[&str],
+) -> Vec<String> {
     let mut faults = Vec::new();
-    // Exact arithmetic everywhere; tensor cores are compiled layer by layer beside this.
-    let all = specialisations(Math::Fma);
-    assert!(
-        all.keys().any(|k| k.0 == "conv_grad_w.cu") && all.len() > 40,
-        "only {} specialisations",
-        all.len()
-    );
-    println!("{} specialisations", all.len());
-    for what in all.values() {
-        for architecture in ["sm_80", "sm_90", "sm_100"] {
+    for what in all {
+        for architecture in architectures {
             let image = compiler.image(what, architecture).unwrap_or_else(|e| panic!("{e}"));
             for kernel in usage::parse(&image.log).iter().filter(|k| k.spills > 0 || k.stack > 0) {
                 faults.push(format!("{architecture} {kernel:?}: {}", what.constants.join(" ")));
             }
         }
     }
+    faults
+}
+
+#[test]
+fn the_main_recipe_compiles_without_spills_in_mixed_precision() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let compiler = Compiler::with(nvrtc, cache());
+    let all = launched("mr2pet", Math::Bf16);
+    assert!(
+        all.keys().any(|k| k.0 == "conv_grad_w.cu") && all.len() > 40,
+        "only {} specialisations",
+        all.len()
+    );
+    let faults = faults(&compiler, all.values(), &["sm_80", "sm_90", "sm_100"]);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Each for one architecture: the kernels' files are the same for all recipes.
+#[test]
+fn every_recipe_compiles_without_spills() {
+    let names = names();
+    assert!(names.len() > 10 && names.iter().any(|n| n == "wgan-gp-mr"), "{names:?}");
+    let all: Vec<_> = names.iter().map(|name| (name, launched(name, Math::Fma))).collect();
+    for (name, launched) in &all {
+        println!("{name}: {} specialisations", launched.len());
+        assert!(launched.len() > 10, "{name}: only {} specialisations", launched.len());
+    }
+    let Some(nvrtc) = nvrtc() else { return };
+    let compiler = Compiler::with(nvrtc, cache());
+    let all: BTreeMap<_, _> = all.into_iter().flat_map(|(_, launched)| launched).collect();
+    println!("together {}", all.len());
+    let faults = faults(&compiler, all.values(), &["sm_90"]);
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

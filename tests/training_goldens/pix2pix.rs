@@ -3,11 +3,10 @@
 use crate::emulated::Emulator;
 use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, fixtures, follow_in_bf16};
 use gan::dtype::Real;
-use gan::models::{PatchGan, UnetGenerator};
+use gan::models::{ImageDiscriminator, ImageGenerator, PatchGan, UnetGenerator};
 use gan::nn::Norm;
 use gan::objectives::GanMode;
-use gan::train::pix2pix::Pix2pix;
-use gan::train::recipe::{Discriminator, Generator, Loss, Pix2pixModel};
+use gan::train::pix2pix::{Pix2pix, Pix2pixLoss, Pix2pixModel};
 use gan::train::step::StepBuilder;
 
 fn downs(fixture: &Fixture) -> usize {
@@ -45,10 +44,10 @@ fn play<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let generator = UnetGenerator { downs: downs(fixture), ngf, norm: Norm::Batch, dropout: 0.0 };
     let method = Pix2pix {
         model: Pix2pixModel {
-            generator: Generator::Unet(generator),
-            discriminator: Discriminator::Patch(PatchGan { layers: convs - 1, ndf, norm: Norm::Batch }),
+            generator: ImageGenerator::Unet(generator),
+            discriminator: ImageDiscriminator::Patch(PatchGan { layers: convs - 1, ndf, norm: Norm::Batch }),
         },
-        loss: Loss { gan: GanMode::Bce, lambda_l1: 100.0, lambda_gan: 1.0, pool: 0 },
+        loss: Pix2pixLoss { gan: GanMode::Bce, lambda_l1: 100.0, lambda_gan: 1.0, pool: 0 },
         inputs,
         targets,
     };

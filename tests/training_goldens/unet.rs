@@ -24,6 +24,7 @@ fn play<D: Device>(fixture: &Fixture) -> Judge<'_> {
     };
     let method = Supervised {
         network: DenseNetwork::Unet(network),
+        residual: false,
         loss: SupervisedLoss::Regions { bce: 1.0, dice: 1.0, smooth: 1.0 },
         inputs: first[1],
         outputs: fixture.shape("U.head.weight")[0],

@@ -1,0 +1,126 @@
+//! Measuring a trained run on a split, beside what it must beat.
+
+use super::baselines::Baseline;
+use super::generation::RealImages;
+use super::method::Task;
+use super::run::Predictor;
+use super::{score, segmentation};
+use crate::data::{Dataset, OpenOptions, Split};
+use crate::error::Result;
+use crate::metrics::case::{CaseScores, Summary};
+use serde_json::{Map, Value, json};
+
+/// What was measured.
+pub struct Evaluation {
+    /// Subjects, or slices where sets of images are compared.
+    pub subjects: usize,
+    /// Means over the subjects: the network's by the metrics' names, a baseline's as "<baseline> <metric>".
+    pub scores: Vec<(String, f64)>,
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub json: Map<String, Value>,
+}
+
+/// Measures a run on a split.
+pub fn evaluate(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
+    match predictor.method().task() {
+        Task::Translate => translation(predictor, split),
+        Task::Segment => segments(predictor, split),
+        Task::Generate => images(predictor, split),
+    }
+}
+
+fn open(predictor: &Predictor, split: Split) -> Result<Dataset> {
+    let open = OpenOptions { multiple: predictor.multiple(), ..Default::default() };
+    Dataset::open(&predictor.recipe().data, split, Some(predictor.fit()), open)
+}
+
+fn means(summary: &Summary, prefix: &str) -> Vec<(String, f64)> {
+    summary.metrics.iter().map(|m| (format!("{prefix}{}", m.metric), m.mean.mean)).collect()
+}
+
+fn value(summary: &Summary) -> Value {
+    serde_json::to_value(summary).expect("plain data")
+}
+
+fn translation(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
+    let set = open(predictor, split)?;
+    let train = open(predictor, Split::Train)?;
+    let list = predictor.recipe().validate.baselines.clone();
+    let baselines = list.iter().map(|b| Ok((*b, b.fit(&train)?))).collect::<Result<Vec<_>>>()?;
+    let mut scores: Vec<Vec<CaseScores>> = vec![Vec::new(); 1 + baselines.len()];
+    for i in 0..set.cases() {
+        let case = set.case(i)?;
+        scores[0].push(score::score(&case, &predictor.slices(&case)?, true)?);
+        for (list, (_, baseline)) in scores[1..].iter_mut().zip(&baselines) {
+            list.push(score::score(&case, &baseline.apply(&case)?, true)?);
+        }
+    }
+    let names = ["network"].into_iter().chain(list.iter().map(|b| b.name()));
+    let all: Vec<(&str, Summary)> =
+        names.zip(scores).map(|(name, s)| Ok((name, Summary::of(s)?))).collect::<Result<_>>()?;
+    let mut text = all[0].1.case_table();
+    let mut json = Map::new();
+    for (name, summary) in &all {
+        text += &format!("\n{name}\n{}", summary.table());
+        json.insert(name.replace('-', ""), value(summary));
+    }
+    let mean = |s: &Summary, m: &str| s.get(m).map_or(f64::NAN, |m| m.mean.mean);
+    for (baseline, (_, summary)) in list.iter().zip(&all[1..]) {
+        let what = match baseline {
+            Baseline::LookUp => "the best pointwise look-up".to_string(),
+            other => other.name().to_string(),
+        };
+        text += &format!(
+            "\nthe network beats {what} by {:+.2} dB PSNR and {:+.4} SSIM",
+            mean(&all[0].1, "psnr") - mean(summary, "psnr"),
+            mean(&all[0].1, "ssim") - mean(summary, "ssim")
+        );
+    }
+    let mut scores = means(&all[0].1, "");
+    for (name, summary) in &all[1..] {
+        scores.extend(means(summary, &format!("{name} ")));
+    }
+    Ok(Evaluation { subjects: set.cases(), scores, text, json })
+}
+
+fn segments(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
+    let set = open(predictor, split)?;
+    let data = predictor.recipe().data.clone();
+    let mut scores = Vec::new();
+    for i in 0..set.cases() {
+        let case = set.case(i)?;
+        scores.push(segmentation::score(&case, &predictor.slices(&case)?, &data, true)?);
+    }
+    let summary = Summary::of(scores)?;
+    let text = format!(
+        "{}\nnetwork (over whole volumes; HD95 in mm; a mask that is empty on one side only has Dice 0 and the image's diagonal as HD95, on both sides Dice 1 and HD95 0)\n{}",
+        summary.case_table(),
+        summary.table().trim_end()
+    );
+    let json = [("network".to_string(), value(&summary))].into_iter().collect();
+    let scores = means(&summary, "");
+    Ok(Evaluation { subjects: set.cases(), scores, text, json })
+}
+
+fn images(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
+    let set = open(predictor, split)?;
+    let real = RealImages::of(&set)?;
+    let made = predictor.images(real.len(), predictor.recipe().seed)?;
+    let (found, floor) = (real.distances(&made)?, real.floor()?);
+    let mut text = format!("{} generated images against {} real slices\n\n", real.len(), real.len());
+    text += &format!("{:<28}{:>12}{:>14}{:>8}\n", "", "generated", "real vs real", "ratio");
+    for (name, a, b) in
+        [("KID (random features)", found.kid, floor.kid), ("sliced Wasserstein", found.swd, floor.swd)]
+    {
+        text += &format!("{name:<28}{a:>12.5}{b:>14.5}{:>8.2}\n", a / b);
+    }
+    text += "\nreal vs real is what a perfect generator would reach with so few images";
+    let scores = [("kid", found.kid), ("swd", found.swd), ("floor kid", floor.kid), ("floor swd", floor.swd)];
+    let scores = scores.map(|(name, v)| (name.to_string(), v)).to_vec();
+    let network = json!({ "kid": found.kid, "swd": found.swd });
+    let floor = json!({ "kid": floor.kid, "swd": floor.swd });
+    let json = [("network".to_string(), network), ("floor".to_string(), floor)].into_iter().collect();
+    Ok(Evaluation { subjects: set.cases(), scores, text, json })
+}

@@ -1,0 +1,107 @@
+//! The programs of a recipe's training step: traced, and planned on a device.
+
+use super::method::{Method, Shapes};
+use super::recipe::Recipe;
+use super::step::{StepBuilder, Update};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::exec::device::{Device, LiveStates, Planned, Runner, Traced, fitting};
+use crate::nn::{Net, NetSpec};
+
+/// One of the programs of a training step, planned or ready to run.
+pub struct StepProgram<P> {
+    /// The program.
+    pub program: P,
+    /// The scalars to log.
+    pub losses: Vec<String>,
+}
+
+impl StepProgram<Planned> {
+    /// Makes it ready to run on these states, and no others.
+    pub fn bind(self, states: &LiveStates) -> Result<StepProgram<Runner>> {
+        Ok(StepProgram { program: self.program.bind(states)?, losses: self.losses })
+    }
+}
+
+/// Traces the programs of a recipe's training step.
+pub fn trace_step(
+    recipe: &Recipe,
+    method: &dyn Method,
+    specs: &[NetSpec],
+    shapes: &Shapes,
+) -> Vec<StepBuilder> {
+    let updates = [&update(recipe, true), &update(recipe, false)];
+    let slots = recipe.optimiser.rule.slots();
+    let trace = |part: usize| {
+        // Each draws its own random numbers.
+        let seed = recipe.seed ^ (part as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut step = StepBuilder::new(DType::F32, seed);
+        let nets: Vec<Net> = specs.iter().map(|s| step.bind(s, slots)).collect();
+        method.trace(part, &mut step, &nets, shapes, updates);
+        step
+    };
+    (0..method.parts()).map(trace).collect()
+}
+
+/// Plans the programs of a recipe's training step on a device. Where they do not fit, says which batch would.
+pub fn plan_step(
+    recipe: &Recipe,
+    device: &Device,
+    method: &dyn Method,
+    specs: &[NetSpec],
+    shapes: &Shapes,
+) -> Result<Vec<StepProgram<Planned>>> {
+    fn traced(steps: &[StepBuilder]) -> Vec<Traced<'_>> {
+        steps.iter().map(|s| (s.graph(), s.outputs())).collect()
+    }
+    let steps = trace_step(recipe, method, specs, shapes);
+    let planned = device.plan_all(&traced(&steps)).map_err(|e| {
+        fitting(e, shapes.batch, |batch| {
+            let smaller = Shapes { batch, ..shapes.clone() };
+            device.needs(&traced(&trace_step(recipe, method, specs, &smaller)))
+        })
+    })?;
+    let losses = |step: &StepBuilder| {
+        let outputs = step.outputs();
+        let names = outputs.iter().map(|(n, _)| n.to_string());
+        names.filter(|n| n.starts_with("loss/")).collect()
+    };
+    Ok(planned
+        .into_iter()
+        .zip(&steps)
+        .map(|(program, s)| StepProgram { program, losses: losses(s) })
+        .collect())
+}
+
+/// What a training step takes.
+#[derive(Clone, Copy, Debug)]
+pub struct StepCost {
+    /// Operations of the last step.
+    pub operations: usize,
+    /// FLOPs of the last step.
+    pub flops: u64,
+    /// Bytes of temporaries.
+    pub temporaries: usize,
+    /// Bytes of parameters and moments.
+    pub states: usize,
+}
+
+impl StepCost {
+    /// Of a training of `total` steps.
+    pub fn of(method: &dyn Method, programs: &[StepProgram<Planned>], total: u64) -> Self {
+        let plans = || programs.iter().map(|p| p.program.plan());
+        let runs = method.runs(total.saturating_sub(1));
+        let over = |f: &dyn Fn(usize) -> u64| runs.iter().map(|r| f(r.part)).sum::<u64>();
+        StepCost {
+            operations: over(&|i| programs[i].program.plan().steps.len() as u64) as usize,
+            flops: over(&|i| programs[i].program.plan().cost().flops),
+            temporaries: plans().map(|p| p.arena_bytes).sum(),
+            states: plans().map(|p| p.state_bytes()).max().unwrap_or(0),
+        }
+    }
+}
+
+fn update(recipe: &Recipe, ema: bool) -> Update {
+    let o = &recipe.optimiser;
+    Update { rule: o.rule, clip_norm: o.clip_norm, ema: o.ema.filter(|_| ema) }
+}

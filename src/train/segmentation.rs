@@ -1,0 +1,94 @@
+//! Segmented cases: scores, label maps, and how masks are shown.
+
+use crate::data::labels::Labels;
+use crate::data::{Case, DataConfig, Volume};
+use crate::error::{Error, Result};
+use crate::metrics::case::CaseScores;
+use crate::metrics::overlap::Confusion;
+use crate::metrics::surface::hd95;
+
+/// What is watched in training: means over the masks, and each mask's Dice where there are several.
+pub fn watched(data: &DataConfig) -> Vec<String> {
+    let names = data.labels.as_ref().map_or_else(Vec::new, |l| l.names());
+    let mut all = ["dice", "sensitivity", "ppv"].map(String::from).to_vec();
+    if names.len() > 1 {
+        all.extend(names.iter().map(|n| format!("dice_{n}")));
+    }
+    all
+}
+
+/// Dice, sensitivity, specificity and PPV of each mask over the whole volume, and with `distances` HD95 in mm; their
+/// means over the masks first. What lies beyond the canvas counts as predicted to be background. Policies for empty
+/// masks are those of [`crate::metrics::overlap`] and [`crate::metrics::surface`].
+pub fn score(case: &Case, probabilities: &[f32], data: &DataConfig, distances: bool) -> Result<CaseScores> {
+    let labels = labels(data)?;
+    let decided = labels.decide(probabilities);
+    let channels = labels.target_channels();
+    let volumes: Vec<Vec<f32>> = (0..channels).map(|c| case.canonical(&decided, channels, c, 0.0)).collect();
+    let predicted = labels.masks(&volumes.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let truth = labels.masks(&case.target_channels());
+    let (dims, spacing) = case.canonical_grid();
+    let mut each: Vec<(String, Vec<(&str, f64)>)> = Vec::new();
+    for (name, (p, t)) in labels.names().into_iter().zip(predicted.iter().zip(&truth)) {
+        let c = Confusion::between(p, t, None)?;
+        let mut scores = vec![
+            ("dice", c.dice()),
+            ("sensitivity", c.sensitivity()),
+            ("specificity", c.specificity()),
+            ("ppv", c.ppv()),
+        ];
+        if distances {
+            scores.push(("hd95", hd95(p, t, dims, spacing)?));
+        }
+        each.push((name, scores));
+    }
+    let mut all = CaseScores::new(case.id.clone());
+    for (i, (metric, _)) in each[0].1.iter().enumerate() {
+        let mean = each.iter().map(|(_, s)| s[i].1).sum::<f64>() / each.len() as f64;
+        all.set(*metric, mean);
+    }
+    if each.len() > 1 {
+        for (name, scores) in &each {
+            for (metric, value) in scores {
+                all.set(format!("{metric}_{name}"), *value);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// A case's prediction as one label map in the geometry of its first input.
+pub fn label_map(case: &Case, probabilities: &[f32], data: &DataConfig) -> Result<Volume> {
+    let labels = labels(data)?;
+    let decided = labels.decide(probabilities);
+    let map: Vec<f32> = decided.chunks(labels.target_channels()).map(|v| labels.label(v)).collect();
+    Ok(case.assemble_labels(&map, f32::from(labels.values[0])))
+}
+
+/// Target channels of pixels as grey values in [-1, 1]: masks one upon the other, classes from dark to bright.
+pub fn shade(channels: &[f32], labels: &Labels) -> Vec<f32> {
+    let count = labels.target_channels();
+    // Class numbers count from 0; of masks as many can lie upon each other as there are.
+    let most = if labels.regions.is_empty() { labels.values.len() - 1 } else { count };
+    channels.chunks(count).map(|v| 2.0 * v.iter().sum::<f32>() / most as f32 - 1.0).collect()
+}
+
+/// What the recipe says of labels.
+pub fn labels(data: &DataConfig) -> Result<&Labels> {
+    data.labels.as_ref().ok_or_else(|| Error::input("the recipe says nothing of labels; set `data.labels`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::labels::Region;
+
+    #[test]
+    fn masks_and_classes_become_steps_of_grey() {
+        let region = |labels: &[u8]| Region { name: "x".into(), labels: labels.to_vec() };
+        let nested = Labels { values: vec![0, 1, 2], regions: vec![region(&[1, 2]), region(&[1])] };
+        assert_eq!(shade(&[0.0, 0.0, 1.0, 0.0, 1.0, 1.0], &nested), [-1.0, 0.0, 1.0]);
+        let classes = Labels { values: vec![0, 1, 4], regions: Vec::new() };
+        assert_eq!(shade(&[0.0, 1.0, 2.0], &classes), [-1.0, 0.0, 1.0]);
+    }
+}

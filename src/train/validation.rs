@@ -1,0 +1,158 @@
+//! Watching a training run: the held-out subjects are predicted, scored and drawn.
+
+use super::forward::{self, Forward};
+use super::generation::RealImages;
+use super::method::{Method, Task};
+use super::panels::{Comparison, ComparisonStyle, Image, comparison};
+use super::recipe::Recipe;
+use super::{run, score, segmentation};
+use crate::data::labels::Labels;
+use crate::data::{Case, DataFit, Dataset, OpenOptions, Split};
+use crate::error::Result;
+use crate::exec::States;
+use crate::exec::device::Device;
+use crate::metrics::case::Summary;
+use crate::nn::NetSpec;
+
+/// What one look at the validation split found.
+pub struct Seen {
+    /// `val/<name>` and value.
+    pub scores: Vec<(String, f64)>,
+    /// A picture for `samples/`, and its tag.
+    pub panel: Option<(&'static str, Image)>,
+    /// Further pictures by tag.
+    pub tiles: Vec<(&'static str, Image)>,
+}
+
+/// What is looked at.
+enum Subjects {
+    /// Whole subjects, to be predicted one by one.
+    Cases(Vec<Case>),
+    /// Real images, to which the generated ones are compared as a set.
+    Images(RealImages),
+}
+
+/// The validation split.
+pub struct Validator {
+    subjects: Subjects,
+    names: Vec<String>,
+    device: Device,
+    /// Once there was something to predict with.
+    forward: Option<Forward>,
+}
+
+impl Validator {
+    /// Opens the split.
+    pub fn open(
+        recipe: &Recipe,
+        method: &dyn Method,
+        fit: &DataFit,
+        open: OpenOptions,
+        device: &Device,
+    ) -> Result<Self> {
+        let set = Dataset::open(&recipe.data, Split::Val, Some(fit), open)?;
+        let (subjects, names) = match method.task() {
+            Task::Generate => (Subjects::Images(RealImages::of(&set)?), vec!["kid".into(), "swd".into()]),
+            Task::Translate => {
+                (Subjects::Cases(cases(&set)?), ["mae", "nmse", "psnr", "ssim"].map(String::from).into())
+            }
+            Task::Segment => (Subjects::Cases(cases(&set)?), segmentation::watched(&recipe.data)),
+        };
+        Ok(Validator { subjects, names, device: device.clone(), forward: None })
+    }
+
+    /// The names of its scores.
+    pub fn columns(&self) -> Vec<String> {
+        self.names.iter().map(|n| format!("val/{n}")).collect()
+    }
+
+    /// Predicts with `net`, of which `states` holds the parameters, scores and draws.
+    pub fn look(
+        &mut self,
+        recipe: &Recipe,
+        method: &dyn Method,
+        net: &NetSpec,
+        states: States,
+    ) -> Result<Seen> {
+        let rows = recipe.log.samples;
+        let forward = match &mut self.forward {
+            Some(forward) => {
+                forward.set(states)?;
+                forward
+            }
+            none => none.insert(Forward::new(&self.device, states)?),
+        };
+        match &self.subjects {
+            Subjects::Images(real) => {
+                let nz = method.noise().unwrap_or(0);
+                // The same noise every time, so that pictures show one image's way.
+                let z = forward::noise(recipe.seed, real.len(), nz);
+                let made = forward.images(method, net, &z, nz, &real.size())?;
+                let distances = real.distances(&made)?;
+                let scores = vec![("val/kid".into(), distances.kid), ("val/swd".into(), distances.swd)];
+                let panel = if rows == 0 { None } else { Some(("images/fake", real.sheet(&made, rows)?)) };
+                Ok(Seen { scores, panel, tiles: Vec::new() })
+            }
+            Subjects::Cases(cases) => {
+                let mut scored = Vec::new();
+                let mut outputs = Vec::new();
+                for case in cases {
+                    let predicted = run::predict_case(forward, method, net, case, recipe)?;
+                    scored.push(match method.task() {
+                        Task::Segment => segmentation::score(case, &predicted, &recipe.data, false)?,
+                        _ => score::score(case, &predicted, false)?,
+                    });
+                    outputs.push(predicted);
+                }
+                let summary = Summary::of(scored)?;
+                let of = |name: &str| summary.get(name).map_or(f64::NAN, |m| m.mean.mean);
+                let scores = self.names.iter().map(|n| (format!("val/{n}"), of(n))).collect();
+                if rows == 0 {
+                    return Ok(Seen { scores, panel: None, tiles: Vec::new() });
+                }
+                let (panel, tiles) = draw(cases, &outputs, rows, recipe.data.labels.as_ref())?;
+                Ok(Seen { scores, panel: Some(("images/input_target_output_error", panel)), tiles })
+            }
+        }
+    }
+}
+
+fn cases(set: &Dataset) -> Result<Vec<Case>> {
+    (0..set.cases()).map(|i| set.case(i)).collect()
+}
+
+/// A picture of evenly spaced slices of the subjects (input | target | output | error), and the first row's images.
+fn draw(
+    cases: &[Case],
+    outputs: &[Vec<f32>],
+    rows: usize,
+    labels: Option<&Labels>,
+) -> Result<(Image, Vec<(&'static str, Image)>)> {
+    let mut tiles: Vec<[Vec<f32>; 3]> = Vec::new();
+    for r in 0..rows {
+        let (case, output) = (&cases[r % cases.len()], &outputs[r % outputs.len()]);
+        let [n, h, w, ci] = case.input_shape;
+        // From a quarter to three quarters of the way: where there is something to see.
+        let k = n / 4 + (2 * r + 1) * n / (4 * rows);
+        let slice = |v: &[f32], c: usize| v[k * h * w * c..(k + 1) * h * w * c].to_vec();
+        let target = case.target.as_deref().unwrap_or_default();
+        let (ct, co) = (case.target_shape[3], output.len() / (n * h * w));
+        let (target, output) = (slice(target, ct), slice(output, co));
+        let input = slice(&case.input, ci).iter().step_by(ci).copied().collect();
+        tiles.push(match labels {
+            Some(l) => [input, segmentation::shade(&target, l), segmentation::shade(&l.decide(&output), l)],
+            None => {
+                let first = |v: Vec<f32>, c: usize| v.into_iter().step_by(c).collect();
+                [input, first(target, ct), first(output, co)]
+            }
+        });
+    }
+    let [_, h, w, _] = cases[0].input_shape;
+    let lines: Vec<Comparison> =
+        tiles.iter().map(|[input, target, output]| Comparison { input, target, output }).collect();
+    let style = ComparisonStyle::signed_unit();
+    let panel = comparison(&lines, h, w, &style)?;
+    let tags = ["images/real_A", "images/real_B", "images/fake_B"];
+    let first = tags.into_iter().zip(&tiles[0]).map(|(tag, tile)| Ok((tag, style.target.draw(tile, h, w)?)));
+    Ok((panel, first.collect::<Result<_>>()?))
+}

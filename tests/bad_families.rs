@@ -1,0 +1,205 @@
+//! Bad input to the families beyond pix2pix: one sentence that names the file or the key and the way out, exit code 1,
+//! and nothing written.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{gan, nifti, tree};
+use std::fs;
+use std::path::Path;
+
+/// What may stand before the error: how a run begins.
+const NOTES: [&str; 5] = ["data: ", "networks: ", "a step: ", "training: ", "resuming "];
+
+#[track_caller]
+fn refused(dir: &Path, args: &[&str], words: &[&str]) {
+    let before = tree(dir);
+    let out = gan(dir, args);
+    let case = args.join(" ");
+    assert_eq!(out.code, Some(1), "{case}\n{}", out.stderr);
+    let lines: Vec<&str> = out.stderr.lines().filter(|l| !NOTES.iter().any(|n| l.starts_with(n))).collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("gan: "), "{case}: not one line\n{}", out.stderr);
+    assert!(lines[0].contains([';', ':']) && lines[0].len() < 600, "{case}\n{}", out.stderr);
+    words.iter().for_each(|w| assert!(lines[0].contains(w), "{case}: no `{w}` in\n{}", lines[0]));
+    assert_eq!(tree(dir), before, "{case}: something was written");
+}
+
+const NOISE: &str = r#"
+name = "noise"
+[data]
+phantom = { dir = "ph", subjects = 6, size = [24, 28, 24], spacing = 8.0 }
+target = []
+canvas = [16, 16]
+[model]
+kind = "gan"
+generator = { kind = "dcgan", ngf = 2 }
+discriminator = { kind = "dcgan", ndf = 2 }
+[train]
+batch = 2
+steps = 2
+"#;
+
+const SEGMENTATION: &str = r#"
+name = "segmentation"
+[data]
+phantom = { dir = "ph", subjects = 6, size = [24, 28, 24], spacing = 8.0 }
+input = ["t1ce"]
+target = ["tumour"]
+[data.labels]
+values = [0, 1, 2, 4]
+regions = [{ name = "WT", labels = [1, 2, 4] }]
+[model]
+kind = "supervised"
+network = { kind = "unet", base = 2, downs = 2 }
+[loss]
+kind = "regions"
+[train]
+batch = 2
+steps = 2
+"#;
+
+fn workshop() -> tempfile::TempDir {
+    let dir = common::workshop();
+    let path = dir.path();
+    fs::write(path.join("noise.toml"), NOISE).expect("written");
+    fs::write(path.join("wgan.toml"), NOISE.replace("\"gan\"", "\"wgan\"")).expect("written");
+    fs::write(path.join("seg.toml"), SEGMENTATION).expect("written");
+    gan(path, &["phantom", "ph", "--subjects", "6", "--size", "24,28,24", "--spacing", "8"]).ok();
+    dir
+}
+
+#[test]
+fn settings_that_do_not_belong_together() {
+    let dir = workshop();
+    let dir = dir.path();
+    let cases: &[(&str, &[&str], &[&str])] = &[
+        ("noise.toml", &["data.target=[\"pet\"]"], &["`data.target`", "from noise", "[]"]),
+        ("noise.toml", &["data.canvas=[16, 32]"], &["square", "16 x 32", "`data.canvas`"]),
+        ("noise.toml", &["data.canvas=[24, 24]"], &["`data.canvas`", "power of two"]),
+        ("noise.toml", &["data.canvas=[8, 8]"], &["8 x 8", "16 x 16"]),
+        ("noise.toml", &["model.nz=0"], &["`model.nz`"]),
+        ("noise.toml", &["model.generator.kind=dcgann"], &["dcgann", "did you mean `dcgan`?"]),
+        ("noise.toml", &["loss.lambda_l1=3"], &["unknown key `loss.lambda_l1`", "gan"]),
+        ("noise.toml", &["validate.metric=psnr"], &["`validate.metric`", "kid, swd"]),
+        ("noise.toml", &["data.patch=[8, 8, 8]"], &["`data.patch`", "slices"]),
+        ("noise.toml", &["data.labels={values=[0, 1]}"], &["`data.labels`", "remove it"]),
+        ("wgan.toml", &["loss.lipschitz={penalty=10.0}"], &["batch norm", "`model.discriminator.norm`"]),
+        ("wgan.toml", &["loss.n_critic=0"], &["`loss.n_critic`"]),
+        ("wgan.toml", &["loss.lipschitz={clip=-1.0}"], &["`loss.lipschitz`", "positive"]),
+        ("seg.toml", &["loss.kind=region"], &["`loss.kind`", "did you mean `regions`?"]),
+        ("seg.toml", &["loss.dicee=1"], &["`loss.dicee`", "did you mean `dice`?"]),
+        ("seg.toml", &["loss={kind=\"classes\"}"], &["\"classes\"", "`data.labels.regions`"]),
+        ("seg.toml", &["loss={kind=\"distance\"}"], &["`data.labels`", "remove it"]),
+        ("seg.toml", &["data.labels.regions=[]"], &["\"regions\"", "`data.labels.regions`"]),
+        ("seg.toml", &["data.labels.values=[0]"], &["`labels`", "values"]),
+        ("seg.toml", &["data.labels.values=[0, 1, 2]"], &["label 4 in region WT", "`values`"]),
+        ("seg.toml", &["data.labels.values=[0, 1, 2, 300]"], &["data.labels.values"]),
+        ("seg.toml", &["data.target=[\"tumour\", \"tissue\"]"], &["`labels`", "2 images"]),
+        ("seg.toml", &["data.target=[\"tumor\"]"], &["`tumor`", "did you mean `tumour`?"]),
+        ("seg.toml", &["data.input=[\"t1ce\", \"t9\"]"], &["`t9`", "did you mean"]),
+        ("seg.toml", &["model.residual=true"], &["`model.residual`", "false"]),
+        ("seg.toml", &["model.network.downs=9"], &["`model.network.downs`"]),
+        ("seg.toml", &["data.patch=[50, 8, 8]"], &["`patch`", "50 slices deep", "24 only"]),
+        ("seg.toml", &["data.patch=[8, 8, 2]"], &["`patch = [8, 8, 2]`"]),
+        ("seg.toml", &["data.patch=[8, 8, 8]", "data.augment.rotate=5"], &["`patch`", "augment.rotate"]),
+        ("seg.toml", &["data.fold=5"], &["`fold = 5`", "5 folds, from 0"]),
+        ("seg.toml", &["data.fold=0", "data.folds=1"], &["`folds`"]),
+        ("seg.toml", &["data.splits=x.json"], &["`splits`", "`fold`"]),
+        ("seg.toml", &["data.fold=0", "data.splits=x.json"], &["x.json", "check the path"]),
+        ("seg.toml", &["data.degrade.downsample=0"], &["`degrade.downsample`"]),
+        ("r.toml", &["data.target=[]"], &["`data.target`", "at least one"]),
+        ("r.toml", &["data.window=target"], &["`window = \"target\"`", "`data.labels`"]),
+        ("r.toml", &["data.patch=[8, 8, 8]"], &["`data.patch`", "slices"]),
+        ("r.toml", &["validate.baselines=[\"bicubic\"]"], &["`validate.baselines", "bicubic"]),
+        (
+            "r.toml",
+            &[
+                "model={kind=\"supervised\",network={kind=\"vdsr\"}}",
+                "loss={kind=\"distance\"}",
+                "data.input=[\"t1\", \"t2\"]",
+            ],
+            &["`data.target`", "as many channels"],
+        ),
+        ("r.toml", &["model={kind=\"supervised\",network={kind=\"vdsr\"}}"], &["`loss.kind` is missing"]),
+    ];
+    for (recipe, set, words) in cases {
+        let mut args = vec!["train", recipe, "--out", "run"];
+        set.iter().for_each(|s| args.extend(["--set", s]));
+        refused(dir, &args, words);
+    }
+}
+
+#[test]
+fn label_maps_and_missing_images() {
+    let dir = workshop();
+    let dir = dir.path();
+    let image = |value: &dyn Fn(usize) -> f32| nifti(&[16, 16, 8], 0.0, value);
+    for name in ["a", "b", "c"] {
+        fs::write(dir.join(format!("{name}.nii")), image(&|i| (i % 97) as f32)).expect("written");
+        fs::write(dir.join(format!("{name}-seg.nii")), image(&|i| [0.0, 1.0, 2.0, 4.0][i % 4]))
+            .expect("written");
+    }
+    fs::write(dir.join("three.nii"), image(&|i| [0.0, 3.0][i % 2])).expect("written");
+    fs::write(dir.join("half.nii"), image(&|i| [0.0, 0.5][i % 2])).expect("written");
+    let list =
+        "subject,split,t1ce,tumour\na,train,a.nii,SEG\nb,val,b.nii,b-seg.nii\nc,test,c.nii,c-seg.nii\n";
+    let source = "phantom = { dir = \"ph\", subjects = 6, size = [24, 28, 24], spacing = 8.0 }";
+    fs::write(dir.join("m.toml"), SEGMENTATION.replace(source, "manifest = \"list.csv\"")).expect("written");
+    for (seg, words) in [
+        ("three.nii", ["three.nii", "label 3", "data.labels.values"]),
+        ("half.nii", ["half.nii", "label 0.5", "data.labels.values"]),
+        ("", ["subject a", "no `tumour` image", "add it"]),
+        ("none.nii", ["none.nii", "does not exist", "subject a"]),
+    ] {
+        fs::write(dir.join("list.csv"), list.replace("SEG", seg)).expect("written");
+        refused(dir, &["train", "m.toml", "--out", "run"], &words);
+    }
+    fs::write(dir.join("list.csv"), list.replace("SEG", "a-seg.nii")).expect("written");
+    gan(dir, &["train", "m.toml", "--out", "run", "--quiet"]).ok();
+    // Folds.
+    let splits = |text: &str, words: &[&str]| {
+        fs::write(dir.join("splits.json"), text).expect("written");
+        let set = ["--set", "data.fold=0", "--set", "data.splits=splits.json"];
+        refused(dir, &[&["train", "m.toml", "--out", "other"], &set[..]].concat(), words);
+    };
+    splits("{}", &["splits.json", "no list of splits"]);
+    splits("[]", &["`fold = 0`", "0 folds"]);
+    splits("[{\"train\": [\"a\"], \"val\": [\"a\"]}]", &["splits.json", "subject a", "train and in val"]);
+    splits("[{\"train\": [\"a\"], \"val\": [\"z\"]}]", &["no subject z", "fold 0"]);
+    splits("[{\"train\": [\"a\"], \"val\": [\"c\"]}]", &["subject c", "test split"]);
+}
+
+#[test]
+fn predictions() {
+    let dir = workshop();
+    let dir = dir.path();
+    let set = ["--set", "data.input=[\"t1ce\", \"flair\"]"];
+    gan(dir, &[&["train", "seg.toml", "--out", "two", "--quiet"], &set[..]].concat()).ok();
+    let t1 = "ph/sub-0001/anat/sub-0001_T1w.nii.gz";
+    // How many files there are is a matter of the command line.
+    let out = gan(dir, &["predict", "two", t1, "--out", "p"]);
+    assert!(out.code == Some(2) && out.stderr.contains("2 images a subject (t1ce, flair)"), "{}", out.stderr);
+    let out = gan(dir, &["predict", "two", "--out", "p"]);
+    assert!(out.code == Some(2) && out.stderr.contains("name the images"), "{}", out.stderr);
+    let frames = nifti(&[24, 28, 24, 4], 0.0, |i| i as f32);
+    fs::write(dir.join("frames.nii"), frames).expect("written");
+    refused(
+        dir,
+        &["predict", "two", t1, "frames.nii", "--out", "p"],
+        &["frames.nii", "4 frames", "data.frame"],
+    );
+    // Weights of a network with another number of channels.
+    gan(dir, &["train", "seg.toml", "--out", "one", "--quiet"]).ok();
+    for which in ["best", "last"] {
+        let file = format!("checkpoints/{which}_net_U.safetensors");
+        fs::copy(dir.join("one").join(&file), dir.join("two").join(&file)).expect("copied");
+    }
+    refused(dir, &["predict", "two", t1, t1, "--out", "p"], &["net_U.safetensors", "another architecture"]);
+    // Where the true target says where to look.
+    let set = ["--set", "data.window=target", "--set", "data.canvas=[16, 16]"];
+    gan(dir, &[&["train", "seg.toml", "--out", "oracle", "--quiet"], &set[..]].concat()).ok();
+    refused(dir, &["predict", "oracle", t1, "--out", "p"], &["`data.window`", "brightest"]);
+    let told = gan(dir, &["evaluate", "oracle"]).ok().stdout;
+    assert!(told.contains("an upper bound, no result"), "{told}");
+}
