@@ -20,6 +20,8 @@
 #define WIDTH 1
 #endif
 
+constexpr int BLOCKS = INPUTS > 3 ? 2 : 4; // more inputs in flight take more registers
+
 // WIDTH neighbouring elements, or WIDTH times the same one.
 template <class T> struct alignas(WIDTH * sizeof(T)) Group {
     T v[WIDTH];
@@ -34,7 +36,7 @@ template <bool Used, class T> DEVICE Group<T> load(const T* from, i64 at, bool m
     return group;
 }
 
-KERNEL __launch_bounds__(256, 4)
+KERNEL __launch_bounds__(256, BLOCKS)
 pointwise(const Layout<RANK, INPUTS + 1> layout, i64 count, OUT* out, const IN_A* a, const IN_B* b, const IN_C* c,
           const IN_D* d, const IN_E* e, const IN_F* f, const float* s, float p, float q) {
     constexpr int A = INPUTS > 0 ? 1 : 0, B = INPUTS > 1 ? 2 : 0, C = INPUTS > 2 ? 3 : 0, D = INPUTS > 3 ? 4 : 0,
@@ -58,7 +60,7 @@ pointwise(const Layout<RANK, INPUTS + 1> layout, i64 count, OUT* out, const IN_A
     }
 }
 
-KERNEL __launch_bounds__(256, 4)
+KERNEL __launch_bounds__(256, BLOCKS)
 pointwise_dense(i64 count, OUT* out, const IN_A* a, const IN_B* b, const IN_C* c, const IN_D* d, const IN_E* e,
                 const IN_F* f, const float* s, float p, float q) {
     const i64 quads = count / 4;

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 pub struct Evaluation {
     /// Subjects, or slices where sets of images are compared.
     pub subjects: usize,
-    /// Means over the subjects: the network's by the metrics' names, a baseline's as "<baseline> <metric>".
+    /// Means over the subjects: the network's by the metrics' names, a baseline's as `BASELINE METRIC`.
     pub scores: Vec<(String, f64)>,
     /// For people.
     pub text: String,

@@ -53,10 +53,38 @@ const PARITY: f64 = 5e-3;
 const FIRST_STEP: f64 = 1e-4;
 
 /// The steps that are timed: recipe, settings, and what PyTorch's peer calls the same.
-const TIMED: [(&str, &[&str], &str, usize, usize); 3] = [
+const TIMED: [(&str, &[&str], &str, usize, usize); 8] = [
     ("mr2pet.toml", &PAPER, "pix2pix", 256, 1),
     ("mr2pet.toml", &PAPER, "pix2pix", 256, 4),
     ("mr2pet.toml", &PAPER, "pix2pix", 256, 16),
+    (
+        "mr2pet-cyclegan.toml",
+        &[
+            "model.generator.blocks=9",
+            "model.generator.ngf=64",
+            "model.discriminator.layers=3",
+            "model.discriminator.ndf=64",
+        ],
+        "cyclegan",
+        256,
+        1,
+    ),
+    ("dcgan-mr.toml", &["model.generator.ngf=64", "model.discriminator.ndf=64"], "dcgan", 64, 64),
+    (
+        "wgan-gp-mr.toml",
+        &["model.nz=100", "model.generator.ngf=64", "model.discriminator.ndf=64"],
+        "wgan-gp",
+        64,
+        64,
+    ),
+    ("unet-tumour.toml", &["model.network.base=64", "model.network.downs=4"], "unet", 240, 32),
+    (
+        "unet3d-tumour.toml",
+        &["data.patch=[128, 128, 128]", "model.network.base=32", "model.network.downs=4"],
+        "unet3d",
+        128,
+        2,
+    ),
 ];
 const PAPER: [&str; 4] = [
     "model.generator.downs=8",

@@ -147,8 +147,9 @@ fn items() -> Vec<Item> {
     }
     // Four blocks of 256 threads a multiprocessor.
     let mut plain = |file: &'static str, constants: &[&str]| {
-        // Double precision for the normal numbers: two blocks.
-        let registers = if constants == ["NORMAL=1"] { 128 } else { 64 };
+        // Double precision for the normal numbers, many inputs: two blocks.
+        let two = constants == ["NORMAL=1"] || constants.contains(&"INPUTS=4");
+        let registers = if two { 128 } else { 64 };
         add(Specialisation::new(file, constants.iter().copied()), registers, false, true);
     };
     for kind in ["float", "bf16"] {
