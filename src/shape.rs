@@ -47,6 +47,14 @@ impl Shape {
         s
     }
 
+    /// Elements to skip per step along each axis of `out`, to which this is repeated under NumPy's rule: 0 where it is.
+    pub fn steps_within(&self, out: &Shape) -> Vec<usize> {
+        let (lead, strides) = (out.rank() - self.rank(), self.strides());
+        (0..out.rank())
+            .map(|i| if i < lead || self.0[i - lead] == 1 { 0 } else { strides[i - lead] })
+            .collect()
+    }
+
     /// The same with one extent replaced.
     pub fn with(&self, axis: usize, extent: usize) -> Self {
         let mut d = self.0.clone();

@@ -122,7 +122,7 @@ impl Fuser<'_> {
         let out = &self.nodes[id].shape;
         let shape = |i: usize| &self.nodes[inputs[i]].shape;
         let leaf = |i: usize, offset: usize, steps: Vec<usize>| Leaf { input: inputs[i], offset, steps };
-        let repeated = |i: usize| leaf(i, 0, broadcast_steps(shape(i), out));
+        let repeated = |i: usize| leaf(i, 0, shape(i).steps_within(out));
         let (leaves, code) = if let Some(f) = any.downcast_ref::<Unary>() {
             (vec![repeated(0)], vec![Token::Leaf(0), Token::Unary(*f)])
         } else if let Some(f) = any.downcast_ref::<Binary>() {
@@ -421,12 +421,6 @@ impl Fuser<'_> {
         let shapes: Vec<&Shape> = inputs.iter().map(|&i| &self.nodes[i].shape).collect();
         Some((kind, inputs.clone(), op.flops(&shapes, &self.nodes[id].shape)))
     }
-}
-
-/// The steps of a value repeated to `out` under NumPy's rule.
-fn broadcast_steps(from: &Shape, out: &Shape) -> Vec<usize> {
-    let (lead, strides) = (out.rank() - from.rank(), from.strides());
-    (0..out.rank()).map(|i| if i < lead || from[i - lead] == 1 { 0 } else { strides[i - lead] }).collect()
 }
 
 /// A norm's map as an expression, where a set is a channel, of one image or of all.

@@ -83,7 +83,7 @@ impl Plan {
 
 /// Plans a run that computes the named outputs and the states' new values.
 pub fn plan(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Plan> {
-    Ok(planner(graph, outputs)?.run())
+    plan_with(graph, outputs, Passes::default())
 }
 
 /// What is done to a graph before it is planned for a GPU.
@@ -97,7 +97,9 @@ pub struct Passes {
 
 /// As [`plan`], after the given passes.
 pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Result<Plan> {
-    let mut planner = planner(graph, outputs)?;
+    graph.check()?;
+    let outputs = outputs.iter().map(|(n, v)| (n.to_string(), v.id().expect("checked above"))).collect();
+    let mut planner = Planner::new(graph, outputs);
     if passes.fuse {
         fuse(&mut planner.nodes, &planner.states, &planner.outputs);
     }
@@ -105,12 +107,6 @@ pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Res
         mix(&mut planner.nodes, &planner.states, &planner.outputs);
     }
     Ok(planner.run())
-}
-
-fn planner(graph: &Graph, outputs: &[(&str, &Var)]) -> Result<Planner> {
-    graph.check()?;
-    let outputs = outputs.iter().map(|(n, v)| (n.to_string(), v.id().expect("checked above"))).collect();
-    Ok(Planner::new(graph, outputs))
 }
 
 const ALIGN: usize = 64;

@@ -1,7 +1,10 @@
 //! Launches of `kernels/pointwise.cu`: an expression over strided operands, which is also every copy, permutation,
 //! broadcast, cast and fill.
 
-use super::launch::{GpuTraits, Launch, LaunchArg, Operand, Operands, Specialisation, count};
+use super::launch::{
+    GpuTraits, Launch, LaunchArg, LaunchList, Operand, Operands, Specialisation, count, kind,
+};
+use crate::dtype::DType;
 use crate::shape::Shape;
 
 /// One operand: where it lies and how it is walked through.
@@ -28,19 +31,27 @@ impl Strided {
 
     /// The output of an operation, whole.
     pub fn output(io: &Operands) -> Self {
-        Self::dense(LaunchArg::Output, io.out(), io.output.aligned).of(io.output.kind())
+        Self::output_at(io, 0, io.out().strides())
+    }
+
+    /// The output of an operation from element `first` on.
+    pub fn output_at(io: &Operands, first: usize, steps: Vec<usize>) -> Self {
+        Self::part(LaunchArg::OutputAt(first), &io.output, first, steps)
     }
 
     /// Input `i` of an operation, repeated to the output's extents under NumPy's rule.
     pub fn input(io: &Operands, i: usize) -> Self {
-        let Operand { shape, aligned, .. } = io.inputs[i];
-        let lead = io.out().rank() - shape.rank();
-        let strides = shape.strides();
-        let step = |axis: usize| {
-            if axis < lead || shape[axis - lead] == 1 { 0 } else { strides[axis - lead] }
-        };
-        let steps = (0..io.out().rank()).map(step).collect();
-        Self::new(LaunchArg::Input(i), steps, aligned).of(io.inputs[i].kind())
+        Self::input_at(io, i, 0, io.shape(i).steps_within(io.out()))
+    }
+
+    /// Input `i` of an operation from element `first` on.
+    pub fn input_at(io: &Operands, i: usize, first: usize, steps: Vec<usize>) -> Self {
+        Self::part(LaunchArg::InputAt(i, first), &io.inputs[i], first, steps)
+    }
+
+    /// A part of an operand; four elements of any type are as aligned as the operand itself.
+    fn part(address: LaunchArg, whole: &Operand, first: usize, steps: Vec<usize>) -> Self {
+        Self::new(address, steps, whole.aligned && first.is_multiple_of(4)).of(whole.kind())
     }
 
     /// Where it begins.
@@ -117,6 +128,16 @@ pub fn pointwise(
     args.extend(scalars.map(|v| LaunchArg::from(v as f32)));
     let (kernel, turns) = if dense { ("pointwise_dense", total.div_ceil(4)) } else { ("pointwise", total) };
     Launch::new(specialisation, kernel, [gpu.blocks(turns), 1, 1], args)
+}
+
+/// Appends a copy of input `i`, of which `from` tells, in another type, and says where it is.
+pub fn copy_as(list: &mut LaunchList, gpu: &GpuTraits, i: usize, from: &Operand, dtype: DType) -> LaunchArg {
+    let flat = Shape::from([from.shape.numel()]);
+    let copy = list.workspace(dtype.size() * flat.numel());
+    let read = Strided::dense(LaunchArg::Input(i), &flat, from.aligned).of(from.kind());
+    let write = Strided::dense(copy.clone(), &flat, true).of(kind(dtype));
+    list.push(pointwise(gpu, "a", [0.0; 2], &flat, write, &[read]));
+    copy
 }
 
 /// Whether four neighbours along the last axis can move as one: every operand either has them side by side, on an address

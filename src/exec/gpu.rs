@@ -8,13 +8,12 @@ use crate::compile::plan::{Passes, Plan, Step, plan_with};
 use crate::device::backend::{Backend, Fetch, Piece};
 use crate::device::cpu::{Place, Slot};
 use crate::device::launch::{
-    ALIGNED, ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Math, Operand, Operands, kind,
+    ALIGNED, ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Math, Operand, Operands,
 };
-use crate::device::pointwise::{Strided, pointwise};
+use crate::device::pointwise::copy_as;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Memory, Storage, Var};
-use crate::shape::Shape;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -433,12 +432,7 @@ fn convert_first(
         LaunchList { workspace_bytes: list.workspace_bytes, tables: list.tables, ..Default::default() };
     let mut copies = Vec::new();
     for &i in which {
-        let slot = &step.inputs[i];
-        let flat = Shape::from([slot.shape.numel()]);
-        let to = all.workspace(inputs[i].dtype.size() * flat.numel());
-        let read = Strided::dense(LaunchArg::Input(i), &flat, aligned(slot)).of(kind(slot.dtype));
-        let write = Strided::dense(to.clone(), &flat, true).of(inputs[i].kind());
-        all.push(pointwise(gpu, "a", [0.0; 2], &flat, write, &[read]));
+        let to = copy_as(&mut all, gpu, i, &operand(&step.inputs[i]), inputs[i].dtype);
         copies.push((i, to));
     }
     for mut launch in list.launches {

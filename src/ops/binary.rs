@@ -63,7 +63,7 @@ impl Binary {
     }
 
     /// The same for the GPU, of `a` and `b`, with its number as `p`.
-    fn expression(self) -> (&'static str, f64) {
+    pub(crate) fn expression(self) -> (&'static str, f64) {
         match self {
             Add => ("a + b", 0.0),
             Sub => ("a - b", 0.0),
@@ -103,14 +103,10 @@ struct Axis {
 
 /// The axes of a broadcast, neighbours merged where both operands run through them evenly.
 fn merged_axes(out: &Shape, a: &Shape, b: &Shape) -> Vec<Axis> {
-    let step = |s: &Shape, strides: &[usize], i: usize| {
-        let lead = out.rank() - s.rank();
-        if i < lead || s[i - lead] == 1 { 0 } else { strides[i - lead] }
-    };
-    let (sa, sb) = (a.strides(), b.strides());
+    let (sa, sb) = (a.steps_within(out), b.steps_within(out));
     let mut axes: Vec<Axis> = Vec::new();
     for i in 0..out.rank() {
-        let axis = Axis { extent: out[i], a: step(a, &sa, i), b: step(b, &sb, i) };
+        let axis = Axis { extent: out[i], a: sa[i], b: sb[i] };
         if axis.extent == 1 {
             continue;
         }

@@ -56,10 +56,7 @@ impl Broadcast {
             parallel::for_chunks(out, parallel::CHUNK, |_, piece| piece.fill(x[0]));
             return;
         }
-        let own = io.in_shape(0);
-        let lead = self.shape.rank() - own.rank();
-        let strides = own.strides();
-        let step = |i: usize| if i < lead || own[i - lead] == 1 { 0 } else { strides[i - lead] };
+        let steps = io.in_shape(0).steps_within(&self.shape);
         let last = self.shape.rank() - 1;
         let width = self.shape[last];
         let rows = (parallel::CHUNK / width).max(1);
@@ -67,10 +64,10 @@ impl Broadcast {
             for (r, line) in piece.chunks_mut(width).enumerate() {
                 let (mut index, mut from) = (start / width + r, 0);
                 for i in (0..last).rev() {
-                    from += index % self.shape[i] * step(i);
+                    from += index % self.shape[i] * steps[i];
                     index /= self.shape[i];
                 }
-                if step(last) == 0 {
+                if steps[last] == 0 {
                     line.fill(x[from])
                 } else {
                     line.copy_from_slice(&x[from..from + width])

@@ -1,7 +1,7 @@
 //! Joining tensors along an axis, and packing many into one flat buffer.
 
 use crate::device::cpu::{Io, parallel};
-use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
@@ -60,10 +60,8 @@ impl Op for Concat {
         let mut start = 0;
         for i in 0..io.inputs.len() {
             let part = io.shape(i);
-            let first = start * strides[self.axis];
-            let aligned = io.output.aligned && first.is_multiple_of(4);
-            let out = Strided::new(LaunchArg::OutputAt(first), strides.clone(), aligned).of(io.output.kind());
-            let a = Strided::dense(LaunchArg::Input(i), part, io.inputs[i].aligned).of(io.inputs[i].kind());
+            let out = Strided::output_at(io, start * strides[self.axis], strides.clone());
+            let a = Strided::input_at(io, i, 0, part.strides());
             list.push(pointwise(gpu, "a", [0.0; 2], part, out, &[a]));
             start += part[self.axis];
         }
@@ -138,11 +136,8 @@ impl Op for Pack {
         let mut list = LaunchList::default();
         let mut start = 0;
         for i in 0..io.inputs.len() {
-            let out =
-                Strided::dense(LaunchArg::OutputAt(start), &flat(i), io.output.aligned && start % 4 == 0);
-            let out = out.of(io.output.kind());
-            let a = Strided::dense(LaunchArg::Input(i), &flat(i), io.inputs[i].aligned);
-            let a = a.of(io.inputs[i].kind());
+            let out = Strided::output_at(io, start, vec![1]);
+            let a = Strided::input_at(io, i, 0, vec![1]);
             list.push(pointwise(gpu, "a", [0.0; 2], &flat(i), out, &[a]));
             start += io.shape(i).numel();
         }

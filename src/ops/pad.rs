@@ -2,7 +2,7 @@
 //! (Reflecting and replicating padding: [`super::resample`].)
 
 use crate::device::cpu::{Io, parallel};
-use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operand, Operands};
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
@@ -66,10 +66,8 @@ impl Op for PadZero {
                 begin.iter().zip(strides).map(|(b, s)| b * s).sum()
             };
             let (read, write) = (first(&skipped, &from.strides()), first(&added, &to.strides()));
-            let aligned = |operand: &Operand, first: usize| operand.aligned && first.is_multiple_of(4);
-            let a = Strided::new(LaunchArg::InputAt(0, read), from.strides(), aligned(&io.inputs[0], read));
-            let out = Strided::new(LaunchArg::OutputAt(write), to.strides(), aligned(&io.output, write));
-            let (a, out) = (a.of(io.inputs[0].kind()), out.of(io.output.kind()));
+            let a = Strided::input_at(io, 0, read, from.strides());
+            let out = Strided::output_at(io, write, to.strides());
             list.push(pointwise(gpu, "a", [0.0; 2], &both, out, &[a]));
         }
         Ok(list)

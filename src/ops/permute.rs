@@ -1,7 +1,7 @@
 //! Reordering axes.
 
 use crate::device::cpu::{Io, parallel};
-use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
@@ -47,7 +47,7 @@ impl Op for Permute {
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let strides = io.shape(0).strides();
         let steps = self.order.iter().map(|&i| strides[i]).collect();
-        let a = Strided::new(LaunchArg::Input(0), steps, io.inputs[0].aligned).of(io.inputs[0].kind());
+        let a = Strided::input_at(io, 0, 0, steps);
         Ok(LaunchList::of(pointwise(gpu, "a", [0.0; 2], io.out(), Strided::output(io), &[a])))
     }
 }

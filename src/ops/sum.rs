@@ -58,8 +58,7 @@ impl Op for Sum {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        let x =
-            Strided::dense(LaunchArg::Input(0), io.shape(0), io.inputs[0].aligned).of(io.inputs[0].kind());
+        let x = Strided::input_at(io, 0, 0, io.shape(0).strides());
         Ok(launches(gpu, "a", 1.0, io.shape(0), self.first..self.last, &[x]))
     }
 }

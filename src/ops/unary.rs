@@ -106,7 +106,7 @@ impl Unary {
     }
 
     /// The same for the GPU, of `a`, with its numbers as `p` and `q`.
-    fn expression(self) -> (&'static str, [f64; 2]) {
+    pub(crate) fn expression(self) -> (&'static str, [f64; 2]) {
         match self {
             AddScalar(c) => ("a + p", [c, 0.0]),
             MulScalar(c) => ("a * p", [c, 0.0]),
@@ -115,7 +115,7 @@ impl Unary {
             Exp => ("expf(a)", [0.0; 2]),
             Log => ("logf(a)", [0.0; 2]),
             Sqrt => ("sqrtf(a)", [0.0; 2]),
-            Square => ("a * a", [0.0; 2]),
+            Square => ("square(a)", [0.0; 2]),
             Recip => ("1.0f / a", [0.0; 2]),
             Pow(exponent) => ("powf(a, p)", [exponent, 0.0]),
             Tanh => ("tanhf(a)", [0.0; 2]),

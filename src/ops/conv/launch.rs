@@ -3,12 +3,9 @@
 
 use super::geometry::ConvGeometry;
 pub use crate::device::launch::Math;
-use crate::device::launch::{
-    GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int, kind,
-};
-use crate::device::pointwise::{Strided, pointwise};
+use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int};
+use crate::device::pointwise::copy_as;
 use crate::dtype::DType;
-use crate::shape::Shape;
 
 /// Which of the three partial derivatives of the trilinear form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -214,12 +211,7 @@ pub fn operand(list: &mut LaunchList, io: &Operands, i: usize, gpu: &GpuTraits) 
     if io.inputs[i].dtype == wanted {
         return (LaunchArg::Input(i), io.inputs[i].aligned);
     }
-    let flat = Shape::from([io.shape(i).numel()]);
-    let copy = list.workspace(gpu.math.element_bytes() * flat.numel());
-    let from = Strided::dense(LaunchArg::Input(i), &flat, io.inputs[i].aligned).of(io.inputs[i].kind());
-    let to = Strided::dense(copy.clone(), &flat, true).of(kind(wanted));
-    list.push(pointwise(gpu, "a", [0.0; 2], &flat, to, &[from]));
-    (copy, true)
+    (copy_as(list, gpu, i, &io.inputs[i], wanted), true)
 }
 
 /// What happens to a finished sum before it is stored.

@@ -1,7 +1,7 @@
 //! An expression over strided reads of other values: what the fusion pass makes of neighbouring pointwise operations.
 
 use crate::device::cpu::Io;
-use crate::device::launch::{LaunchArg, Operands};
+use crate::device::launch::Operands;
 use crate::device::pointwise::Strided;
 use crate::dtype::Real;
 use crate::ops::binary::Binary;
@@ -81,10 +81,14 @@ pub fn source(code: &[Token], names: &[&str]) -> String {
             Token::Unary(Unary::Recip) if i > 0 && code[i - 1] == Token::Unary(Unary::Sqrt) => {
                 format!("rsqrtf({})", stack.pop().expect("a value"))
             }
-            Token::Unary(u) => unary(*u, &stack.pop().expect("a value")),
+            Token::Unary(f) => {
+                let (template, numbers) = f.expression();
+                fill(template, [&stack.pop().expect("a value"), ""], numbers)
+            }
             Token::Binary(f) => {
                 let (b, a) = (stack.pop().expect("a value"), stack.pop().expect("a value"));
-                binary(*f, &a, &b)
+                let (template, number) = f.expression();
+                fill(template, [&a, &b], [number, 0.0])
             }
         };
         stack.push(text);
@@ -92,40 +96,24 @@ pub fn source(code: &[Token], names: &[&str]) -> String {
     stack.pop().expect("a value")
 }
 
-fn unary(f: Unary, a: &str) -> String {
-    use Unary::*;
-    match f {
-        AddScalar(c) => format!("({a} + {})", literal(c)),
-        MulScalar(c) => format!("({a} * {})", literal(c)),
-        Abs => format!("fabsf({a})"),
-        Sign => format!("sign({a})"),
-        Exp => format!("expf({a})"),
-        Log => format!("logf({a})"),
-        Sqrt => format!("sqrtf({a})"),
-        Square => format!("square({a})"),
-        Recip => format!("(1.0f / {a})"),
-        Pow(p) => format!("powf({a}, {})", literal(p)),
-        Tanh => format!("tanhf({a})"),
-        Sigmoid => format!("sigmoid({a})"),
-        Softplus => format!("softplus({a})"),
-        Erf => format!("erff({a})"),
-        LeakyRelu(slope) => format!("leaky_relu({a}, {})", literal(slope)),
-        Clamp(low, high) => format!("clamp({a}, {}, {})", literal(low), literal(high)),
-        Inside(low, high) => format!("inside({a}, {}, {})", literal(low), literal(high)),
+/// `template` with its operands and numbers put in for their names. Only a call needs no brackets around it.
+fn fill(template: &str, [a, b]: [&str; 2], [p, q]: [f64; 2]) -> String {
+    let mut text = String::new();
+    let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut rest = template;
+    while let Some(c) = rest.chars().next() {
+        let length = if letter(c) { rest.find(|c| !letter(c)).unwrap_or(rest.len()) } else { c.len_utf8() };
+        let (word, behind) = rest.split_at(length);
+        match word {
+            "a" => text.push_str(a),
+            "b" => text.push_str(b),
+            "p" => text.push_str(&literal(p)),
+            "q" => text.push_str(&literal(q)),
+            _ => text.push_str(word),
+        }
+        rest = behind;
     }
-}
-
-fn binary(f: Binary, a: &str, b: &str) -> String {
-    use Binary::*;
-    match f {
-        Add => format!("({a} + {b})"),
-        Sub => format!("({a} - {b})"),
-        Mul => format!("({a} * {b})"),
-        Div => format!("({a} / {b})"),
-        Max => format!("maximum({a}, {b})"),
-        Min => format!("minimum({a}, {b})"),
-        Gate(slope) => format!("gate({a}, {b}, {})", literal(slope)),
-    }
+    if template.ends_with(')') { text } else { format!("({text})") }
 }
 
 /// An expression's value, given its leaves'.
@@ -154,11 +142,7 @@ impl Expression {
 
     /// The leaves as operands of a kernel.
     pub fn operands(&self, io: &Operands) -> Vec<Strided> {
-        let operand = |leaf: &Leaf| {
-            let aligned = io.inputs[leaf.input].aligned && leaf.offset.is_multiple_of(4);
-            Strided::new(LaunchArg::InputAt(leaf.input, leaf.offset), leaf.steps.clone(), aligned)
-                .of(io.inputs[leaf.input].kind())
-        };
+        let operand = |leaf: &Leaf| Strided::input_at(io, leaf.input, leaf.offset, leaf.steps.clone());
         self.leaves.iter().map(operand).collect()
     }
 

@@ -11,7 +11,7 @@ pub use conv::{ConvKind, ConvMap};
 pub use expression::{Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Token, in_order, value};
 
 use crate::device::cpu::Io;
-use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::device::pointwise::{Strided, pointwise};
 use crate::dispatch_real;
 use crate::graph::{GradArgs, Memory, Op, Storage, Var};
@@ -191,9 +191,7 @@ impl Op for MapConcat {
         let mut list = LaunchList::default();
         let mut start = 0;
         for part in &self.parts {
-            let first = start * strides[self.axis];
-            let aligned = io.output.aligned && first.is_multiple_of(4);
-            let out = Strided::new(LaunchArg::OutputAt(first), strides.clone(), aligned).of(io.output.kind());
+            let out = Strided::output_at(io, start * strides[self.axis], strides.clone());
             let launch = pointwise(gpu, &part.source(), [0.0; 2], &part.extents, out, &part.operands(io));
             list.push(launch);
             start += part.extents[self.axis];
