@@ -3,28 +3,11 @@
 use gan::dtype::Real;
 use gan::ops::conv::cpu::{forward, grad_w, grad_x};
 use gan::ops::conv::geometry::ConvGeometry;
+use geometry::{Row, cube, geometry, line, row, square};
 use proptest::prelude::*;
 
-/// Geometry from the parameters users give; `None` where there is no output.
-#[allow(clippy::too_many_arguments)]
-fn geometry(
-    n: usize,
-    c: usize,
-    input: [usize; 3],
-    k: usize,
-    kernel: [usize; 3],
-    stride: [usize; 3],
-    padding: [usize; 3],
-    dilation: [usize; 3],
-    groups: usize,
-) -> Option<ConvGeometry> {
-    let mut output = [0; 3];
-    for a in 0..3 {
-        let span = dilation[a] * (kernel[a] - 1) + 1;
-        output[a] = (input[a] + 2 * padding[a]).checked_sub(span)? / stride[a] + 1;
-    }
-    Some(ConvGeometry { n, c, k, groups, input, output, kernel, stride, padding, dilation })
-}
+#[path = "common/geometry.rs"]
+mod geometry;
 
 /// The three sums by their definition, each with the sum of the magnitudes of its terms (what rounding errors are
 /// proportional to).
@@ -144,56 +127,6 @@ fn check(g: ConvGeometry) {
     }
     all::<f64>(&case, &want);
     all::<f32>(&case, &want);
-}
-
-/// `(batch, channels in, size, channels out, kernel, stride, padding, dilation, groups)`.
-type Row = (usize, usize, [usize; 3], usize, [usize; 3], [usize; 3], [usize; 3], [usize; 3], usize);
-
-fn row(r: Row) -> ConvGeometry {
-    geometry(r.0, r.1, r.2, r.3, r.4, r.5, r.6, r.7, r.8).expect("a case with an output")
-}
-
-/// 2D, all sides equal.
-fn square(
-    n: usize,
-    c: usize,
-    size: usize,
-    k: usize,
-    kernel: usize,
-    s: usize,
-    p: usize,
-    d: usize,
-    g: usize,
-) -> Row {
-    (n, c, [1, size, size], k, [1, kernel, kernel], [1, s, s], [0, p, p], [1, d, d], g)
-}
-
-fn cube(
-    n: usize,
-    c: usize,
-    size: usize,
-    k: usize,
-    kernel: usize,
-    s: usize,
-    p: usize,
-    d: usize,
-    g: usize,
-) -> Row {
-    (n, c, [size; 3], k, [kernel; 3], [s; 3], [p; 3], [d; 3], g)
-}
-
-fn line(
-    n: usize,
-    c: usize,
-    size: usize,
-    k: usize,
-    kernel: usize,
-    s: usize,
-    p: usize,
-    d: usize,
-    g: usize,
-) -> Row {
-    (n, c, [1, 1, size], k, [1, 1, kernel], [1, 1, s], [0, 0, p], [1, 1, d], g)
 }
 
 fn fixed_cases() -> Vec<Row> {

@@ -1,63 +1,10 @@
 //! The three convolution kernels and the sum of slices.
 
 use crate::common::{assert_close, module, normal};
+use crate::geometry::{cube, line, row, square};
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Math, Pass, Tiles, geometry_argument, plan};
 use gan_emu::{Arg, Buffer, Mode, Shape, bf16_round};
-
-/// Dimensions, batch, channels in, size, channels out, kernel, stride, padding, dilation, groups.
-type Case = (usize, usize, usize, [usize; 3], usize, [usize; 3], [usize; 3], [usize; 3], [usize; 3], usize);
-
-/// A geometry from 2D numbers that are the same along both axes.
-fn square(
-    n: usize,
-    c: usize,
-    size: usize,
-    k: usize,
-    kernel: usize,
-    s: usize,
-    p: usize,
-    d: usize,
-    g: usize,
-) -> ConvGeometry {
-    geometry((2, n, c, [1, size, size], k, [1, kernel, kernel], [1, s, s], [0, p, p], [1, d, d], g))
-}
-
-/// A geometry from 3D numbers that are the same along all axes.
-fn cube(
-    n: usize,
-    c: usize,
-    size: usize,
-    k: usize,
-    kernel: usize,
-    s: usize,
-    p: usize,
-    d: usize,
-    g: usize,
-) -> ConvGeometry {
-    geometry((3, n, c, [size; 3], k, [kernel; 3], [s; 3], [p; 3], [d; 3], g))
-}
-
-fn line(
-    n: usize,
-    c: usize,
-    size: usize,
-    k: usize,
-    kernel: usize,
-    s: usize,
-    p: usize,
-    d: usize,
-    g: usize,
-) -> ConvGeometry {
-    geometry((1, n, c, [1, 1, size], k, [1, 1, kernel], [1, 1, s], [0, 0, p], [1, 1, d], g))
-}
-
-fn geometry((_, n, c, input, k, kernel, stride, padding, dilation, groups): Case) -> ConvGeometry {
-    let output = std::array::from_fn(|a| {
-        (input[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) / stride[a] + 1
-    });
-    ConvGeometry { n, c, k, groups, input, output, kernel, stride, padding, dilation }
-}
 
 /// The geometry whose `grad_x` is the transposed convolution with these numbers.
 fn transposed(
@@ -90,44 +37,44 @@ fn transposed(
 /// Every shape of the reference goldens (small and odd), then some that fill whole tiles and vector copies.
 fn cases() -> Vec<(&'static str, ConvGeometry)> {
     vec![
-        ("k1", square(2, 3, 5, 4, 1, 1, 0, 1, 1)),
-        ("k3s1p1", square(2, 3, 6, 5, 3, 1, 1, 1, 1)),
-        ("k3s1p0", square(1, 4, 5, 4, 3, 1, 0, 1, 1)),
-        ("k4s2p1", square(2, 3, 8, 6, 4, 2, 1, 1, 1)),
-        ("k4s1p1", square(1, 5, 6, 3, 4, 1, 1, 1, 1)),
-        ("k4s2p1_to1", square(2, 6, 2, 5, 4, 2, 1, 1, 1)),
-        ("k4s1p0_to1", square(3, 4, 4, 1, 4, 1, 0, 1, 1)),
-        ("k7s1p0", square(1, 2, 9, 3, 7, 1, 0, 1, 1)),
-        ("k7s1p3", square(1, 1, 7, 3, 7, 1, 3, 1, 1)),
-        ("k3s2p1_odd", square(2, 3, 7, 4, 3, 2, 1, 1, 1)),
-        ("k3s2p1_even", square(1, 3, 8, 4, 3, 2, 1, 1, 1)),
-        ("k3d2p2", square(1, 3, 7, 3, 3, 1, 2, 2, 1)),
-        ("k3d3s2p3", square(1, 2, 11, 3, 3, 2, 3, 3, 1)),
-        ("k3s3_leftover", square(1, 2, 10, 3, 3, 3, 0, 1, 1)),
-        ("k2s3_gap", square(1, 2, 9, 3, 2, 3, 0, 1, 1)),
-        ("k3d2s2", square(1, 2, 9, 3, 3, 2, 2, 2, 1)),
-        ("k4d6s4", square(1, 2, 23, 3, 4, 4, 3, 6, 1)),
-        ("k3x5_mixed", geometry((2, 2, 3, [1, 9, 8], 4, [1, 3, 5], [1, 2, 1], [0, 1, 2], [1, 1, 2], 1))),
-        ("groups2", square(2, 4, 6, 6, 3, 1, 1, 1, 2)),
-        ("depthwise", square(2, 5, 6, 5, 3, 2, 1, 1, 5)),
-        ("depthwise_x2", square(1, 3, 6, 6, 3, 1, 1, 1, 3)),
-        ("k1s2", square(1, 4, 7, 3, 1, 2, 0, 1, 1)),
-        ("k2s2", square(1, 3, 6, 4, 2, 2, 0, 1, 1)),
-        ("k5p4_wide_pad", square(1, 2, 4, 2, 5, 1, 4, 1, 1)),
-        ("c17to19", square(1, 17, 5, 19, 3, 1, 1, 1, 1)),
-        ("c33to2", square(1, 33, 4, 2, 3, 1, 1, 1, 1)),
-        ("wide_row", geometry((2, 1, 2, [1, 3, 37], 3, [1, 3, 3], [1; 3], [0, 1, 1], [1; 3], 1))),
-        ("tall", geometry((2, 1, 2, [1, 35, 2], 3, [1, 3, 3], [1; 3], [0, 1, 1], [1; 3], 1))),
-        ("batch5_c1", square(5, 1, 6, 2, 4, 2, 1, 1, 1)),
-        ("1d_k3s1p1", line(2, 3, 9, 4, 3, 1, 1, 1, 1)),
-        ("1d_k4s2p1", line(2, 3, 10, 4, 4, 2, 1, 1, 1)),
-        ("1d_k5d2g2", line(1, 4, 12, 4, 5, 1, 4, 2, 2)),
-        ("3d_k3s1p1", cube(2, 2, 5, 3, 3, 1, 1, 1, 1)),
-        ("3d_k3s2p1", cube(1, 2, 6, 3, 3, 2, 1, 1, 1)),
-        ("3d_k1", cube(1, 4, 4, 2, 1, 1, 0, 1, 1)),
-        ("3d_k4s2p1", cube(1, 2, 6, 3, 4, 2, 1, 1, 1)),
-        ("3d_k3d2g2", cube(1, 4, 6, 4, 3, 1, 2, 2, 2)),
-        ("3d_mixed", geometry((3, 1, 2, [4, 5, 6], 3, [1, 3, 2], [1, 2, 1], [0, 1, 1], [1; 3], 1))),
+        ("k1", row(square(2, 3, 5, 4, 1, 1, 0, 1, 1))),
+        ("k3s1p1", row(square(2, 3, 6, 5, 3, 1, 1, 1, 1))),
+        ("k3s1p0", row(square(1, 4, 5, 4, 3, 1, 0, 1, 1))),
+        ("k4s2p1", row(square(2, 3, 8, 6, 4, 2, 1, 1, 1))),
+        ("k4s1p1", row(square(1, 5, 6, 3, 4, 1, 1, 1, 1))),
+        ("k4s2p1_to1", row(square(2, 6, 2, 5, 4, 2, 1, 1, 1))),
+        ("k4s1p0_to1", row(square(3, 4, 4, 1, 4, 1, 0, 1, 1))),
+        ("k7s1p0", row(square(1, 2, 9, 3, 7, 1, 0, 1, 1))),
+        ("k7s1p3", row(square(1, 1, 7, 3, 7, 1, 3, 1, 1))),
+        ("k3s2p1_odd", row(square(2, 3, 7, 4, 3, 2, 1, 1, 1))),
+        ("k3s2p1_even", row(square(1, 3, 8, 4, 3, 2, 1, 1, 1))),
+        ("k3d2p2", row(square(1, 3, 7, 3, 3, 1, 2, 2, 1))),
+        ("k3d3s2p3", row(square(1, 2, 11, 3, 3, 2, 3, 3, 1))),
+        ("k3s3_leftover", row(square(1, 2, 10, 3, 3, 3, 0, 1, 1))),
+        ("k2s3_gap", row(square(1, 2, 9, 3, 2, 3, 0, 1, 1))),
+        ("k3d2s2", row(square(1, 2, 9, 3, 3, 2, 2, 2, 1))),
+        ("k4d6s4", row(square(1, 2, 23, 3, 4, 4, 3, 6, 1))),
+        ("k3x5_mixed", row((2, 3, [1, 9, 8], 4, [1, 3, 5], [1, 2, 1], [0, 1, 2], [1, 1, 2], 1))),
+        ("groups2", row(square(2, 4, 6, 6, 3, 1, 1, 1, 2))),
+        ("depthwise", row(square(2, 5, 6, 5, 3, 2, 1, 1, 5))),
+        ("depthwise_x2", row(square(1, 3, 6, 6, 3, 1, 1, 1, 3))),
+        ("k1s2", row(square(1, 4, 7, 3, 1, 2, 0, 1, 1))),
+        ("k2s2", row(square(1, 3, 6, 4, 2, 2, 0, 1, 1))),
+        ("k5p4_wide_pad", row(square(1, 2, 4, 2, 5, 1, 4, 1, 1))),
+        ("c17to19", row(square(1, 17, 5, 19, 3, 1, 1, 1, 1))),
+        ("c33to2", row(square(1, 33, 4, 2, 3, 1, 1, 1, 1))),
+        ("wide_row", row((1, 2, [1, 3, 37], 3, [1, 3, 3], [1; 3], [0, 1, 1], [1; 3], 1))),
+        ("tall", row((1, 2, [1, 35, 2], 3, [1, 3, 3], [1; 3], [0, 1, 1], [1; 3], 1))),
+        ("batch5_c1", row(square(5, 1, 6, 2, 4, 2, 1, 1, 1))),
+        ("1d_k3s1p1", row(line(2, 3, 9, 4, 3, 1, 1, 1, 1))),
+        ("1d_k4s2p1", row(line(2, 3, 10, 4, 4, 2, 1, 1, 1))),
+        ("1d_k5d2g2", row(line(1, 4, 12, 4, 5, 1, 4, 2, 2))),
+        ("3d_k3s1p1", row(cube(2, 2, 5, 3, 3, 1, 1, 1, 1))),
+        ("3d_k3s2p1", row(cube(1, 2, 6, 3, 3, 2, 1, 1, 1))),
+        ("3d_k1", row(cube(1, 4, 4, 2, 1, 1, 0, 1, 1))),
+        ("3d_k4s2p1", row(cube(1, 2, 6, 3, 4, 2, 1, 1, 1))),
+        ("3d_k3d2g2", row(cube(1, 4, 6, 4, 3, 1, 2, 2, 2))),
+        ("3d_mixed", row((1, 2, [4, 5, 6], 3, [1, 3, 2], [1, 2, 1], [0, 1, 1], [1; 3], 1))),
         ("t_k4s2p1", transposed(2, 3, [1, 4, 4], 5, [1, 4, 4], [1, 2, 2], [0, 1, 1], [0; 3], 1, 1)),
         ("t_k3s2p1op1", transposed(2, 4, [1, 4, 4], 3, [1, 3, 3], [1, 2, 2], [0, 1, 1], [0, 1, 1], 1, 1)),
         ("t_k2s2", transposed(2, 4, [1, 3, 3], 3, [1, 2, 2], [1, 2, 2], [0; 3], [0; 3], 1, 1)),
@@ -143,12 +90,12 @@ fn cases() -> Vec<(&'static str, ConvGeometry)> {
         ("t3d_k3s2p1op1", transposed(1, 2, [3; 3], 3, [3; 3], [2; 3], [1; 3], [1; 3], 1, 1)),
         ("t3d_k4s2p1", transposed(1, 2, [2; 3], 3, [4; 3], [2; 3], [1; 3], [0; 3], 1, 1)),
         // Two and more tiles each way, 16-byte and 4-byte copies.
-        ("full_k3", square(1, 16, 12, 72, 3, 1, 1, 1, 1)),
-        ("full_k4s2", square(2, 8, 16, 40, 4, 2, 1, 1, 1)),
-        ("full_groups", square(1, 32, 8, 48, 3, 1, 1, 1, 2)),
-        ("full_even", square(1, 6, 9, 10, 3, 2, 1, 1, 1)),
-        ("inner", square(1, 64, 2, 64, 4, 2, 1, 1, 1)),
-        ("full_3d", cube(1, 8, 6, 16, 3, 1, 1, 1, 1)),
+        ("full_k3", row(square(1, 16, 12, 72, 3, 1, 1, 1, 1))),
+        ("full_k4s2", row(square(2, 8, 16, 40, 4, 2, 1, 1, 1))),
+        ("full_groups", row(square(1, 32, 8, 48, 3, 1, 1, 1, 2))),
+        ("full_even", row(square(1, 6, 9, 10, 3, 2, 1, 1, 1))),
+        ("inner", row(square(1, 64, 2, 64, 4, 2, 1, 1, 1))),
+        ("full_3d", row(cube(1, 8, 6, 16, 3, 1, 1, 1, 1))),
     ]
 }
 
@@ -312,7 +259,7 @@ fn bf16_tensor_cores_for_every_geometry() {
 #[test]
 fn constants_and_tile_shapes_change_nothing() {
     let modes = Mode::all();
-    let g = square(1, 16, 10, 24, 4, 2, 1, 1, 1);
+    let g = row(square(1, 16, 10, 24, 4, 2, 1, 1, 1));
     for math in [Math::Fma, Math::Tf32, Math::Bf16] {
         check("constants", &Setup { g: g.clone(), math, tiles: SMALL, slices: 2, fixed: true }, &modes[..2]);
         for shape in [[128, 128, 32, 4, 2, 3], [16, 128, 64, 1, 4, 2], [128, 16, 32, 4, 1, 4]] {
@@ -329,7 +276,7 @@ fn constants_and_tile_shapes_change_nothing() {
 /// the epilogue, and a bf16 result.
 #[test]
 fn pitches_activations_and_bf16_results() {
-    let g = square(2, 8, 6, 12, 3, 1, 1, 1, 1);
+    let g = row(square(2, 8, 6, 12, 3, 1, 1, 1, 1));
     let (x_pitch, y_pitch) = (24usize, 20usize);
     let x = normal(1, g.n * g.in_pixels() * x_pitch);
     let (w, bias) = (normal(2, g.k * g.taps() * g.c), normal(3, g.k));

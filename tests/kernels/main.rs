@@ -5,6 +5,8 @@ mod common;
 mod compile;
 mod conv;
 mod elementwise;
+#[path = "../common/geometry.rs"]
+mod geometry;
 mod matmul;
 mod pixels;
 mod planted;

@@ -1,0 +1,77 @@
+//! Geometries of convolutions for tests, from the numbers that people give.
+
+#![allow(dead_code, missing_docs, clippy::too_many_arguments)]
+
+use gan::ops::conv::geometry::ConvGeometry;
+
+/// Geometry from the parameters users give; `None` where there is no output.
+pub fn geometry(
+    n: usize,
+    c: usize,
+    input: [usize; 3],
+    k: usize,
+    kernel: [usize; 3],
+    stride: [usize; 3],
+    padding: [usize; 3],
+    dilation: [usize; 3],
+    groups: usize,
+) -> Option<ConvGeometry> {
+    let mut output = [0; 3];
+    for a in 0..3 {
+        let span = dilation[a] * (kernel[a] - 1) + 1;
+        output[a] = (input[a] + 2 * padding[a]).checked_sub(span)? / stride[a] + 1;
+    }
+    Some(ConvGeometry { n, c, k, groups, input, output, kernel, stride, padding, dilation })
+}
+
+/// `(batch, channels in, size, channels out, kernel, stride, padding, dilation, groups)`.
+pub type Row = (usize, usize, [usize; 3], usize, [usize; 3], [usize; 3], [usize; 3], [usize; 3], usize);
+
+pub fn row(r: Row) -> ConvGeometry {
+    geometry(r.0, r.1, r.2, r.3, r.4, r.5, r.6, r.7, r.8).expect("a case with an output")
+}
+
+/// 2D, all sides equal.
+pub fn square(
+    n: usize,
+    c: usize,
+    size: usize,
+    k: usize,
+    kernel: usize,
+    s: usize,
+    p: usize,
+    d: usize,
+    g: usize,
+) -> Row {
+    (n, c, [1, size, size], k, [1, kernel, kernel], [1, s, s], [0, p, p], [1, d, d], g)
+}
+
+/// 3D, all sides equal.
+pub fn cube(
+    n: usize,
+    c: usize,
+    size: usize,
+    k: usize,
+    kernel: usize,
+    s: usize,
+    p: usize,
+    d: usize,
+    g: usize,
+) -> Row {
+    (n, c, [size; 3], k, [kernel; 3], [s; 3], [p; 3], [d; 3], g)
+}
+
+/// 1D.
+pub fn line(
+    n: usize,
+    c: usize,
+    size: usize,
+    k: usize,
+    kernel: usize,
+    s: usize,
+    p: usize,
+    d: usize,
+    g: usize,
+) -> Row {
+    (n, c, [1, 1, size], k, [1, 1, kernel], [1, 1, s], [0, 0, p], [1, 1, d], g)
+}
