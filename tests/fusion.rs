@@ -139,3 +139,21 @@ fn nothing_is_computed_twice() {
     let [_, fused] = compare("shared", &graph, &inputs, &outputs).unwrap();
     assert_eq!(fused.steps.len(), 4, "{:?}", names(&fused));
 }
+
+/// Of two equal convolutions in a layer, only the one that was not traced as exact is stored in bf16.
+#[test]
+fn what_must_stay_exact_stays_exact() {
+    let graph = Graph::new(DType::F32);
+    let (x, w) = (graph.input("x", [1, 6, 6, 4]), graph.input("w", [8, 3, 3, 4]));
+    let v = graph.input("v", [8, 3, 3, 4]);
+    let layer = |w: &Var| graph.scope("layer", || x.conv(w, &ConvSpec::new(2, 1, 1)).tanh());
+    let (rounded, exact) = (layer(&w).sum_all(), graph.exact(|| layer(&v)).sum_all());
+    let passes = Passes { fuse: false, mixed: true };
+    let plan = plan_with(&graph, &[("rounded", &rounded), ("exact", &exact)], passes).expect("a valid graph");
+    let stored: Vec<(&str, DType, bool)> =
+        plan.steps.iter().map(|s| (s.op.name(), s.output.dtype, s.exact)).collect();
+    for (name, bf16) in [("conv", DType::Bf16), ("tanh", DType::Bf16), ("sum", DType::F32)] {
+        assert!(stored.contains(&(name, bf16, false)), "{name} in {stored:?}");
+        assert!(stored.contains(&(name, DType::F32, true)), "exact {name} in {stored:?}");
+    }
+}

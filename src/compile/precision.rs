@@ -14,8 +14,7 @@ pub fn mix(nodes: &mut [Node], states: &[State], outputs: &[(String, NodeId)]) {
     for id in (0..nodes.len()).filter(|&id| live[id]) {
         let Source::Op { op, inputs } = nodes[id].source.clone() else { continue };
         let half = |i: NodeId| nodes[i].dtype == DType::Bf16;
-        let exact = nodes[id].phase.contains("penalty")
-            || inputs.iter().any(|&i| nodes[i].exact && nodes[i].shape.numel() > 1);
+        let exact = nodes[id].exact || inputs.iter().any(|&i| nodes[i].exact && nodes[i].shape.numel() > 1);
         let wanted = match (op.memory(), op.storage()) {
             (Memory::View(_), _) => half(inputs[0]),
             (Memory::Pack | Memory::InPlace(_), _) | (_, Storage::Single | Storage::Operands(_)) => false,

@@ -84,6 +84,7 @@ struct Inner {
     path: Vec<Arc<str>>,
     phase: Vec<Arc<str>>,
     backward: usize,
+    exact: usize,
     error: Option<String>,
 }
 
@@ -191,17 +192,8 @@ impl Graph {
     fn push(&self, source: Source, shape: Shape, location: &'static Location<'static>) -> Var {
         let (path, phase) = (self.path(), self.phase_name());
         let mut inner = self.inner.borrow_mut();
-        let backward = inner.backward > 0;
-        inner.nodes.push(Node {
-            source,
-            shape,
-            dtype: self.dtype,
-            path,
-            phase,
-            backward,
-            exact: false,
-            location,
-        });
+        let (backward, exact) = (inner.backward > 0, inner.exact > 0);
+        inner.nodes.push(Node { source, shape, dtype: self.dtype, path, phase, backward, exact, location });
         let id = inner.nodes.len() - 1;
         drop(inner);
         Var::new(self.clone(), Some(id))
@@ -235,6 +227,14 @@ impl Graph {
         self.inner.borrow_mut().phase.push(name.into());
         let out = f();
         self.inner.borrow_mut().phase.pop();
+        out
+    }
+
+    /// Runs `f`; mixed precision leaves alone what it traces, and what is computed from it.
+    pub fn exact<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.inner.borrow_mut().exact += 1;
+        let out = f();
+        self.inner.borrow_mut().exact -= 1;
         out
     }
 

@@ -179,7 +179,7 @@ impl Wgan {
             Lipschitz::Clip(_) => graph.full(&Shape::scalar(), 0.0),
             Lipschitz::Penalty(lambda) => graph.phase("critic penalty", || {
                 let mix = interpolate(&inputs.alpha, &inputs.real, &fake);
-                gradient_penalty(|x| critic(step, x), &mix).0.mul_scalar(lambda)
+                graph.exact(|| gradient_penalty(|x| critic(step, x), &mix).0.mul_scalar(lambda))
             }),
         };
         graph.phase("critic backward", || step.update(d, &w.add(&penalty), update));
