@@ -4,6 +4,7 @@
 pub mod fuse;
 pub mod plan;
 pub mod precision;
+pub mod shadow;
 
 use crate::graph::{Node, NodeId, Source, State};
 

@@ -6,10 +6,11 @@
 
 use super::fuse::fuse;
 use super::precision::mix;
+use super::shadow::shadow;
 use crate::device::cpu::{Place, Slot};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Cost, Graph, Memory, Node, NodeId, Op, Source, Var};
+use crate::graph::{Cost, Graph, Memory, Node, NodeId, Op, Source, State, Var};
 use crate::ops::concat::Pack;
 use crate::shape::Shape;
 use std::collections::HashMap;
@@ -98,15 +99,17 @@ pub struct Passes {
 /// As [`plan`], after the given passes.
 pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Result<Plan> {
     graph.check()?;
-    let outputs = outputs.iter().map(|(n, v)| (n.to_string(), v.id().expect("checked above"))).collect();
-    let mut planner = Planner::new(graph, outputs);
+    let outputs: Vec<_> =
+        outputs.iter().map(|(n, v)| (n.to_string(), v.id().expect("checked above"))).collect();
+    let (mut nodes, mut states, mut outputs) = (graph.nodes(), graph.states(), outputs);
     if passes.fuse {
-        fuse(&mut planner.nodes, &planner.states, &planner.outputs);
+        fuse(&mut nodes, &states, &outputs);
     }
     if passes.mixed {
-        mix(&mut planner.nodes, &planner.states, &planner.outputs);
+        mix(&mut nodes, &states, &outputs);
+        shadow(&mut nodes, &mut states, &mut outputs);
     }
-    Ok(planner.run())
+    Ok(Planner::new(nodes, states, outputs, graph.dtype()).run())
 }
 
 const ALIGN: usize = 64;
@@ -129,7 +132,7 @@ struct Region {
 
 struct Planner {
     nodes: Vec<Node>,
-    states: Vec<crate::graph::State>,
+    states: Vec<State>,
     outputs: Vec<(String, NodeId)>,
     dtype: DType,
     live: Vec<bool>,
@@ -144,13 +147,12 @@ struct Planner {
 }
 
 impl Planner {
-    fn new(graph: &Graph, outputs: Vec<(String, NodeId)>) -> Self {
-        let nodes = graph.nodes();
+    fn new(nodes: Vec<Node>, states: Vec<State>, outputs: Vec<(String, NodeId)>, dtype: DType) -> Self {
         let n = nodes.len();
         Planner {
-            states: graph.states(),
+            states,
             outputs,
-            dtype: graph.dtype(),
+            dtype,
             live: vec![false; n],
             root: (0..n).collect(),
             last_use: vec![0; n],

@@ -80,7 +80,8 @@ pub struct State {
 struct Inner {
     nodes: Vec<Node>,
     states: Vec<State>,
-    known: HashMap<(String, Vec<NodeId>), NodeId>,
+    /// Operations by what they are, their inputs, and whether they must stay exact.
+    known: HashMap<(String, Vec<NodeId>, bool), NodeId>,
     path: Vec<Arc<str>>,
     phase: Vec<Arc<str>>,
     backward: usize,
@@ -159,7 +160,7 @@ impl Graph {
             return Var::new(self.clone(), None);
         };
         let pure = !matches!(op.memory(), Memory::InPlace(_));
-        let key = (format!("{op:?}"), ids.clone());
+        let key = (format!("{op:?}"), ids.clone(), self.inner.borrow().exact > 0);
         if pure && let Some(&known) = self.inner.borrow().known.get(&key) {
             return Var::new(self.clone(), Some(known));
         }

@@ -251,7 +251,8 @@ fn elementwise(run: Run, x: &Buffer, y: &Buffer, z: &Buffer) {
     // 60 rows of 64 channels, in fours, by one number a channel.
     let layout: &[i32] = &[60, 16, 64, 4, 64, 4, 0, 4];
     let strided = ["OUT=float", "RANK=2", "WIDTH=4", "INPUTS=2", "EXPRESSION=leaky_relu(a * b, 0.2f)"];
-    let ends = || [null(), null(), null(), null(), null(), 0f32.into(), 0f32.into()];
+    let no_mask: &[i32] = &[0; 5];
+    let ends = || [null(), null(), null(), null(), null(), 0f32.into(), 0f32.into(), no_mask.into()];
     let head: [Arg; 5] = [layout.into(), 960i64.into(), y.into(), x.into(), z.into()];
     run("pointwise.cu", &strided, "pointwise", shape, &head.into_iter().chain(ends()).collect::<Vec<_>>());
     let dense = ["OUT=float", "RANK=2", "INPUTS=1", "EXPRESSION=tanhf(a)"];
@@ -334,7 +335,7 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             &norm,
             "norm_stats",
             grid([2, 2, 3], 0),
-            &[shape.into(), n(), (&x).into(), (&y).into()],
+            &[shape.into(), n(), (&x).into(), (&y).into(), Arg::Null],
         );
         run(
             "norm.cu",
@@ -348,14 +349,30 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             &norm,
             "norm_grad_sums",
             grid([2, 2, 3], 0),
-            &[shape.into(), n(), 1e-5f32.into(), (&x).into(), (&z).into(), (&z).into(), (&y).into()],
+            &[
+                shape.into(),
+                n(),
+                1e-5f32.into(),
+                (&x).into(),
+                (&z).into(),
+                (&z).into(),
+                (&y).into(),
+                Arg::Null,
+            ],
         );
         run(
             "norm.cu",
             &norm,
-            "norm_grad_finish",
+            "norm_grad_totals",
             grid([1, 1, 1], 0),
-            &[shape.into(), n(), (&x).into(), Arg::Null, (&y).into()],
+            &[shape.into(), n(), (&x).into(), (&y).into()],
+        );
+        run(
+            "norm.cu",
+            &norm,
+            "norm_averages",
+            grid([1, 1, 1], 0),
+            &[shape.into(), (&x).into(), Arg::Null, (&y).into()],
         );
         let reduce = [
             "OUT=float",

@@ -77,7 +77,7 @@ impl Op for ConvMap {
             let channels = io.out_shape().channels();
             for (i, (v, sum)) in io.output::<T>().iter_mut().zip(sums).enumerate() {
                 let sum = if self.bias { sum + bias[i % channels] } else { sum };
-                *v = value(&self.code, |leaf| if leaf == 0 { sum } else { extra[i] });
+                *v = value(&self.code, i, |leaf| if leaf == 0 { sum } else { extra[i] });
             }
         });
     }

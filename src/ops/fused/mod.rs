@@ -12,7 +12,7 @@ pub use expression::{Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Token, in_order
 
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchList, Operands};
-use crate::device::pointwise::{Strided, pointwise};
+use crate::device::pointwise::{Strided, dropping};
 use crate::dispatch_real;
 use crate::graph::{GradArgs, Memory, Op, Storage, Var};
 use crate::ops::sum;
@@ -74,7 +74,8 @@ impl Op for Map {
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let e = &self.expression;
         let out = Strided::output(io);
-        Ok(LaunchList::of(pointwise(gpu, &e.source(), [0.0; 2], io.out(), out, &e.operands(io))))
+        let (inputs, mask) = (e.operands(io), e.mask());
+        Ok(LaunchList::of(dropping(gpu, &e.source(), [0.0; 2], mask, io.out(), out, &inputs)))
     }
 }
 
@@ -192,8 +193,8 @@ impl Op for MapConcat {
         let mut start = 0;
         for part in &self.parts {
             let out = Strided::output_at(io, start * strides[self.axis], strides.clone());
-            let launch = pointwise(gpu, &part.source(), [0.0; 2], &part.extents, out, &part.operands(io));
-            list.push(launch);
+            let (inputs, mask) = (part.operands(io), part.mask());
+            list.push(dropping(gpu, &part.source(), [0.0; 2], mask, &part.extents, out, &inputs));
             start += part.extents[self.axis];
         }
         Ok(list)
