@@ -6,7 +6,7 @@ use gan::exec::{Program, States};
 use gan::graph::{Graph, Var};
 use gan::objectives;
 use gan::ops;
-use gan::ops::concat::concat;
+use gan::ops::concat::{concat, pack};
 use gan::ops::conv::ConvSpec;
 use gan::ops::dropout::Dropout;
 use gan::ops::gradient::vjp;
@@ -209,4 +209,55 @@ fn weights_are_copied_once_for_each_version() {
     let products: Vec<_> = plan.steps.iter().filter(|s| s.op.name().starts_with("conv")).map(of).collect();
     let (rounded, exact) = ((false, DType::Bf16), (true, DType::F32));
     assert_eq!(products, [rounded, rounded, exact, exact, rounded, rounded]);
+}
+
+/// A critic's last layer: convolution, bias, loss and gradient are one operation, and the prediction is there for who asks.
+#[test]
+fn a_critic_s_last_layer_is_one_with_its_loss() {
+    for watched in [false, true] {
+        let graph = Graph::new(DType::F64);
+        let sizes = [("x", 2 * 6 * 6 * 4), ("w", 3 * 3 * 4), ("store", 9)];
+        let inputs: Vec<(String, Vec<f64>)> =
+            sizes.iter().map(|&(n, k)| (n.to_string(), numbers(n, k))).collect();
+        let (x, w) = (graph.input("x", [2, 6, 6, 4]), graph.input("w", [1, 3, 3, 4]));
+        let bias = graph.input("store", [9]).stretch(5, &[1]);
+        let prediction = x.conv(&w, &ConvSpec::new(2, 1, 0)).add(&bias);
+        // Who else reads the prediction reads what the loss reads.
+        let off = if watched { prediction.clone() } else { prediction.add_scalar(-1.0) };
+        let loss = off.square().mean_all();
+        let one = graph.full(&loss.shape(), 1.0);
+        let wrt = [x, w, graph.input("store", [9])];
+        let mut outputs = vec![loss.clone()];
+        outputs.extend(vjp(&[(loss, one)], &wrt).into_iter().flatten());
+        if watched {
+            outputs.push(prediction.sigmoid());
+        }
+        let [plain, fused] = compare("critic", &graph, &inputs, &outputs).unwrap();
+        let of = |name: &str| names(&fused).iter().filter(|n| **n == name).count();
+        assert_eq!(
+            (of("conv_loss"), of("map_sum"), of("conv"), of("conv_map")),
+            (1, 0, 0, 0),
+            "{:?} of {:?}",
+            names(&fused),
+            names(&plain)
+        );
+    }
+}
+
+/// The gradients of a norm's scale and shift, which lie behind one another, are computed right into the flat gradient.
+#[test]
+fn neighbours_are_packed_where_they_are_computed() {
+    let graph = Graph::new(DType::F32);
+    let (x, y) = (graph.input("x", [7]), graph.input("y", [3]));
+    let both = x.exp();
+    let (first, second) = (both.stretch(0, &[3]), both.stretch(3, &[4]));
+    let copies = |parts: &[&Var]| {
+        let flat = pack(parts);
+        let plan = plan(&graph, &[("flat", &flat)]).expect("a valid graph");
+        names(&plan).iter().filter(|n| **n == "pack").count()
+    };
+    assert_eq!(copies(&[&y.exp(), &first, &second]), 0);
+    // In another order, or only a part of them, they must be copied.
+    assert_eq!(copies(&[&second, &y.exp(), &first]), 2);
+    assert_eq!(copies(&[&first, &y.exp()]), 1);
 }

@@ -381,6 +381,7 @@ impl Fuser<'_> {
         let mut code = e.code.clone();
         let mut inputs = operands;
         // A number a channel that is added right away.
+        let mut first = None;
         let bias = code.windows(3).position(|w| {
             matches!(*w, [Token::Leaf(v), Token::Leaf(b), Token::Binary(Binary::Add)]
                 if v == k && self.per_channel(&e.leaves[b], &e.extents))
@@ -391,6 +392,7 @@ impl Fuser<'_> {
                 return false;
             }
             inputs.push(e.leaves[b].input);
+            first = Some(e.leaves[b].offset);
             code.drain(at + 1..at + 3);
         }
         let mut others: Vec<usize> = Vec::new();
@@ -412,18 +414,14 @@ impl Fuser<'_> {
             }
         }
         let flops = cluster.flops + flops;
-        self.replace(
-            id,
-            ConvMap { kind, bias: bias.is_some(), extra: !others.is_empty(), code, flops },
-            inputs,
-        );
+        self.replace(id, ConvMap { kind, bias: first, extra: !others.is_empty(), code, flops }, inputs);
         true
     }
 
     fn per_channel(&self, leaf: &Leaf, extents: &Shape) -> bool {
         let last = extents.rank() - 1;
         let steps = (0..last).all(|i| extents[i] == 1 || leaf.steps[i] == 0);
-        leaf.offset == 0 && steps && (leaf.steps[last] == 1 || extents[last] == 1)
+        steps && (leaf.steps[last] == 1 || extents[last] == 1)
     }
 
     /// A convolution, with its operands and FLOPs.

@@ -346,3 +346,67 @@ fn softmax_and_its_logarithm() {
         }
     }
 }
+
+#[test]
+fn a_critic_s_loss_and_gradient() {
+    // Patches of one channel and of three, in more elements than a block has threads, in one slice and in several.
+    for (count, channels, slices, kind) in
+        [(5usize, 1usize, 1usize, "float"), (900, 1, 7, "float"), (1203, 3, 2, "bf16")]
+    {
+        let (partial, bias) = (normal(1, slices * count), normal(2, channels));
+        let v: Vec<f64> = (0..count)
+            .map(|i| {
+                (0..slices).map(|s| f64::from(partial[s * count + i])).sum::<f64>()
+                    + f64::from(bias[i % channels])
+            })
+            .collect();
+        for kept in [false, true] {
+            let program = module(
+                "conv_loss.cu",
+                &[
+                    format!("OUT={kind}"),
+                    format!("PREDICTION_TYPE={kind}"),
+                    format!("PREDICTION={}", u8::from(kept)),
+                    "BIAS=1".into(),
+                    "ACTIVATION(v)=(v - 1.0f)".into(),
+                    "LOSS(v)=square(v)".into(),
+                    "GRADIENT(v)=(v * 2.0f)".into(),
+                ],
+            );
+            in_every_mode(
+                &program,
+                "conv_loss",
+                Shape::flat(1, 512),
+                || {
+                    let [gradient, prediction] = [0, 1].map(|_| unwritten(kind, count));
+                    (Buffer::f32(&partial), Buffer::f32(&bias), gradient, prediction, Buffer::poisoned(4))
+                },
+                |(partial, bias, gradient, prediction, loss)| {
+                    vec![
+                        partial.into(),
+                        bias.into(),
+                        gradient.into(),
+                        prediction.into(),
+                        loss.into(),
+                        (count as i32).into(),
+                        (slices as i32).into(),
+                        (channels as i32).into(),
+                        0.25f32.into(),
+                    ]
+                },
+                |(_, _, gradient, prediction, loss)| {
+                    let off: Vec<f64> = v.iter().map(|v| v - 1.0).collect();
+                    let slope: Vec<f64> = off.iter().map(|v| 2.0 * v).collect();
+                    assert_close("gradient", &numbers(kind, gradient), &slope, precision(kind, 2e-6));
+                    if kept {
+                        assert_close("prediction", &numbers(kind, prediction), &off, precision(kind, 2e-6));
+                    } else {
+                        assert!(numbers(kind, prediction).iter().all(|v| v.is_nan()), "nobody asked for it");
+                    }
+                    let total = 0.25 * off.iter().map(|v| v * v).sum::<f64>();
+                    assert_close("loss", &loss.to_f32(), &[total], 2e-6);
+                },
+            );
+        }
+    }
+}

@@ -152,6 +152,14 @@ impl Expression {
         source(&self.code, &["a", "b", "c", "d", "e", "f"])
     }
 
+    /// Elements of input `i` that its leaves read: a repeated one counts once.
+    pub fn reads(&self, i: usize) -> usize {
+        let own = |l: &Leaf| -> usize {
+            (0..self.extents.rank()).filter(|&a| l.steps[a] != 0).map(|a| self.extents[a]).product()
+        };
+        self.leaves.iter().filter(|l| l.input == i).map(own).sum()
+    }
+
     /// Whether it holds dropout.
     pub fn drops(&self) -> bool {
         self.code.iter().any(|t| matches!(t, Token::Dropout(_)))

@@ -6,9 +6,11 @@
 
 mod conv;
 mod expression;
+mod loss;
 
 pub use conv::{ConvKind, ConvMap};
 pub use expression::{Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Token, in_order, value};
+pub use loss::{ConvLoss, MOST_RESULTS};
 
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchList, Operands};
@@ -46,6 +48,10 @@ impl Op for Map {
 
     fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
         self.flops
+    }
+
+    fn reads(&self, i: usize, inputs: &[&Shape], _: &Shape) -> usize {
+        self.expression.reads(i).min(inputs[i].numel())
     }
 
     /// The first input that is read once and in order may give its memory.
@@ -127,6 +133,10 @@ impl Op for MapSum {
         });
     }
 
+    fn reads(&self, i: usize, inputs: &[&Shape], _: &Shape) -> usize {
+        self.expression.reads(i).min(inputs[i].numel())
+    }
+
     fn storage(&self) -> Storage {
         Storage::Operands(&[0, 1, 2, 3, 4, 5])
     }
@@ -181,6 +191,10 @@ impl Op for MapConcat {
                 start += width;
             }
         });
+    }
+
+    fn reads(&self, i: usize, inputs: &[&Shape], _: &Shape) -> usize {
+        self.parts.iter().map(|p| p.reads(i)).sum::<usize>().min(inputs[i].numel())
     }
 
     fn storage(&self) -> Storage {
