@@ -63,6 +63,10 @@ impl Op for ConvMap {
         self.flops
     }
 
+    fn product_flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
+        self.op().product_flops(&inputs[..2], output)
+    }
+
     /// Each element of the second tensor is read by who stores the result there.
     fn memory(&self) -> Memory {
         if self.extra { Memory::Reuse(2 + usize::from(self.bias)) } else { Memory::Fresh }

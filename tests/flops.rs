@@ -1,0 +1,88 @@
+//! The FLOPs that are counted of training steps are, to the last one, those that PyTorch counts when it runs the same
+//! steps: convolutions and matrix products, a multiply-add as two, taps on padding included.
+//!
+//! `flops.json` holds PyTorch's counts and what made them. With `GAN_PEERS` naming the folder of `torch_peer.py`, and
+//! `GAN_PYTHON` a Python with PyTorch, the smaller ones are counted anew.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use gan::compile::plan::plan;
+use gan::train::method::{self, Shapes};
+use gan::train::programs::trace_step;
+use gan::train::recipe::Recipe;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+fn fixture() -> Vec<Value> {
+    let all: Value = serde_json::from_str(include_str!("flops.json")).expect("JSON");
+    all["steps"].as_array().expect("a list").clone()
+}
+
+fn text(v: &Value) -> &str {
+    v.as_str().expect("text")
+}
+
+/// FLOPs of products in a whole training step: that of a critic's family with all updates of the critic.
+fn counted(case: &Value) -> u64 {
+    let set: Vec<String> =
+        case["set"].as_array().expect("a list").iter().map(|s| text(s).to_string()).collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes").join(text(&case["recipe"]));
+    let recipe = Recipe::load(&path, &set).unwrap_or_else(|e| panic!("{e}"));
+    let method = method::build(&recipe).unwrap_or_else(|e| panic!("{e}"));
+    let edge = case["size"].as_u64().expect("a number") as usize;
+    let shapes = Shapes::new(&recipe, recipe.data.patch.map_or(vec![edge; 2], |p| p.to_vec()));
+    let specs = method.networks(&shapes.size).unwrap_or_else(|e| panic!("{e}"));
+    let parts: Vec<u64> = trace_step(&recipe, method.as_ref(), &specs, &shapes)
+        .iter()
+        .map(|step| plan(step.graph(), &step.outputs()).unwrap_or_else(|e| panic!("{e}")).cost().products)
+        .collect();
+    // Late in the training, where every step is like the others.
+    method.runs(u64::from(u32::MAX)).iter().map(|run| parts[run.part]).sum()
+}
+
+#[test]
+fn flops_are_those_that_pytorch_executes() {
+    let wrong: Vec<String> = fixture()
+        .iter()
+        .map(|case| (case, counted(case), case["flop"].as_u64().expect("a number")))
+        .filter(|(_, own, peer)| own != peer)
+        .map(|(case, own, peer)| {
+            format!("{} {} batch {}: {own}, PyTorch {peer}", case["peer"], case["size"], case["batch"])
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The fixture says what PyTorch says.
+#[test]
+fn the_fixture_is_pytorchs() {
+    let Some(peers) = std::env::var_os("GAN_PEERS") else {
+        eprintln!("not checked: GAN_PEERS names no folder with torch_peer.py");
+        return;
+    };
+    let python = std::env::var("GAN_PYTHON").unwrap_or_else(|_| "python3".into());
+    if !Command::new(&python).args(["-c", "import torch"]).output().is_ok_and(|o| o.status.success()) {
+        eprintln!("not checked: {python} has no PyTorch");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("peer.json");
+    // Those that take a second or so.
+    for case in fixture().iter().filter(|c| c["flop"].as_u64().is_some_and(|f| f < 50_000_000_000)) {
+        let mut command = Command::new(&python);
+        command.arg(Path::new(&peers).join("torch_peer.py"));
+        command.args(["--recipe", text(&case["peer"]), "--mode", text(&case["mode"])]);
+        command.args(["--size", &case["size"].to_string(), "--batch", &case["batch"].to_string()]);
+        command.args(["--device", "cpu", "--warmup", "1", "--steps", "1", "--check-flops", "--json"]);
+        let ran = common::finish({
+            command.arg(&out);
+            command
+        });
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let found: Value = serde_json::from_slice(&std::fs::read(&out).expect("written")).expect("JSON");
+        assert_eq!(found["check_flops"]["executed_flop"], case["flop"], "{case}");
+    }
+}
