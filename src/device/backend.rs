@@ -100,4 +100,11 @@ pub trait Timed: Backend {
 
     /// What a multiprocessor has.
     fn limits(&self) -> Result<Limits>;
+
+    /// Names what is asked from here on, up to the matching [`Timed::leave`], to a profiler that watches from outside. They
+    /// may lie in one another.
+    fn enter(&self, _name: &str) {}
+
+    /// Ends what the last [`Timed::enter`] began.
+    fn leave(&self) {}
 }

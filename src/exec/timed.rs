@@ -79,7 +79,15 @@ impl<B: Timed> GpuProgram<B> {
         self.begin(states, inputs)?;
         self.backend.place(&marks.copied)?;
         let mut marks_left = each.iter();
+        let mut phase: Option<&str> = None;
         for (step, ready) in self.plan.steps.iter().zip(&self.ready) {
+            if phase != Some(&*step.phase) {
+                if phase.replace(&step.phase).is_some() {
+                    self.backend.leave();
+                }
+                self.backend.enter(&step.phase);
+            }
+            self.backend.enter(&format!("{} {}", step.op.name(), step.path));
             for r in ready {
                 let [before, behind] = marks_left.next().expect("two marks a launch");
                 self.backend.place(before)?;
@@ -88,6 +96,10 @@ impl<B: Timed> GpuProgram<B> {
                     .map_err(|e| Error::input(format!("{} in layer {}: {e}", step.op.name(), step.path)))?;
                 self.backend.place(behind)?;
             }
+            self.backend.leave();
+        }
+        if phase.is_some() {
+            self.backend.leave();
         }
         self.backend.place(&marks.done)
     }

@@ -5,4 +5,5 @@ mod device;
 mod odd;
 mod operations;
 mod primitives;
+mod profile;
 mod suite;

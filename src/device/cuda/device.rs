@@ -10,6 +10,7 @@ use super::compiler::{Compiler, Specialisation};
 use super::context::{Context, Event, Memory, Module, Pinned, Recording};
 use super::driver::{Driver, Version, done};
 use super::nvrtc::suits;
+use super::nvtx;
 use crate::device::backend::{Backend, Fetch, Piece, Timed};
 use crate::device::launch::{GpuTraits, Launch, Math};
 use crate::device::occupancy::{KernelFacts, Limits};
@@ -411,5 +412,13 @@ impl Timed for CudaDevice {
             // A driver of CUDA 11.4 knows all of them.
             reserved: ask(Attribute::CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK)?,
         })
+    }
+
+    fn enter(&self, name: &str) {
+        nvtx::push(name);
+    }
+
+    fn leave(&self) {
+        nvtx::pop();
     }
 }

@@ -113,19 +113,22 @@ impl<'a> Diff<'a> {
         let (then, now) =
             (self.old.memory.total_bytes as f64 / 1e6, self.new.memory.total_bytes as f64 / 1e6);
         let _ = writeln!(out, "  {:<22} {then:>10.1} {now:>10.1} MB  {:+.1}", "memory", now - then);
-        let _ = writeln!(out, "by kernel, layer and phase (ms a step), the largest changes:");
+        if !self.kernels().is_empty() {
+            let _ = writeln!(out, "by kernel, layer and phase (ms a step), the largest changes:");
+        }
         for (name, then, now) in self.kernels().into_iter().take(ROWS) {
             let _ = writeln!(out, "  {:+9.3}  {then:>9.3} {now:>9.3}  {name}", now - then);
         }
         out
     }
 
-    /// Name, old and new time of what changed, the most changed first. Rows of the same name are added up.
+    /// Name, old and new time a step of what changed, the most changed first. Rows of the same name are added up.
     pub fn kernels(&self) -> Vec<(String, f64, f64)> {
         let mut all: BTreeMap<String, (f64, f64)> = BTreeMap::new();
         let name = |k: &Kernel| {
             let kernel = k.kernel.as_ref().map_or(String::new(), |n| format!("{n} of "));
-            format!("{kernel}{}, {}, {}", k.operation, k.layer, k.phase)
+            let layer = if k.layer.is_empty() { "no layer" } else { &k.layer };
+            format!("{kernel}{}, {layer}, {}", k.operation, k.phase)
         };
         for k in &self.old.kernels {
             all.entry(name(k)).or_default().0 += k.total_ms;
@@ -133,7 +136,8 @@ impl<'a> Diff<'a> {
         for k in &self.new.kernels {
             all.entry(name(k)).or_default().1 += k.total_ms;
         }
-        let mut all: Vec<_> = all.into_iter().map(|(n, (a, b))| (n, a, b)).collect();
+        let mut all: Vec<_> =
+            all.into_iter().map(|(n, (a, b))| (n, a, b)).filter(|(_, a, b)| a != b).collect();
         all.sort_by(|a, b| (b.2 - b.1).abs().total_cmp(&(a.2 - a.1).abs()));
         all
     }

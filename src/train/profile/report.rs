@@ -83,7 +83,7 @@ pub struct StepTimes {
     pub ms: Vec<f64>,
     /// The median of the steps in which every call was timed.
     pub watched_ms: f64,
-    /// By how much those were slower, as a share: what profiling costs.
+    /// By how much the fastest of those was slower than the fastest as in training, as a share: what profiling costs.
     pub overhead: f64,
 }
 
@@ -178,7 +178,7 @@ pub struct InputPipeline {
 pub struct Mending {
     /// Which row of the table.
     pub kernel: usize,
-    /// Its time above its floor.
+    /// The median time of its calls of a step above their floor.
     pub gain_ms: f64,
 }
 

@@ -76,6 +76,7 @@ pub fn summarise(
 ) -> Result<Profile> {
     let steps = measured.watched.len().max(1) as f64;
     let parts = work.method.parts();
+    let peaks = raised(peaks, target, parts, measured)?;
     let mut rows: BTreeMap<Key, Row> = BTreeMap::new();
     for part in 0..parts {
         let calls = target.calls(part)?;
@@ -111,7 +112,8 @@ pub fn summarise(
     let mut mending: Vec<Mending> = kernels
         .iter()
         .enumerate()
-        .map(|(kernel, k)| Mending { kernel, gain_ms: k.total_ms - k.floor_ms })
+        // By the median: a call that was held up by something else is nothing to mend.
+        .map(|(kernel, k)| Mending { kernel, gain_ms: 1e-3 * k.median_us * k.calls - k.floor_ms })
         .filter(|m| m.gain_ms > 0.0)
         .collect();
     mending.sort_by(|a, b| b.gain_ms.total_cmp(&a.gain_ms));
@@ -145,6 +147,22 @@ pub fn summarise(
         subject,
         peaks,
     })
+}
+
+/// A peak is the highest rate that was seen, and the step itself may have shown a higher one than the measurement before it.
+fn raised(mut peaks: Peaks, target: &dyn Target, parts: usize, measured: &Measured) -> Result<Peaks> {
+    for part in 0..parts {
+        let calls = target.calls(part)?;
+        for (step, call) in longest(&calls, part, measured) {
+            let Some(samples) = measured.samples.get(&(part, call)) else { continue };
+            let median = quantile(&sorted(samples), 0.5);
+            let products = target.plan(part).steps[step].cost.products as f64;
+            if median > 0.0 && calls.iter().filter(|c| c.step == step).count() == 1 {
+                peaks.flops_per_s = peaks.flops_per_s.max(products / median);
+            }
+        }
+    }
+    Ok(peaks)
 }
 
 /// For each step of a plan, the call that takes most of its time.
@@ -195,6 +213,11 @@ fn kernel(key: Key, row: Row, peaks: &Peaks, steps: f64, all: f64) -> Kernel {
     }
 }
 
+/// The fastest is the least disturbed.
+fn fastest(seconds: &[f64]) -> f64 {
+    seconds.iter().copied().reduce(f64::min).unwrap_or(0.0)
+}
+
 fn step_times(measured: &Measured) -> StepTimes {
     let plain = sorted(&measured.plain);
     let watched = quantile(&sorted(&measured.watched), 0.5);
@@ -207,7 +230,11 @@ fn step_times(measured: &Measured) -> StepTimes {
         max_ms: 1e3 * quantile(&plain, 1.0),
         ms: measured.plain.iter().map(|s| 1e3 * s).collect(),
         watched_ms: 1e3 * watched,
-        overhead: if median > 0.0 { watched / median - 1.0 } else { 0.0 },
+        overhead: if fastest(&measured.plain) > 0.0 {
+            fastest(&measured.watched) / fastest(&measured.plain) - 1.0
+        } else {
+            0.0
+        },
     }
 }
 
