@@ -66,10 +66,9 @@ fn the_parts_of_a_step_add_up_to_its_wall_time() {
     let program = &m.programs[0];
     let peak = program.live.iter().map(|l| l.total()).max().expect("operations");
     assert_eq!(peak, program.peak.total());
-    assert!(
-        peak <= program.reserved_bytes && 10 * peak > 9 * program.reserved_bytes,
-        "{peak} of {program:?}"
-    );
+    // A network's flat gradient is reserved as a whole when the first part of it is computed: more than lives.
+    let reserved = program.reserved_bytes;
+    assert!(peak <= reserved && 2 * peak > reserved, "{peak} of {reserved}");
     assert!(p.input.batch_ms.is_some_and(|ms| ms > 0.0) && p.input.steps == 12, "{:?}", p.input);
 }
 
