@@ -84,134 +84,142 @@ impl Sums {
 
 /// Runs the steps.
 pub fn measure(target: &mut dyn Target, work: &mut Work, effort: Effort) -> Result<Measured> {
-    let mut number = 0;
-    let mut tape = Tape::default();
-    for i in 0..effort.warm_up.max(1) {
-        target.begin(&mut tape)?;
-        step(target, work, &mut tape, number, i % 2 == 1)?;
-        target.settle(&mut tape)?;
-        number += 1;
-    }
-    let mut out = Measured::default();
-    // A GPU is behind what it is asked for, so its steps of one kind come in a row; the CPU's take turns, so that whatever
-    // else the machine does meets both alike.
-    let rounds = if target.asynchronous() { 1 } else { effort.steps };
-    let each = effort.steps / rounds;
-    let copying = copies(target, work);
-    for round in 0..rounds {
-        for watched in [false, true] {
-            if !(watched && target.asynchronous()) {
-                number =
-                    series(target, work, &mut out, effort, number, watched, each, round, &copying, &tape)?;
-                continue;
-            }
-            // What is timed launch by launch is waited for after every step: so many marks and no more.
-            for i in 0..each {
-                number = series(target, work, &mut out, effort, number, true, 1, i, &copying, &tape)?;
-            }
+    let copying = copies(target, work)?;
+    let asynchronous = target.asynchronous();
+    let mut run =
+        Run { target, work, effort, copying, out: Measured::default(), number: 0, zero: Tape::default() };
+    run.warm_up()?;
+    if asynchronous {
+        // A GPU is behind what it is asked for: what is as in training comes in a row. What is timed launch by launch is
+        // waited for after every step, so that a step's marks are enough.
+        run.series(0, effort.steps, false)?;
+        for step in 0..effort.steps {
+            run.series(step, 1, true)?;
+        }
+    } else {
+        // Taking turns, so that whatever else the machine does meets both kinds alike.
+        for step in 0..effort.steps {
+            run.series(step, 1, false)?;
+            run.series(step, 1, true)?;
         }
     }
-    out.calls /= effort.steps as f64;
-    Ok(out)
+    run.out.calls /= effort.steps as f64;
+    Ok(run.out)
 }
 
 /// For each call of each program, whether it only copies.
-fn copies(target: &dyn Target, work: &Work) -> Vec<Vec<bool>> {
+fn copies(target: &dyn Target, work: &Work) -> Result<Vec<Vec<bool>>> {
     let of = |part: usize| {
         let plan = target.plan(part);
-        let calls = target.calls(part).unwrap_or_default();
-        calls.iter().map(|c| plan.steps[c.step].op.name() == "pack").collect()
+        Ok(target.calls(part)?.iter().map(|c| plan.steps[c.step].op.name() == "pack").collect())
     };
     (0..work.method.parts()).map(of).collect()
 }
 
-/// Runs `each` steps without waiting in between (but where training waits), then looks at what happened.
-fn series(
-    target: &mut dyn Target,
-    work: &mut Work,
-    out: &mut Measured,
+/// A measurement that is going on.
+struct Run<'a, 'w> {
+    target: &'a mut dyn Target,
+    work: &'a mut Work<'w>,
     effort: Effort,
-    mut number: u64,
-    watched: bool,
-    each: usize,
-    round: usize,
-    copying: &[Vec<bool>],
-    zero: &Tape,
-) -> Result<u64> {
-    let mut tape = Tape::like(zero);
-    target.begin(&mut tape)?;
-    let began = tape.now();
-    for i in 0..each {
-        tape.step = round * each + i;
-        let start = tape.now();
-        step(target, work, &mut tape, number, watched)?;
-        tape.add(Kind::Step, start, tape.now());
-        number += 1;
-    }
-    target.settle(&mut tape)?;
-    let spans = tape.spans;
-    for at in round * each..(round + 1) * each {
-        let waits = spans.iter().filter(|s| s.step == at && s.kind == Kind::Data);
-        out.waits.push(waits.map(Span::seconds).sum());
-    }
-    let ends = step_ends(&spans, target.asynchronous());
-    let starts = [began].into_iter().chain(ends.iter().copied());
-    let times = starts.zip(&ends).map(|(a, b)| b - a);
-    if watched {
-        out.watched.extend(times)
-    } else {
-        out.plain.extend(times)
-    }
-    let end = ends.last().copied().unwrap_or(began);
-    if watched {
-        calls(&spans, target.asynchronous(), out);
-    }
-    // The CPU is seen at work only where its operations are timed; a GPU is to be seen as it is in training.
-    if watched != target.asynchronous() {
-        add(&mut out.shares, &sums(&spans, began, end, copying));
-        out.shared_steps += each;
-    }
-    if watched && round < effort.traced {
-        out.traced.extend(spans.iter().filter(|s| s.began <= end));
-    }
-    Ok(number)
+    copying: Vec<Vec<bool>>,
+    out: Measured,
+    /// Training steps so far.
+    number: u64,
+    /// When times begin.
+    zero: Tape,
 }
 
-/// One training step: batches, runs, and the losses where training reads them.
-fn step(target: &mut dyn Target, work: &mut Work, tape: &mut Tape, number: u64, watched: bool) -> Result<()> {
-    let o = &work.recipe.optimiser;
-    let rates = [o.lr, o.lr_discriminator.unwrap_or(o.lr)];
-    let pools = work.method.pools(work.size);
-    let pools = tape.time(Kind::Prepare, || pool_choices(work.recipe, &pools, number));
-    for run in work.method.runs(number) {
-        let batch = match run.takes_batch {
-            true => Some(tape.time(Kind::Data, || (work.next)())?),
-            false => None,
-        };
-        let began = tape.now();
-        let scalars = method::scalars(work.specs, run, rates);
-        let mut inputs: Vec<(&str, &[f32])> =
-            scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
-        inputs.extend(pools.iter().map(|(n, v)| (n.as_str(), v.as_slice())));
-        if let Some((input, target)) = &batch {
-            inputs.extend([("input", input.as_slice()), ("target", target.as_slice())]);
+impl Run<'_, '_> {
+    /// Steps of both kinds, of which nothing is kept.
+    fn warm_up(&mut self) -> Result<()> {
+        for i in 0..self.effort.warm_up.max(1) {
+            let mut tape = Tape::like(&self.zero);
+            self.target.begin(&mut tape)?;
+            self.step(&mut tape, i % 2 == 1)?;
+            self.target.settle(&mut tape)?;
         }
-        tape.add(Kind::Prepare, began, tape.now());
+        Ok(())
+    }
+
+    /// Runs steps without waiting in between (but where training waits), then looks at what happened. They count as the
+    /// steps `first..` of their kind.
+    fn series(&mut self, first: usize, count: usize, watched: bool) -> Result<()> {
+        let mut tape = Tape::like(&self.zero);
+        self.target.begin(&mut tape)?;
+        let began = tape.now();
+        for at in first..first + count {
+            tape.step = at;
+            let start = tape.now();
+            self.step(&mut tape, watched)?;
+            tape.add(Kind::Step, start, tape.now());
+        }
+        self.target.settle(&mut tape)?;
+        let (spans, asynchronous, out) = (tape.spans, self.target.asynchronous(), &mut self.out);
+        for at in first..first + count {
+            let waits = spans.iter().filter(|s| s.step == at && s.kind == Kind::Data);
+            out.waits.push(waits.map(Span::seconds).sum());
+        }
+        let ends = step_ends(&spans, asynchronous);
+        let starts = [began].into_iter().chain(ends.iter().copied());
+        let times = starts.zip(&ends).map(|(a, b)| b - a);
         if watched {
-            target.run_watched(run.part, &inputs, tape)?;
+            out.watched.extend(times)
         } else {
-            target.run(run.part, &inputs, tape)?;
+            out.plain.extend(times)
         }
-    }
-    // As a session does: on the CPU after every step, on a GPU where they are logged.
-    if !target.asynchronous() || (number + 1).is_multiple_of(work.recipe.log.every) {
-        let began = tape.now();
-        for (part, names) in work.losses.iter().enumerate() {
-            target.read(part, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let end = ends.last().copied().unwrap_or(began);
+        if watched {
+            calls(&spans, asynchronous, out);
         }
-        tape.add(Kind::Read, began, tape.now());
+        // The CPU is seen at work only where its operations are timed; a GPU is to be seen as it is in training.
+        if watched != asynchronous {
+            add(&mut out.shares, &sums(&spans, began, end, &self.copying));
+            out.shared_steps += count;
+        }
+        if watched && first < self.effort.traced {
+            out.traced.extend(spans.iter().filter(|s| s.began <= end));
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// One training step: batches, runs, and the losses where training reads them.
+    fn step(&mut self, tape: &mut Tape, watched: bool) -> Result<()> {
+        let (target, work, number) = (&mut *self.target, &mut *self.work, self.number);
+        self.number += 1;
+        let o = &work.recipe.optimiser;
+        let rates = [o.lr, o.lr_discriminator.unwrap_or(o.lr)];
+        let pools = work.method.pools(work.size);
+        let pools = tape.time(Kind::Prepare, || pool_choices(work.recipe, &pools, number));
+        for run in work.method.runs(number) {
+            let batch = match run.takes_batch {
+                true => Some(tape.time(Kind::Data, || (work.next)())?),
+                false => None,
+            };
+            let began = tape.now();
+            let scalars = method::scalars(work.specs, run, rates);
+            let mut inputs: Vec<(&str, &[f32])> =
+                scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+            inputs.extend(pools.iter().map(|(n, v)| (n.as_str(), v.as_slice())));
+            if let Some((input, target)) = &batch {
+                inputs.extend([("input", input.as_slice()), ("target", target.as_slice())]);
+            }
+            tape.add(Kind::Prepare, began, tape.now());
+            if watched {
+                target.run_watched(run.part, &inputs, tape)?;
+            } else {
+                target.run(run.part, &inputs, tape)?;
+            }
+        }
+        // As a session does: on the CPU after every step, on a GPU where they are logged.
+        if !target.asynchronous() || (number + 1).is_multiple_of(work.recipe.log.every) {
+            let began = tape.now();
+            for (part, names) in work.losses.iter().enumerate() {
+                target.read(part, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
+            }
+            tape.add(Kind::Read, began, tape.now());
+        }
+        Ok(())
+    }
 }
 
 /// When each step was over: on a GPU when the last of its runs was done, whatever the host did by then.
