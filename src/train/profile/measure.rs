@@ -1,6 +1,7 @@
 //! Runs training steps and takes the times of everything in them.
 
 use super::target::{Kind, Samples, Span, Tape, Target};
+use crate::device::cpu::load::ProcessorTime;
 use crate::error::Result;
 use crate::nn::NetSpec;
 use crate::train::method::{self, Method};
@@ -56,6 +57,10 @@ pub struct Measured {
     pub calls: f64,
     /// Seconds that each step, of either kind, waited for its batches.
     pub waits: Vec<f64>,
+    /// Processor time of this process in steps as in training, where the system tells.
+    pub plain_processor: ProcessorTime,
+    /// The same in watched steps.
+    pub watched_processor: ProcessorTime,
     /// Every span of the first watched steps.
     pub traced: Vec<Span>,
 }
@@ -146,6 +151,7 @@ impl Run<'_, '_> {
     fn series(&mut self, first: usize, count: usize, watched: bool) -> Result<()> {
         let mut tape = Tape::like(&self.zero);
         self.target.begin(&mut tape)?;
+        let before = ProcessorTime::now();
         let began = tape.now();
         for at in first..first + count {
             tape.step = at;
@@ -154,6 +160,11 @@ impl Run<'_, '_> {
             tape.add(Kind::Step, start, tape.now());
         }
         self.target.settle(&mut tape)?;
+        if let (Some(before), Some(now)) = (before, ProcessorTime::now()) {
+            let out = &mut self.out;
+            let sum = if watched { &mut out.watched_processor } else { &mut out.plain_processor };
+            *sum += now.since(&before);
+        }
         let (spans, asynchronous, out) = (tape.spans, self.target.asynchronous(), &mut self.out);
         for at in first..first + count {
             let waits = spans.iter().filter(|s| s.step == at && s.kind == Kind::Data);

@@ -83,8 +83,13 @@ pub struct StepTimes {
     pub ms: Vec<f64>,
     /// The median of the steps in which every call was timed.
     pub watched_ms: f64,
-    /// By how much the fastest of those was slower than the fastest as in training, as a share: what profiling costs.
+    /// What timing every call costs, as a share: of processor time on the CPU, where the system tells it, else of the fastest
+    /// step.
     pub overhead: f64,
+    /// The share of the processor time that this process could have used that went to other processes: where it is high,
+    /// all times are too long and all peaks too low. Where the system tells it.
+    #[serde(default)]
+    pub crowded: Option<f64>,
 }
 
 /// Where a step's time goes.

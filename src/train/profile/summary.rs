@@ -130,7 +130,7 @@ pub fn summarise(
         version: VERSION,
         program: env!("CARGO_PKG_VERSION").into(),
         timing: target.timing().into(),
-        step: step_times(measured),
+        step: step_times(measured, target.asynchronous()),
         shares: shares(measured),
         work: WorkDone {
             calls: kernels.iter().map(|k| k.calls).sum(),
@@ -213,12 +213,28 @@ fn kernel(key: Key, row: Row, peaks: &Peaks, steps: f64, all: f64) -> Kernel {
     }
 }
 
+/// What timing every call costs, as a share. On the CPU by processor time, which what else the machine does leaves alone.
+fn overhead(measured: &Measured, asynchronous: bool) -> f64 {
+    let processor = [measured.watched_processor.ran, measured.plain_processor.ran];
+    let [watched, plain] = match processor {
+        [watched, plain] if !asynchronous && plain > 0.0 => [watched, plain],
+        _ => [fastest(&measured.watched), fastest(&measured.plain)],
+    };
+    if plain > 0.0 { watched / plain - 1.0 } else { 0.0 }
+}
+
+/// The share of the processor time that this process could have used that went to others.
+fn crowded(measured: &Measured) -> Option<f64> {
+    let p = &measured.plain_processor;
+    (p.ran > 0.0).then(|| p.waited / (p.ran + p.waited))
+}
+
 /// The fastest is the least disturbed.
 fn fastest(seconds: &[f64]) -> f64 {
     seconds.iter().copied().reduce(f64::min).unwrap_or(0.0)
 }
 
-fn step_times(measured: &Measured) -> StepTimes {
+fn step_times(measured: &Measured, asynchronous: bool) -> StepTimes {
     let plain = sorted(&measured.plain);
     let watched = quantile(&sorted(&measured.watched), 0.5);
     let median = quantile(&plain, 0.5);
@@ -230,11 +246,8 @@ fn step_times(measured: &Measured) -> StepTimes {
         max_ms: 1e3 * quantile(&plain, 1.0),
         ms: measured.plain.iter().map(|s| 1e3 * s).collect(),
         watched_ms: 1e3 * watched,
-        overhead: if fastest(&measured.plain) > 0.0 {
-            fastest(&measured.watched) / fastest(&measured.plain) - 1.0
-        } else {
-            0.0
-        },
+        overhead: overhead(measured, asynchronous),
+        crowded: crowded(measured),
     }
 }
 
@@ -328,6 +341,7 @@ fn layers(kernels: &[Kernel]) -> Vec<Layer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cpu::load::ProcessorTime;
 
     #[test]
     fn quantiles_lie_between_their_neighbours() {
@@ -337,5 +351,22 @@ mod tests {
         assert_eq!(quantile(&v, 1.0), 4.0);
         assert_eq!(quantile(&[7.0], 0.95), 7.0);
         assert_eq!(quantile(&[], 0.5), 0.0);
+    }
+
+    #[test]
+    fn what_timing_costs_is_told_by_processor_time() {
+        let time = |ran, waited| ProcessorTime { ran, waited };
+        let measured = Measured {
+            plain: vec![1.0, 3.0],
+            watched: vec![1.5, 2.0],
+            plain_processor: time(2.0, 6.0),
+            watched_processor: time(2.5, 1.0),
+            ..Measured::default()
+        };
+        assert_eq!(overhead(&measured, false), 0.25);
+        assert_eq!(overhead(&measured, true), 0.5, "of a GPU: the fastest step of each kind");
+        assert_eq!(crowded(&measured), Some(0.75));
+        let unknown = Measured { plain_processor: time(0.0, 0.0), ..measured };
+        assert_eq!((overhead(&unknown, false), crowded(&unknown)), (0.5, None));
     }
 }

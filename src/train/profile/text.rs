@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 /// Rows of the table that are printed; the files have all of them.
 const ROWS: usize = 25;
+/// The share of the processor time that others may take before it is said.
+const CROWDED: f64 = 0.05;
 /// Layers that are printed, and how deep.
 const LAYERS: usize = 30;
 const DEPTH: usize = 2;
@@ -81,6 +83,12 @@ pub fn verdict(p: &Profile) -> String {
         100.0 * t.overhead,
         t.watched_ms
     ));
+    if let Some(crowded) = t.crowded.filter(|c| *c > CROWDED) {
+        say(format!(
+            "busy        other programs took {:.0} % of the processor time that this one could have used: times are too long, peaks too low",
+            100.0 * crowded
+        ));
+    }
     if !p.mending.is_empty() {
         say(String::new());
         say("most to gain (time above the floor, a step):".into());
