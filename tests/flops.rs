@@ -8,7 +8,7 @@
 
 mod common;
 
-use gan::compile::plan::plan;
+use gan::compile::plan::{Passes, plan_with};
 use gan::train::method::{self, Shapes};
 use gan::train::programs::trace_step;
 use gan::train::recipe::Recipe;
@@ -37,7 +37,19 @@ fn counted(case: &Value) -> u64 {
     let specs = method.networks(&shapes.size).unwrap_or_else(|e| panic!("{e}"));
     let parts: Vec<u64> = trace_step(&recipe, method.as_ref(), &specs, &shapes)
         .iter()
-        .map(|step| plan(step.graph(), &step.outputs()).unwrap_or_else(|e| panic!("{e}")).cost().products)
+        .map(|step| {
+            let products = |fuse, mixed| {
+                let plan = plan_with(step.graph(), &step.outputs(), Passes { fuse, mixed });
+                plan.unwrap_or_else(|e| panic!("{e}")).cost().products
+            };
+            let plain = products(false, false);
+            assert_eq!(
+                [products(true, false), products(true, true)],
+                [plain; 2],
+                "what is fused is counted as well"
+            );
+            plain
+        })
         .collect();
     // Late in the training, where every step is like the others.
     method.runs(u64::from(u32::MAX)).iter().map(|run| parts[run.part]).sum()
