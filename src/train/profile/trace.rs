@@ -1,4 +1,4 @@
-//! A trace that Perfetto (https://ui.perfetto.dev) and Chrome read: the "Trace Event Format", as a JSON object. A few steps
+//! A trace that Perfetto (<https://ui.perfetto.dev>) and Chrome read: the "Trace Event Format", as a JSON object. A few steps
 //! long, so that it stays small.
 
 use super::measure::{Measured, Work};
