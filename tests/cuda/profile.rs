@@ -30,6 +30,11 @@ fn a_step_is_profiled_as_it_is_trained_and_launch_by_launch() {
         assert!(gpu["occupancy"].as_f64().is_some_and(|o| o > 0.0 && o <= 1.0), "{k}");
         assert!(k["variant"].is_string() && k["kernel"].is_string(), "{k}");
     }
+    let told: f64 = kernels
+        .iter()
+        .map(|k| k["flops"].as_f64().expect("a number") * k["calls"].as_f64().expect("a number"))
+        .sum();
+    assert_eq!(told, p["work"]["flops"].as_f64().expect("a number"), "each FLOP is told once");
     // Warm-up and three steps are replayed; before, the peaks were measured, two to seven runs of them recorded in turn.
     let calls = p["work"]["calls"].as_f64().expect("a number") as usize;
     let replay = format!("cuGraphLaunch {calls} nodes on 1");

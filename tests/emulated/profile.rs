@@ -41,7 +41,7 @@ every = 2
 fn every_launch_of_a_step_is_timed_and_told() {
     let recipe = Recipe::parse(RECIPE, "tiny.toml", &[]).unwrap_or_else(|e| panic!("{e}"));
     let method = method::build(&recipe).unwrap_or_else(|e| panic!("{e}"));
-    let shapes = Shapes::new(&recipe, vec![8, 8]);
+    let shapes = Shapes::new(&recipe, vec![32, 32]);
     let specs = method.networks(&shapes.size).unwrap_or_else(|e| panic!("{e}"));
     let mut states = States::new();
     for spec in &specs {
@@ -77,7 +77,7 @@ fn every_launch_of_a_step_is_timed_and_told() {
     let subject = Subject {
         recipe: "tiny".into(),
         batch: 2,
-        size: vec![8, 8],
+        size: vec![32, 32],
         device: "cuda:0".into(),
         on: "the emulator".into(),
         precision: "f32".into(),
@@ -91,6 +91,7 @@ fn every_launch_of_a_step_is_timed_and_told() {
     assert_eq!((measured.plain.len(), measured.watched.len(), measured.shared_steps), (3, 3, 3));
     assert_eq!(p.work.calls, launches as f64, "each launch stands in one row");
     let plan = target.plan(0);
+    assert!(launches > plan.steps.len(), "some steps make several launches");
     assert_eq!(p.work.flops, plan.cost().flops);
     let told = |f: &dyn Fn(&gan::train::profile::report::Kernel) -> u64| -> u64 {
         p.kernels.iter().map(|k| f(k) * k.calls as u64).sum()
