@@ -9,6 +9,7 @@ mod info;
 mod kernels;
 mod phantom;
 mod predict;
+mod profile;
 mod recipes;
 mod sweep;
 mod train;
@@ -47,6 +48,7 @@ enum Command {
     Export(export::Args),
     Import(import::Args),
     Phantom(phantom::Args),
+    Profile(profile::Args),
     Bench(bench::Args),
     Kernels(kernels::Args),
     Doctor(doctor::Args),
@@ -111,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Export(a) => export::run(&a),
         Command::Import(a) => import::run(&a),
         Command::Phantom(a) => phantom::run(&a),
+        Command::Profile(a) => profile::run(&a),
         Command::Bench(a) => bench::run(&a),
         Command::Kernels(a) => kernels::run(&a),
         Command::Doctor(a) => doctor::run(&a),

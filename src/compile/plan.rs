@@ -73,6 +73,7 @@ impl Plan {
     pub fn cost(&self) -> Cost {
         self.steps.iter().fold(Cost::default(), |a, s| Cost {
             flops: a.flops + s.cost.flops,
+            products: a.products + s.cost.products,
             bytes: a.bytes + s.cost.bytes,
         })
     }
@@ -385,7 +386,11 @@ impl Planner {
             op.reads(i, &shapes, &node.shape) * self.nodes[input].dtype.size()
         };
         let bytes = inputs.iter().enumerate().map(read).sum::<usize>() + self.bytes(id);
-        let cost = Cost { flops: op.flops(&shapes, &node.shape), bytes: bytes as u64 };
+        let cost = Cost {
+            flops: op.flops(&shapes, &node.shape),
+            products: op.product_flops(&shapes, &node.shape),
+            bytes: bytes as u64,
+        };
         Step {
             inputs: inputs.iter().map(|&i| self.slot(i)).collect(),
             output: self.slot(id),
@@ -401,7 +406,7 @@ impl Planner {
 
     fn copy(&self, id: NodeId, from: Slot, to: Slot) -> Step {
         let node = &self.nodes[id];
-        let cost = Cost { flops: 0, bytes: 2 * to.bytes() as u64 };
+        let cost = Cost { bytes: 2 * to.bytes() as u64, ..Cost::default() };
         Step {
             op: Arc::new(Pack),
             inputs: vec![from],

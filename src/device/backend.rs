@@ -2,6 +2,7 @@
 //! one; the tests' emulator is another.
 
 use super::launch::{GpuTraits, Launch, Specialisation};
+use super::occupancy::{KernelFacts, Limits};
 use crate::error::Result;
 
 /// A stretch of memory to be read back.
@@ -78,4 +79,32 @@ pub trait Backend {
 
     /// Waits until everything is done.
     fn finish(&self) -> Result<()>;
+}
+
+/// A device that can tell when what was asked of it happened, and what its kernels take.
+pub trait Timed: Backend {
+    /// A point in the order of what was asked.
+    type Mark;
+
+    /// A mark that stands nowhere yet.
+    fn mark(&self) -> Result<Self::Mark>;
+
+    /// Puts a mark behind everything that was asked so far. It may be put anew as often as one likes.
+    fn place(&self, mark: &Self::Mark) -> Result<()>;
+
+    /// Seconds between two marks, of which both have been reached.
+    fn seconds(&self, from: &Self::Mark, to: &Self::Mark) -> Result<f64>;
+
+    /// What a kernel takes.
+    fn facts(&self, kernel: &Self::Kernel) -> Result<KernelFacts>;
+
+    /// What a multiprocessor has.
+    fn limits(&self) -> Result<Limits>;
+
+    /// Names what is asked from here on, up to the matching [`Timed::leave`], to a profiler that watches from outside. They
+    /// may lie in one another.
+    fn enter(&self, _name: &str) {}
+
+    /// Ends what the last [`Timed::enter`] began.
+    fn leave(&self) {}
 }

@@ -4,4 +4,5 @@ pub mod backend;
 pub mod cpu;
 pub mod cuda;
 pub mod launch;
+pub mod occupancy;
 pub mod pointwise;

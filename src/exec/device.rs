@@ -101,6 +101,14 @@ impl Device {
         }
     }
 
+    /// How it multiplies.
+    pub fn precision(&self) -> Math {
+        match self {
+            Device::Cpu => Math::Fma,
+            Device::Cuda(d) => d.precision(),
+        }
+    }
+
     /// For people.
     pub fn describe(&self) -> String {
         match self {

@@ -77,10 +77,10 @@ fn read<B: Backend>(backend: &B, what: &[(&B::Memory, usize, usize)]) -> Result<
 }
 
 /// A launch with its kernel loaded and its addresses known.
-struct Ready<B: Backend> {
-    kernel: B::Kernel,
-    launch: Launch,
-    arguments: Vec<Vec<u8>>,
+pub(super) struct Ready<B: Backend> {
+    pub(super) kernel: B::Kernel,
+    pub(super) launch: Launch,
+    pub(super) arguments: Vec<Vec<u8>>,
 }
 
 /// A plan with its launches, for which nothing has been reserved yet.
@@ -156,8 +156,8 @@ pub fn check_memory<B: Backend>(backend: &B, needed: u64) -> Result<()> {
 
 /// A planned graph with its memory on a device, bound to the states that it was made for.
 pub struct GpuProgram<B: Backend> {
-    backend: Arc<B>,
-    plan: Plan,
+    pub(super) backend: Arc<B>,
+    pub(super) plan: Plan,
     arena: B::Memory,
     workspace: B::Memory,
     workspace_bytes: usize,
@@ -167,7 +167,7 @@ pub struct GpuProgram<B: Backend> {
     pieces: Vec<Piece>,
     states: Vec<u64>,
     /// The launches of each step of the plan.
-    ready: Vec<Vec<Ready<B>>>,
+    pub(super) ready: Vec<Vec<Ready<B>>>,
     recording: Option<B::Recording>,
 }
 
@@ -261,6 +261,11 @@ impl<B: Backend> GpuProgram<B> {
     /// states must be those that the program was made for.
     pub fn run(&mut self, states: &DeviceStates<B>, inputs: &[(&str, &[f32])]) -> Result<()> {
         self.begin(states, inputs)?;
+        self.go()
+    }
+
+    /// Runs on the inputs that are there, as a recording.
+    pub(super) fn go(&mut self) -> Result<()> {
         if self.recording.is_none() {
             let (backend, ready) = (&self.backend, &self.ready);
             let all = &mut || launch_all(&**backend, ready.iter().flatten());
@@ -291,7 +296,8 @@ impl<B: Backend> GpuProgram<B> {
         Ok(())
     }
 
-    fn begin(&mut self, states: &DeviceStates<B>, inputs: &[(&str, &[f32])]) -> Result<()> {
+    /// Sends the inputs to where the run reads them.
+    pub(super) fn begin(&mut self, states: &DeviceStates<B>, inputs: &[(&str, &[f32])]) -> Result<()> {
         assert_eq!(
             addresses(&*self.backend, &self.plan, states),
             self.states,

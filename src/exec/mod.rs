@@ -1,7 +1,9 @@
 //! Running a plan: here on the CPU device, in [`gpu`] on a device that runs launches, in [`device`] on whichever was chosen.
 
+pub mod cost;
 pub mod device;
 pub mod gpu;
+pub mod timed;
 
 use crate::compile::plan::{Passes, Plan, Step, plan, plan_with};
 use crate::device::cpu::{Buffer, Memory, Slot, available};

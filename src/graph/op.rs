@@ -25,6 +25,12 @@ pub trait Op: Any + Debug + Send + Sync {
         0
     }
 
+    /// Those among [`Op::flops`] that are of convolutions and matrix products, counted as PyTorch's `FlopCounterMode`
+    /// does: multiply-adds are two, taps on padding are counted, additions of a bias are not.
+    fn product_flops(&self, _inputs: &[&Shape], _output: &Shape) -> u64 {
+        0
+    }
+
     /// How many elements of input `i` are read: all of them, if it is not a stretch of something larger.
     fn reads(&self, i: usize, inputs: &[&Shape], _output: &Shape) -> usize {
         inputs[i].numel()
@@ -111,6 +117,8 @@ impl GradArgs<'_> {
 pub struct Cost {
     /// Floating-point operations.
     pub flops: u64,
+    /// Those of convolutions and matrix products ([`Op::product_flops`]).
+    pub products: u64,
     /// Bytes read and written, each input and the output once.
     pub bytes: u64,
 }

@@ -68,6 +68,10 @@ impl Op for MatMul {
         2 * (output.numel() * k) as u64
     }
 
+    fn product_flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
+        self.flops(inputs, output)
+    }
+
     fn cpu(&self, io: &mut Io) {
         let [m, n, k] = self.sizes(io.in_shape(0), io.in_shape(1));
         dispatch_real!(io.dtype(), T => self.run::<T>(io.input(0), io.input(1), io.output(), m, n, k));

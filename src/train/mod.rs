@@ -14,6 +14,7 @@ pub mod method;
 pub mod panels;
 pub mod pix2pix;
 pub mod pool;
+pub mod profile;
 pub mod programs;
 pub mod recipe;
 mod recipe_text;

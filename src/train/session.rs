@@ -19,6 +19,7 @@ use crate::fsio;
 use crate::nn::NetSpec;
 use crate::nn::schedule::Schedule;
 use crate::ops::image_pool;
+use crate::shape::Shape;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
@@ -140,13 +141,7 @@ impl<'a> Session<'a> {
                 "data: the same subjects serve training, validation and test (data.share_subjects), so the scores say nothing about other people",
             );
         }
-        if recipe.train.batch > dataset.len() {
-            return Err(Error::input(format!(
-                "`train.batch` is {}, but the split `train` has {} slices only; lower it, or add images",
-                recipe.train.batch,
-                dataset.len()
-            )));
-        }
+        check_batch(recipe, &dataset)?;
         let fit = dataset.fit().clone();
         let shapes = shapes(recipe, &fit);
         let specs = method.networks(&shapes.size)?;
@@ -266,19 +261,7 @@ impl<'a> Session<'a> {
         let step = self.progress.step;
         let rates = self.learning_rates(step);
         let pools = self.method.pools(&shapes(self.recipe, &self.fit).size);
-        let pools: Vec<(String, Vec<f32>)> = pools
-            .iter()
-            .map(|(name, shape)| {
-                let choices = image_pool::choices(
-                    self.recipe.seed,
-                    name.trim_start_matches("pool."),
-                    step,
-                    self.recipe.train.batch,
-                    shape[0],
-                );
-                (format!("{name}.choices"), choices.into_iter().map(|c| c as f32).collect())
-            })
-            .collect();
+        let pools = pool_choices(self.recipe, &pools, step);
         for run in self.method.runs(step) {
             let batch = if run.takes_batch { Some(self.loader.next()?) } else { None };
             let scalars = method::scalars(&self.specs, run, rates);
@@ -404,7 +387,33 @@ impl<'a> Session<'a> {
     }
 }
 
-fn open_loader(
+/// What each image pool does with the images of step `step`: its input's name and value.
+pub(super) fn pool_choices(
+    recipe: &Recipe,
+    pools: &[(&'static str, Shape)],
+    step: u64,
+) -> Vec<(String, Vec<f32>)> {
+    let choices = |(name, shape): &(&'static str, Shape)| {
+        let stream = name.trim_start_matches("pool.");
+        let choices = image_pool::choices(recipe.seed, stream, step, recipe.train.batch, shape[0]);
+        (format!("{name}.choices"), choices.into_iter().map(|c| c as f32).collect())
+    };
+    pools.iter().map(choices).collect()
+}
+
+/// Refuses a batch of more images than there are.
+pub(super) fn check_batch(recipe: &Recipe, dataset: &Dataset) -> Result<()> {
+    if recipe.train.batch > dataset.len() {
+        return Err(Error::input(format!(
+            "`train.batch` is {}, but the split `train` has {} slices only; lower it, or add images",
+            recipe.train.batch,
+            dataset.len()
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn open_loader(
     recipe: &Recipe,
     method: &dyn Method,
     dataset: Arc<Dataset>,
@@ -426,7 +435,7 @@ fn total_steps(recipe: &Recipe, per_epoch: u64) -> u64 {
     recipe.train.steps.unwrap_or((recipe.train.epochs + recipe.train.decay_epochs) as u64 * per_epoch)
 }
 
-fn initial_states(
+pub(super) fn initial_states(
     recipe: &Recipe,
     method: &dyn Method,
     specs: &[NetSpec],

@@ -134,9 +134,11 @@ impl StepBuilder {
                 let new = graph.read(net.store()).apply(op, &[&flat, &lr, &t]);
                 graph.write(net.store(), &new);
                 if let Some(decay) = update.ema {
-                    let ema = graph.state(&net.spec().ema_name(), [net.spec().param_count()]);
-                    let op = EmaUpdate { decay };
-                    graph.write(ema, &graph.read(ema).apply(op, &[&new]));
+                    graph.phase("EMA", || {
+                        let ema = graph.state(&net.spec().ema_name(), [net.spec().param_count()]);
+                        let op = EmaUpdate { decay };
+                        graph.write(ema, &graph.read(ema).apply(op, &[&new]));
+                    });
                 }
             });
         });

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef int R;
 typedef uint64_t P;
@@ -81,7 +82,7 @@ enum { STREAMS = 8, HOST = 0 };
 typedef struct { unsigned at[STREAMS]; } Clock;
 typedef struct { int kind, id; } Handle;
 enum { STREAM = 1, EVENT, MODULE, FUNCTION, GRAPH, EXECUTABLE };
-typedef struct { Handle h; Clock clock; int pending_stream; unsigned pending_until; } Event;
+typedef struct { Handle h; Clock clock; int timing; double at; } Event;
 typedef struct { Handle h; Clock clock; int capturing; int nodes; } Stream;
 typedef struct { Handle h; int nodes; } Graph;
 
@@ -207,6 +208,12 @@ static int under_way(const Clock *by) {
     return 0;
 }
 
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
+}
+
 // ---- the driver's functions ----
 
 R cuInit(unsigned flags) { CALL("cuInit"); (void)flags; return OK; }
@@ -250,6 +257,11 @@ R cuDeviceGetAttribute(int *value, int which, int d) {
     int capability = (int)setting("STANDIN_CAPABILITY", 90);
     switch (which) {
         case 16: *value = 4; break;
+        case 39: *value = 2048; break;
+        case 81: *value = 228 << 10; break;
+        case 82: *value = 65536; break;
+        case 106: *value = 32; break;
+        case 111: *value = 1024; break;
         case 75: *value = capability / 10; break;
         case 76: *value = capability % 10; break;
         case 115: *value = (int)setting("STANDIN_POOLS", 1); break;
@@ -304,6 +316,7 @@ R cuEventCreate(void **e, unsigned flags) {
     CALL("cuEventCreate", " %d flags %u", ++count, flags);
     Event *own = calloc(1, sizeof *own);
     own->h = (Handle){EVENT, count};
+    own->timing = !(flags & 2);
     *e = own;
     return OK;
 }
@@ -311,7 +324,18 @@ R cuEventRecord(void *e, void *p) {
     CALL("cuEventRecord", " %d on %d", ((Handle *)e)->id, stream_of(p)->h.id);
     CHECK(((Handle *)e)->kind == EVENT);
     ask(p);
+    CHECK(!((Event *)e)->timing || !((Stream *)p)->capturing);
     ((Event *)e)->clock = ((Stream *)p)->clock;
+    ((Event *)e)->at = now();
+    return OK;
+}
+// As in every version: milliseconds between two events that were made for it, have happened and that the host has waited for.
+R cuEventElapsedTime(float *ms, void *from, void *to) {
+    Event *a = from, *b = to;
+    CHECK(a->h.kind == EVENT && b->h.kind == EVENT && a->timing && b->timing);
+    for (int i = 0; i < STREAMS; i++)
+        if (b->clock.at[i] > host.at[i] || a->clock.at[i] > host.at[i]) return NOT_READY;
+    *ms = (float)(b->at - a->at);
     return OK;
 }
 R cuEventQuery(void *e) {
@@ -427,6 +451,11 @@ R cuModuleGetFunction(void **f, void *m, const char *name) {
     return OK;
 }
 R cuFuncSetAttribute(void *f, int which, int value) { CALL("cuFuncSetAttribute", " %d %d", which, value); CHECK(((Handle *)f)->kind == FUNCTION); return OK; }
+R cuFuncGetAttribute(int *value, int which, void *f) {
+    CHECK(((Handle *)f)->kind == FUNCTION);
+    *value = which == 4 ? 40 : which == 1 ? 2048 : which == 3 ? 16 : 0; // registers, shared memory, spills
+    return OK;
+}
 R cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **args, void **extra) {
     CALL("cuLaunchKernel", " (%u,%u,%u) (%u,%u,%u) %u%s", gx, gy, gz, bx, by, bz, shared, stream_of(s)->capturing ? " recorded" : "");
     CHECK(((Handle *)f)->kind == FUNCTION);

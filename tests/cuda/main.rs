@@ -5,5 +5,6 @@ mod calls;
 #[path = "../common/mod.rs"]
 mod common;
 mod messages;
+mod profile;
 mod standin;
 mod tools;

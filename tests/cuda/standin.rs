@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Folders with the stand-ins as libraries: a driver, one from before memory pools, a run-time compiler.
+/// Folders with the stand-ins as libraries: a driver (and NVTX beside it), one from before memory pools, a run-time
+/// compiler.
 pub struct Libraries {
     pub driver: PathBuf,
     pub old_driver: PathBuf,
@@ -42,6 +43,7 @@ fn build() -> Option<Libraries> {
         }
         Some(folder)
     };
+    library("driver", "nvtx.c", &["libnvtx3interop.so.1"], &[])?;
     // By both names under which a driver is asked for: the first one wins over a real driver's.
     let names = ["libcuda.so", "libcuda.so.1"];
     Some(Libraries {

@@ -1,18 +1,20 @@
 //! The emulator as a device, and a watch over what each step of a program writes.
 
 use gan::compile::plan::Step;
-use gan::device::backend::{Backend, Fetch, Piece};
+use gan::device::backend::{Backend, Fetch, Piece, Timed};
 use gan::device::launch::{GpuTraits, Launch, Math, Specialisation};
+use gan::device::occupancy::{KernelFacts, Limits};
 use gan::error::{Error, Result};
 use gan::exec::States;
 use gan::exec::gpu::{DeviceStates, GpuProgram};
 use gan::graph::{Graph, Var};
 use gan_emu::{Arg, Buffer, Build, Mode, Module, Shape};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 /// A device made of the emulator: kernels are compiled as C++, memory is the host's and reads as NaN until written.
 pub struct Emulator {
@@ -133,6 +135,33 @@ impl Backend for Emulator {
 
     fn finish(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Everything is done when the call returns, so marks are moments. Of what kernels take it knows nothing: fixed numbers.
+impl Timed for Emulator {
+    type Mark = Cell<Option<Instant>>;
+
+    fn mark(&self) -> Result<Self::Mark> {
+        Ok(Cell::new(None))
+    }
+
+    fn place(&self, mark: &Self::Mark) -> Result<()> {
+        mark.set(Some(Instant::now()));
+        Ok(())
+    }
+
+    fn seconds(&self, from: &Self::Mark, to: &Self::Mark) -> Result<f64> {
+        let at = |mark: &Self::Mark| mark.get().ok_or_else(|| fault("a mark that was never placed".into()));
+        Ok(at(to)?.duration_since(at(from)?).as_secs_f64())
+    }
+
+    fn facts(&self, _: &Arc<Module>) -> Result<KernelFacts> {
+        Ok(KernelFacts { registers: 64, static_shared: 1024, local: 0 })
+    }
+
+    fn limits(&self) -> Result<Limits> {
+        Ok(Limits { threads: 2048, blocks: 32, registers: 65536, shared: 228 << 10, reserved: 1024 })
     }
 }
 

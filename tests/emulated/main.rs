@@ -7,4 +7,5 @@ mod layers_rehearsed;
 mod odd;
 mod operations;
 mod primitives;
+mod profile;
 mod suite;

@@ -4,6 +4,7 @@ pub mod blocks;
 pub mod gemm;
 mod io;
 mod kernels;
+pub mod load;
 mod memory;
 pub mod parallel;
 pub mod scratch;

@@ -3,7 +3,7 @@
 
 #![allow(unsafe_code)]
 
-use super::driver::{Driver, done};
+use super::driver::{Driver, done, seconds_between};
 use crate::error::{Error, Result};
 use cudarc::driver::result::{self, device, event, primary_ctx, stream};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUevent_flags, CUevent_wait_flags};
@@ -216,16 +216,30 @@ impl Drop for Pinned {
 }
 
 /// A point in a stream.
-pub(super) struct Event {
+pub struct Event {
     handle: sys::CUevent,
     owner: Arc<Context>,
 }
 
 impl Event {
     pub(super) fn new(owner: &Arc<Context>) -> Result<Self> {
+        Self::with(owner, CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    /// One that remembers when it happened.
+    pub(super) fn timing(owner: &Arc<Context>) -> Result<Self> {
+        Self::with(owner, CUevent_flags::CU_EVENT_DEFAULT)
+    }
+
+    fn with(owner: &Arc<Context>, flags: CUevent_flags) -> Result<Self> {
         owner.enter()?;
-        let handle = done(event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING), "make an event")?;
-        Ok(Event { handle, owner: owner.clone() })
+        Ok(Event { handle: done(event::create(flags), "make an event")?, owner: owner.clone() })
+    }
+
+    /// Seconds until another one happened. Both are of [`Event::timing`], and have.
+    pub(super) fn seconds_until(&self, later: &Event) -> Result<f64> {
+        // SAFETY: both exist as long as their owners, which are borrowed.
+        unsafe { seconds_between(self.handle, later.handle) }
     }
 
     /// Happens when the stream has done everything so far.

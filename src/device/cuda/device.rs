@@ -10,8 +10,10 @@ use super::compiler::{Compiler, Specialisation};
 use super::context::{Context, Event, Memory, Module, Pinned, Recording};
 use super::driver::{Driver, Version, done};
 use super::nvrtc::suits;
-use crate::device::backend::{Backend, Fetch, Piece};
+use super::nvtx;
+use crate::device::backend::{Backend, Fetch, Piece, Timed};
 use crate::device::launch::{GpuTraits, Launch, Math};
+use crate::device::occupancy::{KernelFacts, Limits};
 use crate::error::{Error, Result};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
@@ -365,5 +367,58 @@ impl Backend for CudaDevice {
     fn finish(&self) -> Result<()> {
         self.context.enter()?;
         self.context.finish(self.context.compute)
+    }
+}
+
+impl Timed for CudaDevice {
+    type Mark = Event;
+
+    fn mark(&self) -> Result<Event> {
+        Event::timing(&self.context)
+    }
+
+    fn place(&self, mark: &Event) -> Result<()> {
+        self.context.enter()?;
+        mark.record(self.context.compute)
+    }
+
+    fn seconds(&self, from: &Event, to: &Event) -> Result<f64> {
+        self.context.enter()?;
+        from.seconds_until(to)
+    }
+
+    fn facts(&self, kernel: &Kernel) -> Result<KernelFacts> {
+        use sys::CUfunction_attribute as Of;
+        self.context.enter()?;
+        let ask = |which| {
+            // SAFETY: a function of a module that the kernel keeps loaded.
+            let value = unsafe { result::function::get_function_attribute(kernel.function, which) };
+            Ok(done(value, "ask what a kernel takes")?.max(0) as usize)
+        };
+        Ok(KernelFacts {
+            registers: ask(Of::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
+            static_shared: ask(Of::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
+            local: ask(Of::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
+        })
+    }
+
+    fn limits(&self) -> Result<Limits> {
+        let ask = |which| self.context.attribute(which);
+        Ok(Limits {
+            threads: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?,
+            blocks: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR)?,
+            registers: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR)?,
+            shared: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+            // A driver of CUDA 11.4 knows all of them.
+            reserved: ask(Attribute::CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK)?,
+        })
+    }
+
+    fn enter(&self, name: &str) {
+        nvtx::push(name);
+    }
+
+    fn leave(&self) {
+        nvtx::pop();
     }
 }

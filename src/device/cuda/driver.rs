@@ -11,7 +11,7 @@ use cudarc::driver::sys::{self, CUresult};
 use std::ffi::c_int;
 
 /// Every function that this program calls. The oldest driver that has them all is that of CUDA 11.4.
-pub const FUNCTIONS: [&str; 45] = [
+pub const FUNCTIONS: [&str; 47] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -34,6 +34,7 @@ pub const FUNCTIONS: [&str; 45] = [
     "cuEventRecord",
     "cuEventQuery",
     "cuEventSynchronize",
+    "cuEventElapsedTime",
     "cuEventDestroy_v2",
     "cuMemGetInfo_v2",
     "cuMemAlloc_v2",
@@ -50,6 +51,7 @@ pub const FUNCTIONS: [&str; 45] = [
     "cuModuleUnload",
     "cuModuleGetFunction",
     "cuFuncSetAttribute",
+    "cuFuncGetAttribute",
     "cuLaunchKernel",
     "cuStreamBeginCapture_v2",
     "cuStreamEndCapture",
@@ -108,6 +110,24 @@ impl Driver {
     pub fn devices(&self) -> Result<usize> {
         Ok(done(result::device::get_count(), "count the NVIDIA devices")?.max(0) as usize)
     }
+}
+
+/// Seconds between two events of the same context that have happened.
+///
+/// Not by way of cudarc, which at this version of CUDA only knows `cuEventElapsedTime_v2`: drivers before 12.8 have none.
+///
+/// # Safety
+/// Both events exist.
+pub(super) unsafe fn seconds_between(from: sys::CUevent, to: sys::CUevent) -> Result<f64> {
+    type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> CUresult;
+    // SAFETY: `Driver::load` has made sure of the library and the function; this is its type in every version.
+    let elapsed = unsafe { sys::culib().get::<Elapsed>(b"cuEventElapsedTime\0") };
+    let elapsed = elapsed
+        .map_err(|e| Error::input(format!("the NVIDIA driver cannot time ({e}); see `gan doctor`")))?;
+    let mut ms = 0f32;
+    // SAFETY: one number to write to; the events exist.
+    done(unsafe { elapsed(&mut ms, from, to) }.result(), "ask for the time between two events")?;
+    Ok(f64::from(ms) / 1e3)
 }
 
 /// The name by which the system's loader is asked for the reason why there is none.

@@ -9,6 +9,7 @@ mod context;
 pub mod device;
 pub mod driver;
 pub mod nvrtc;
+mod nvtx;
 pub mod sources;
 pub mod usage;
 

@@ -165,6 +165,10 @@ impl Op for Conv {
         self.0.geometry(inputs[0], inputs[1], output).flops()
     }
 
+    fn product_flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
+        self.flops(inputs, output)
+    }
+
     fn cpu(&self, io: &mut Io) {
         let g = self.0.geometry(io.in_shape(0), io.in_shape(1), io.out_shape());
         dispatch_real!(io.dtype(), T => cpu::forward::<T>(&g, io.input(0), io.input(1), io.output()));
@@ -217,6 +221,10 @@ impl Op for ConvGradX {
         self.spec.geometry(output, inputs[1], inputs[0]).flops()
     }
 
+    fn product_flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
+        self.flops(inputs, output)
+    }
+
     fn cpu(&self, io: &mut Io) {
         let g = self.spec.geometry(io.out_shape(), io.in_shape(1), io.in_shape(0));
         dispatch_real!(io.dtype(), T => cpu::grad_x::<T>(&g, io.input(0), io.input(1), io.output()));
@@ -264,6 +272,10 @@ impl Op for ConvGradW {
 
     fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
         self.spec.geometry(inputs[0], output, inputs[1]).flops()
+    }
+
+    fn product_flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
+        self.flops(inputs, output)
     }
 
     fn cpu(&self, io: &mut Io) {

@@ -100,6 +100,10 @@ impl Op for ConvMap {
         self.flops
     }
 
+    fn product_flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
+        self.op().product_flops(&inputs[..2], output)
+    }
+
     fn reads(&self, i: usize, inputs: &[&Shape], output: &Shape) -> usize {
         if i == 2 && self.bias.is_some() { output.channels() } else { inputs[i].numel() }
     }

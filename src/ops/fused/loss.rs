@@ -67,6 +67,10 @@ impl Op for ConvLoss {
         self.flops
     }
 
+    fn product_flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        self.conv.product_flops(inputs, &self.extents)
+    }
+
     fn reads(&self, i: usize, inputs: &[&Shape], _: &Shape) -> usize {
         self.conv.reads(i, inputs, &self.extents)
     }

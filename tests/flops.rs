@@ -1,0 +1,106 @@
+//! The FLOPs that are counted of training steps are, to the last one, those that PyTorch counts when it runs the same
+//! steps: convolutions and matrix products, a multiply-add as two, taps on padding included.
+//!
+//! `flops.json` holds PyTorch's counts and what made them. With `GAN_PEERS` naming the folder of `torch_peer.py`, and
+//! `GAN_PYTHON` a Python with PyTorch, the smaller ones are counted anew.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use gan::compile::plan::{Passes, plan_with};
+use gan::train::method::{self, Shapes};
+use gan::train::programs::trace_step;
+use gan::train::recipe::Recipe;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+fn fixture() -> Vec<Value> {
+    let all: Value = serde_json::from_str(include_str!("flops.json")).expect("JSON");
+    all["steps"].as_array().expect("a list").clone()
+}
+
+fn text(v: &Value) -> &str {
+    v.as_str().expect("text")
+}
+
+/// FLOPs of products in a whole training step: that of a critic's family with all updates of the critic.
+fn counted(case: &Value) -> u64 {
+    let set: Vec<String> =
+        case["set"].as_array().expect("a list").iter().map(|s| text(s).to_string()).collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes").join(text(&case["recipe"]));
+    let recipe = Recipe::load(&path, &set).unwrap_or_else(|e| panic!("{e}"));
+    let method = method::build(&recipe).unwrap_or_else(|e| panic!("{e}"));
+    let edge = case["size"].as_u64().expect("a number") as usize;
+    let shapes = Shapes::new(&recipe, recipe.data.patch.map_or(vec![edge; 2], |p| p.to_vec()));
+    let specs = method.networks(&shapes.size).unwrap_or_else(|e| panic!("{e}"));
+    let parts: Vec<u64> = trace_step(&recipe, method.as_ref(), &specs, &shapes)
+        .iter()
+        .map(|step| {
+            let products = |fuse, mixed| {
+                let plan = plan_with(step.graph(), &step.outputs(), Passes { fuse, mixed });
+                plan.unwrap_or_else(|e| panic!("{e}")).cost().products
+            };
+            let plain = products(false, false);
+            assert_eq!(
+                [products(true, false), products(true, true)],
+                [plain; 2],
+                "what is fused is counted as well"
+            );
+            plain
+        })
+        .collect();
+    // Late in the training, where every step is like the others.
+    method.runs(u64::from(u32::MAX)).iter().map(|run| parts[run.part]).sum()
+}
+
+#[test]
+fn flops_are_those_that_pytorch_executes() {
+    let mut wrong = Vec::new();
+    for case in fixture() {
+        let (own, peer) = (counted(&case), case["flop"].as_u64().expect("a number"));
+        let batch = case["batch"].as_u64().expect("a number");
+        // The gradient penalty wants the derivative of the critic's score and not the score: with each of the five updates
+        // the plan leaves out the critic's last convolution (512 channels, 4 x 4, to one number), which PyTorch runs.
+        let unread = if case["peer"] == "wgan-gp" { 5 * batch * 2 * 512 * 4 * 4 } else { 0 };
+        if own + unread != peer {
+            wrong.push(format!(
+                "{} {} batch {batch}: {own}, PyTorch {peer} (of which nobody reads {unread})",
+                case["peer"], case["size"]
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The fixture says what PyTorch says.
+#[test]
+fn the_fixture_is_pytorchs() {
+    let Some(peers) = std::env::var_os("GAN_PEERS") else {
+        eprintln!("not checked: GAN_PEERS names no folder with torch_peer.py");
+        return;
+    };
+    let python = std::env::var("GAN_PYTHON").unwrap_or_else(|_| "python3".into());
+    if !Command::new(&python).args(["-c", "import torch"]).output().is_ok_and(|o| o.status.success()) {
+        eprintln!("not checked: {python} has no PyTorch");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("peer.json");
+    // Those that take seconds.
+    for case in fixture().iter().filter(|c| c["flop"].as_u64().is_some_and(|f| f < 20_000_000_000)) {
+        let mut command = Command::new(&python);
+        command.arg(Path::new(&peers).join("torch_peer.py"));
+        command.args(["--recipe", text(&case["peer"]), "--mode", text(&case["mode"])]);
+        command.args(["--size", &case["size"].to_string(), "--batch", &case["batch"].to_string()]);
+        command.args(["--device", "cpu", "--warmup", "1", "--steps", "1", "--check-flops", "--json"]);
+        let ran = common::finish({
+            command.arg(&out);
+            command
+        });
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let found: Value = serde_json::from_slice(&std::fs::read(&out).expect("written")).expect("JSON");
+        assert_eq!(found["check_flops"]["executed_flop"], case["flop"], "{case}");
+    }
+}
