@@ -79,6 +79,19 @@ impl GanMode {
         }
     }
 
+    /// The share of outputs that lie on the right side of the boundary between real and generated images, one on the
+    /// boundary counting half. A Wasserstein critic has no boundary.
+    #[track_caller]
+    pub fn accuracy(self, logits: &Var, real: bool) -> Option<Var> {
+        let boundary = match self {
+            GanMode::Bce | GanMode::Hinge => 0.0,
+            GanMode::Lsgan => 0.5,
+            GanMode::Wgan => return None,
+        };
+        let side = if real { 0.5 } else { -0.5 };
+        Some(logits.add_scalar(-boundary).sign().mean_all().mul_scalar(side).add_scalar(0.5))
+    }
+
     /// The generator's loss, from the discriminator's outputs on generated images.
     #[track_caller]
     pub fn g(self, logits: &Var) -> Var {
