@@ -63,7 +63,7 @@ impl Health {
         let say = self.once("collapse", low && warm, !low);
         say.then(|| {
             format!(
-                "the generated images hardly differ from each other (diversity {spread:.2}, distance to the nearest {nearest:.2}; real images have 1): the generator may have collapsed; compare the pictures, and try a lower `optimiser.lr_discriminator`, `loss.gan = \"hinge\"`, or a Wasserstein loss"
+                "the generated images hardly differ from each other (diversity {spread:.2}, distance to the nearest {nearest:.2}; real images have 1): the generator may have collapsed; look at the pictures, bring the two sides into balance by `optimiser.lr_discriminator` (lower where the discriminator is always right, higher where it is wrong), or try `loss.gan = \"hinge\"` or a Wasserstein loss"
             )
         })
     }

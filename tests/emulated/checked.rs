@@ -48,7 +48,7 @@ fn on_cpu(states: &mut States) -> Option<Finding> {
 fn on_gpu(states: &States, math: Math, fused: bool) -> Option<Finding> {
     let (graph, loss, _) = network();
     let mut guard = Guard::default();
-    let emulator = Emulator::with(Mode::Sequential, math, fused);
+    let emulator = Emulator::with(Mode::all()[0], math, fused);
     let there = DeviceStates::new(&emulator, states).unwrap();
     let mut program = GpuProgram::new(&emulator, &graph, &[("loss", &loss)], &there).unwrap();
     program.run_checked(&there, &[("image", &IMAGE[..])], |i, step, v| guard.look(0, i, step, v)).unwrap();
