@@ -5,7 +5,8 @@ use super::generation::RealImages;
 use super::method::Task;
 use super::run::Predictor;
 use super::{score, segmentation};
-use crate::data::{Dataset, OpenOptions, Split};
+use crate::data::config::Window;
+use crate::data::{DataConfig, Dataset, OpenOptions, Split};
 use crate::error::Result;
 use crate::metrics::case::{CaseScores, Summary};
 use serde_json::{Map, Value, json};
@@ -31,6 +32,25 @@ pub fn evaluate(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
         Task::Segment => segments(predictor, split),
         Task::Generate => images(predictor, split),
     }
+}
+
+/// What must be said beside scores on such data.
+pub fn caveats(data: &DataConfig) -> Vec<&'static str> {
+    let all = [
+        (
+            data.phantom.is_some(),
+            "made-up patients (phantom): good for comparing methods, no statement about real ones",
+        ),
+        (
+            data.share_subjects,
+            "the network has seen these subjects (data.share_subjects): no statement about other people",
+        ),
+        (
+            data.window == Window::Target,
+            "the true label map says where the network looks (data.window): an upper bound, no result",
+        ),
+    ];
+    all.into_iter().filter(|(true_here, _)| *true_here).map(|(_, text)| text).collect()
 }
 
 pub(super) fn open(predictor: &Predictor, split: Split) -> Result<Dataset> {

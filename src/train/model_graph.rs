@@ -32,55 +32,81 @@ pub fn of(steps: &[StepBuilder]) -> GraphDef {
 
 fn nodes(step: &StepBuilder, prefix: &str) -> Vec<NodeDef> {
     let all = step.graph().nodes();
-    let own = |n: &Node| !n.backward && !ASIDE.contains(&&*n.phase);
-    let shown =
-        needed(&all, step.outputs().iter().filter(|(n, _)| n.starts_with("loss/")).map(|(_, v)| v.id()));
-    // A parameter is a view of a network's flat buffer. Drawn as such, every layer would hang on the same few nodes.
-    let of_state = |id: NodeId| matches!(all[id].source, Source::State(_));
+    let losses = step.outputs().into_iter().filter(|(n, _)| n.starts_with("loss/"));
+    let shown = needed(&all, losses.filter_map(|(_, v)| v.id()).collect());
     let mut names: HashMap<NodeId, String> = HashMap::new();
+    // A network that is called several times has its weights drawn beside each reader, by place and number.
+    let mut weights: HashSet<String> = HashSet::new();
     let mut drawn = Vec::new();
-    for (id, node) in all.iter().enumerate().filter(|(id, n)| shown.contains(id) && own(n)) {
-        let (op, inputs) = match &node.source {
+    for id in (0..all.len()).filter(|id| shown.contains(id) && !is_weight(&all, *id)) {
+        let node = &all[id];
+        let (name, op, inputs) = match &node.source {
             Source::State(_) => continue,
-            Source::Input(_) => ("Input", Vec::new()),
-            Source::Op { inputs, .. } if !inputs.is_empty() && inputs.iter().all(|i| of_state(*i)) => {
-                ("Parameter", Vec::new())
+            Source::Input(name) => (format!("{prefix}{}", clean(name)), "Input", Vec::new()),
+            Source::Op { op, inputs } => {
+                let name = format!("{prefix}{}{}_{id}", place(node), clean(op.name()));
+                let mut sources = Vec::new();
+                for i in inputs {
+                    if is_weight(&all, *i) {
+                        let weight = format!("{prefix}{}weight_{i}", place(node));
+                        if weights.insert(weight.clone()) {
+                            drawn.push(define(&weight, "Parameter", Vec::new(), &all[*i]));
+                        }
+                        sources.push(weight);
+                    }
+                    // What is not drawn is a state, or comes from an optimiser.
+                    sources.extend(names.get(i).cloned());
+                }
+                (name, op.name(), sources)
             }
-            Source::Op { op, inputs } => (op.name(), inputs.clone()),
         };
-        let name = match &node.source {
-            Source::Input(name) => clean(name),
-            _ => {
-                let place: Vec<String> =
-                    [&*node.phase, &*node.path].iter().filter(|p| !p.is_empty()).map(|p| clean(p)).collect();
-                [place.join("/"), format!("{}_{id}", clean(op))].join("/").trim_start_matches('/').to_string()
-            }
-        };
-        let name = format!("{prefix}{name}");
-        let mut def = NodeDef::new();
-        def.set_name(name.clone());
-        def.set_op(op.to_string());
-        // Every input was traced before its reader; those that are not drawn are states.
-        def.set_input(inputs.iter().filter_map(|i| names.get(i).cloned()).collect());
-        def.set_attr(attributes(node));
+        drawn.push(define(&name, op, inputs, node));
         names.insert(id, name);
-        drawn.push(def);
     }
     drawn
 }
 
-/// Everything that the given nodes depend on.
-fn needed(all: &[Node], from: impl Iterator<Item = Option<NodeId>>) -> HashSet<NodeId> {
-    let mut open: Vec<NodeId> = from.flatten().collect();
+/// What is no part of the model: derivatives, optimisers, and what is measured on the side.
+fn aside(node: &Node) -> bool {
+    node.backward || ASIDE.contains(&&*node.phase)
+}
+
+/// Whether a value is a piece of a network's flat buffer, as it was or as an optimiser has left it. Drawn as such, every layer
+/// would hang on the same few nodes.
+fn is_weight(all: &[Node], id: NodeId) -> bool {
+    let Source::Op { inputs, .. } = &all[id].source else { return false };
+    let outside = |i: &NodeId| matches!(all[*i].source, Source::State(_)) || aside(&all[*i]);
+    !aside(&all[id]) && !inputs.is_empty() && inputs.iter().all(outside)
+}
+
+/// Everything of the model that the given nodes depend on.
+fn needed(all: &[Node], from: Vec<NodeId>) -> HashSet<NodeId> {
+    let mut open = from;
     let mut found = HashSet::new();
     while let Some(id) = open.pop() {
-        if found.insert(id)
+        if !aside(&all[id])
+            && found.insert(id)
             && let Source::Op { inputs, .. } = &all[id].source
         {
             open.extend(inputs);
         }
     }
     found
+}
+
+/// The box that a node lies in: phase, network, layer.
+fn place(node: &Node) -> String {
+    let boxes = [&*node.phase, &*node.path].into_iter().filter(|p| !p.is_empty());
+    boxes.map(|p| clean(p) + "/").collect()
+}
+
+fn define(name: &str, op: &str, inputs: Vec<String>, node: &Node) -> NodeDef {
+    let mut def = NodeDef::new();
+    def.set_name(name.to_string());
+    def.set_op(op.to_string());
+    def.set_input(inputs.into_iter().collect());
+    def.set_attr(attributes(node));
+    def
 }
 
 /// What TensorBoard shows beside a node: its type, and on its edges its extents.

@@ -135,6 +135,10 @@ fn hparams(recipe: &Recipe) -> Vec<(String, HParam)> {
             Value::Float(v) => HParam::Number(*v),
             Value::Boolean(v) => HParam::Flag(*v),
             Value::String(v) => HParam::Text(v.clone()),
+            Value::Array(list) if list.iter().all(Value::is_str) => {
+                let words: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+                HParam::Text(words.join(", "))
+            }
             other => HParam::Text(other.to_string()),
         };
         all.push((path.to_string(), param));
@@ -169,7 +173,7 @@ mod tests {
         assert_eq!(of("optimiser.lr"), Some(HParam::Number(2e-4)));
         assert_eq!(of("model.generator.kind"), Some(HParam::Text("unet".into())));
         assert_eq!(of("data.share_subjects"), Some(HParam::Flag(false)));
-        assert_eq!(of("data.input"), Some(HParam::Text("[\"t1\"]".into())));
+        assert_eq!(of("data.input"), Some(HParam::Text("t1".into())));
         assert!(!all.iter().any(|(n, _)| n.contains("phantom") || n == "name"));
     }
 }

@@ -54,7 +54,6 @@ pub struct TrainOptions {
 /// Trains a recipe to its end. Fails with [`Error::Interrupted`], after a checkpoint, when asked to stop.
 pub fn train(recipe: &Recipe, options: &TrainOptions) -> Result<()> {
     let run = RunDir::new(&options.out);
-    start::check_folder(&run, options.resume)?;
     let mut reporter = Reporter::new(options.quiet, options.json_lines);
     let done = begin(recipe, options, run, &mut reporter);
     reporter.end();
@@ -69,6 +68,7 @@ pub fn train(recipe: &Recipe, options: &TrainOptions) -> Result<()> {
 }
 
 fn begin(recipe: &Recipe, options: &TrainOptions, run: RunDir, reporter: &mut Reporter) -> Result<()> {
+    start::check_folder(&run, options.resume)?;
     let existed = options.out.exists();
     let session = Session::open(recipe, options, run, reporter).inspect_err(|_| {
         if !existed {
@@ -442,8 +442,10 @@ impl<'a> Session<'a> {
             .iter()
             .filter_map(|(n, v)| Some((format!("final/{}", n.strip_prefix("loss/")?), *v)))
             .collect();
-        let best =
-            self.progress.best.map(|(v, _)| (format!("best/{}", self.recipe.validate.metric.name()), v));
+        let best = self
+            .progress
+            .best
+            .map(|(v, _)| (format!("final/best_{}", self.recipe.validate.metric.name()), v));
         results.extend(best);
         self.record.finish(self.progress.step, &results)?;
         reporter.summary(&self.run, &self.progress, self.began.elapsed());

@@ -151,15 +151,22 @@ def main(pix2pix, segmentation):
     settings = {"optimiser.lr": 2e-4, "model.kind": "pix2pix", "data.share_subjects": False, "train.batch": 2}
     last = max(columns["loss/G_L1"])
     best = max(columns["val/psnr"].values())
-    check_hparams(events, settings, {"final/G_L1": columns["loss/G_L1"][last], "best/psnr": best})
+    check_hparams(events, settings, {"final/G_L1": columns["loss/G_L1"][last], "final/best_psnr": best})
     check_texts(run, events)
     check_graph(events, {"input", "target", "G_forward", "D_real", "D_fake", "G_loss"})
+    # Each call of the discriminator has its own weights beside it, and nothing of derivatives and optimisers is there.
+    nodes = events["train"].Graph().node
+    assert not any(n.name.startswith(("D_backward", "G_backward", "optimiser", "metric")) for n in nodes)
+    for box in ("D_real", "D_fake"):
+        inside = [n for n in nodes if n.name.startswith(box)]
+        assert sum(n.op == "Parameter" for n in inside) >= 3, box
+        assert not any(i.startswith(("D_real", "D_fake")) and not i.startswith(box) for n in inside for i in n.input)
 
     run, events = segmentation, read(segmentation)
     columns = check_scalars(run, events)
     check_images(run, events)
     check_histograms(run, events, ["U"])
-    check_hparams(events, {"model.kind": "supervised", "loss.dice": 1.0}, {"best/dice": max(columns["val/dice"].values())})
+    check_hparams(events, {"model.kind": "supervised", "loss.dice": 1.0}, {"final/best_dice": max(columns["val/dice"].values())})
     check_texts(run, events)
     check_graph(events, {"input", "target", "forward", "loss"})
     check_curves(events, ["WT", "TC"], columns)

@@ -9,6 +9,8 @@ const SIZE: [f64; 2] = [360.0, 190.0];
 const MARGINS: [f64; 4] = [52.0, 10.0, 8.0, 24.0];
 /// Points of a curve; where there are more, each stands for several by their extremes.
 const POINTS: usize = 400;
+/// A curve of at most so many points shows each of them.
+const DOTS: usize = 12;
 /// Colours that the style sheet has.
 pub const COLOURS: usize = 8;
 
@@ -70,14 +72,16 @@ pub fn chart(title: &str, curves: &[Curve]) -> Option<String> {
     for (colour, points) in &all {
         let colour = colour % COLOURS;
         let thin = thinned(points);
-        if let [(step, v)] = thin[..] {
+        // Where points are few they are shown as such.
+        for (s, v) in thin.iter().filter(|_| thin.len() <= DOTS) {
             let _ = write!(
                 svg,
                 "<circle class=\"c{colour}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"/>",
-                x(step),
-                y(v)
+                x(*s),
+                y(*v)
             );
-        } else if !thin.is_empty() {
+        }
+        if thin.len() > 1 {
             let line: Vec<String> = thin.iter().map(|(s, v)| format!("{:.1},{:.1}", x(*s), y(*v))).collect();
             let _ = write!(svg, "<polyline class=\"c{colour}\" points=\"{}\"/>", line.join(" "));
         }

@@ -7,6 +7,8 @@ use super::html::{facts, image, number, picture, text};
 use crate::error::{Error, Result};
 use crate::metrics::case::{Summary, short};
 use crate::train::csvlog::{bytes, count, duration};
+use crate::train::evaluation::caveats;
+use crate::train::recipe::Recipe;
 use crate::train::run;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -231,7 +233,7 @@ fn about_run(i: usize, story: &Story, several: bool) -> Result<String> {
         parts += &section("What is missing", &format!("<ul class=\"missing\">{items}</ul>"));
     }
     if let Some(measured) = &story.measured {
-        parts += &scores(measured)?;
+        parts += &scores(&story.recipe, measured)?;
     }
     parts += &evolution(story)?;
     parts += &section("Trained with", &made_with(story));
@@ -249,11 +251,12 @@ fn about_run(i: usize, story: &Story, several: bool) -> Result<String> {
 }
 
 /// Scores per case, their means beside the baselines', and the best and the worst case.
-fn scores(measured: &Measured) -> Result<String> {
+fn scores(recipe: &Recipe, measured: &Measured) -> Result<String> {
     let caveat = format!(
-        "<p>Split <code>{}</code>, checkpoint <code>{}</code>.</p>",
+        "<p>Split <code>{}</code>, checkpoint <code>{}</code>. {}</p>",
         measured.split.name(),
-        text(&measured.which)
+        text(&measured.which),
+        caveats(&recipe.data).join(". ")
     );
     let Some((_, network)) = measured.summaries.first() else {
         return Ok(section("Scores", &format!("{caveat}<pre>{}</pre>", text(&measured.text))));
@@ -299,7 +302,7 @@ fn scores(measured: &Measured) -> Result<String> {
         let alt = format!("{name}: input, target, output, error");
         let _ = write!(
             content,
-            "<figure class=\"panel\"><figcaption>The {what} case by {}: <b>{}</b> ({}). Input | target | output | error.</figcaption>{}</figure>",
+            "<figure class=\"panel\"><figcaption>The {what} case by {}: <b>{}</b> ({}). Input | target | output | absolute error, brightest at a quarter of the range.</figcaption>{}</figure>",
             text(&measured.metric.0),
             text(name),
             short(*value),
