@@ -10,6 +10,9 @@ use gan::graph::{Graph, Var};
 use gan::ops::conv::ConvSpec;
 use gan::ops::norm::NormKind;
 use gan::train::guard::{Finding, Guard};
+use gan::train::method::{self, Run, Shapes};
+use gan::train::programs::trace_step;
+use gan::train::recipe::Recipe;
 use gan_emu::Mode;
 
 /// Three layers, of which the weights are states.
@@ -96,4 +99,40 @@ fn harmless_infinities_are_not_blamed() {
     assert_eq!(run(&mut guard, [0.0, 1.0, 2.0, 3.0], true), None);
     let found = run(&mut guard, [0.0, -2.0, 2.0, 3.0], false).expect("found");
     assert_eq!((found.layer.as_str(), found.share), ("use", (1, 4)), "{found}");
+}
+
+/// What is watched beside the losses must not reach the networks: not through other kernels either, because fusion looks at
+/// who reads what.
+#[test]
+fn watching_changes_no_bit_on_the_gpu_s_kernels() {
+    let text = "name = \"x\"\n[data]\nphantom = {}\ntarget = []\ncanvas = [8, 8]\n[model]\nkind = \"gan\"\nnz = 4\ngenerator = { kind = \"mlp\", widths = [8, 8] }\ndiscriminator = { kind = \"mlp\", widths = [8] }\n[optimiser]\nclip_norm = 0.5\n[train]\nbatch = 4";
+    let after = |set: &[&str], math: Math| {
+        let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+        let recipe = Recipe::parse(text, "r", &set).unwrap();
+        let method = method::build(&recipe).unwrap();
+        let shapes = Shapes::new(&recipe, vec![8, 8]);
+        let specs = method.networks(&shapes.size).unwrap();
+        let step = trace_step(&recipe, method.as_ref(), &specs, &shapes).swap_remove(0);
+        let mut states = States::new();
+        specs.iter().for_each(|s| s.initialise::<f32>(&mut states, 1, recipe.optimiser.rule.slots()));
+        let emulator = Emulator::with(Mode::all()[0], math, true);
+        let there = DeviceStates::new(&emulator, &states).unwrap();
+        let mut program = GpuProgram::new(&emulator, step.graph(), &step.outputs(), &there).unwrap();
+        let image: Vec<f32> = (0..256u16).map(|i| f32::from(i * 37 % 256) / 128.0 - 1.0).collect();
+        for number in 0..2 {
+            let run = Run { part: 0, number, takes_batch: true };
+            let scalars = method::scalars(&specs, run, [1e-3; 2]);
+            let mut inputs: Vec<(&str, &[f32])> = scalars.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
+            inputs.push(("input", &image));
+            program.run(&there, &inputs).unwrap();
+        }
+        there.download(&mut states).unwrap();
+        let bits = |name: &str| states.get::<f32>(name).iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        (step.outputs().len(), states.names().map(bits).collect::<Vec<_>>())
+    };
+    for math in [Math::Fma, Math::Bf16] {
+        let (many, watched) = after(&[], math);
+        let (few, unwatched) = after(&["health.watch=false", "log.histograms=0"], math);
+        assert!(many > few && watched == unwatched, "{math:?}: {many} outputs, {few} outputs");
+    }
 }
