@@ -130,9 +130,12 @@ fn watching_changes_no_bit_on_the_gpu_s_kernels() {
         let bits = |name: &str| states.get::<f32>(name).iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         (step.outputs().len(), states.names().map(bits).collect::<Vec<_>>())
     };
-    for math in [Math::Fma, Math::Bf16] {
-        let (many, watched) = after(&[], math);
-        let (few, unwatched) = after(&["health.watch=false", "log.histograms=0"], math);
-        assert!(many > few && watched == unwatched, "{math:?}: {many} outputs, {few} outputs");
+    for (math, gan) in
+        [(Math::Fma, "vanilla"), (Math::Bf16, "vanilla"), (Math::Bf16, "lsgan"), (Math::Bf16, "hinge")]
+    {
+        let gan = format!("loss.gan={gan}");
+        let (many, watched) = after(&[&gan], math);
+        let (few, unwatched) = after(&[&gan, "health.watch=false", "log.histograms=0"], math);
+        assert!(many > few && watched == unwatched, "{math:?}, {gan}: {many} outputs, {few} outputs");
     }
 }
