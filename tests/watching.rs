@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{gan, not_checked, sha256, workshop};
+use common::{gan, nifti, not_checked, sha256, workshop};
 use gan::train::checkpoint::{Tensors, write};
 use gan::train::table::Table;
 use serde_json::Value;
@@ -159,6 +159,28 @@ fn a_nan_in_a_weight_is_found_and_named() {
         assert!(message.contains(word), "no `{word}`: {message}");
     }
     assert!(!dir.join("bad/checkpoints/last_state.safetensors").exists());
+}
+
+/// A voxel that is a number in the file, and none any more once it is normalised.
+#[test]
+fn a_value_that_slips_in_is_named_with_its_slice() {
+    let dir = workshop();
+    let dir = dir.path();
+    let mut table = "subject,split,t1,pet\n".to_string();
+    for (subject, split) in [("a", "train"), ("b", "val"), ("c", "test")] {
+        let ramp = |i: usize| (i % 97) as f32 / 194.0;
+        let spike = |i: usize| if subject == "a" && i == 2 * 1024 + 500 { 3e38 } else { ramp(i) };
+        fs::write(dir.join(format!("{subject}-t1.nii")), nifti(&[32, 32, 4], 0.0, spike)).expect("written");
+        fs::write(dir.join(format!("{subject}-pet.nii")), nifti(&[32, 32, 4], 0.0, ramp)).expect("written");
+        table += &format!("{subject},{split},{subject}-t1.nii,{subject}-pet.nii\n");
+    }
+    fs::write(dir.join("pairs.csv"), table).expect("written");
+    let data = "manifest = \"pairs.csv\"\nmin_foreground = 0.0\nnormalise_input = { method = \"fixed\", low = 0.0, high = 0.5 }";
+    let phantom = common::RECIPE.lines().find(|l| l.starts_with("phantom")).expect("a line");
+    fs::write(dir.join("r.toml"), common::RECIPE.replace(phantom, data)).expect("written");
+    let message = refused(&train(dir, "run", &["--steps", "2"]));
+    assert!(message.contains("because the input (a:") && message.contains("holds inf"), "{message}");
+    assert!(message.contains("in layer G/") && message.contains("(G forward)"), "{message}");
 }
 
 /// From step 7 on the learning rate is absurd.

@@ -455,8 +455,9 @@ impl<'a> Session<'a> {
 
 /// What a run is, for people, in Markdown.
 fn about(options: &TrainOptions, specs: &[NetSpec]) -> String {
-    let mut text = String::from("| | |\n|---|---|\n");
-    let mut row = |name: &str, value: &str| text += &format!("| {name} | {} |\n", value.replace('|', "\\|"));
+    // A list: TensorBoard breaks words in the narrow columns of a table.
+    let mut text = String::new();
+    let mut row = |name: &str, value: &str| text += &format!("- **{name}**: {value}\n");
     row("program", &format!("gan {}", env!("CARGO_PKG_VERSION")));
     if let Some(commit) = info::commit() {
         row("commit", &commit);

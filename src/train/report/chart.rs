@@ -151,7 +151,7 @@ fn label(v: f64) -> String {
         return "0".into();
     }
     if !(1e-3..1e5).contains(&v.abs()) {
-        return format!("{v:.0e}");
+        return format!("{v:.1e}").replace(".0e", "e");
     }
     let text = format!("{v:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(ticks(-0.3, 0.9, 4), [0.0, 0.5]);
         assert_eq!(log_ticks(-2.3, 1.2), [-2.0, -1.0, 0.0, 1.0]);
         assert_eq!(ticks_of_steps(1, 3), [1, 2, 3]);
-        assert_eq!([0.5, 100.0, 1e-5, 0.25].map(label), ["0.5", "100", "1e-5", "0.25"]);
+        assert_eq!([0.5, 100.0, 1e-5, 1.5e-4, 0.25].map(label), ["0.5", "100", "1e-5", "1.5e-4", "0.25"]);
     }
 
     #[test]

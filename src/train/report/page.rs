@@ -253,10 +253,10 @@ fn about_run(i: usize, story: &Story, several: bool) -> Result<String> {
 /// Scores per case, their means beside the baselines', and the best and the worst case.
 fn scores(recipe: &Recipe, measured: &Measured) -> Result<String> {
     let caveat = format!(
-        "<p>Split <code>{}</code>, checkpoint <code>{}</code>. {}</p>",
+        "<p>Split <code>{}</code>, checkpoint <code>{}</code>.{}</p>",
         measured.split.name(),
         text(&measured.which),
-        caveats(&recipe.data).join(". ")
+        caveats(&recipe.data).iter().map(|c| format!(" Note: {c}.")).collect::<String>()
     );
     let Some((_, network)) = measured.summaries.first() else {
         return Ok(section("Scores", &format!("{caveat}<pre>{}</pre>", text(&measured.text))));
