@@ -105,12 +105,16 @@ fn harmless_infinities_are_not_blamed() {
 /// who reads what.
 #[test]
 fn watching_changes_no_bit_on_the_gpu_s_kernels() {
-    let text = "name = \"x\"\n[data]\nphantom = {}\ntarget = []\ncanvas = [8, 8]\n[model]\nkind = \"gan\"\nnz = 4\ngenerator = { kind = \"mlp\", widths = [8, 8] }\ndiscriminator = { kind = \"mlp\", widths = [8] }\n[optimiser]\nclip_norm = 0.5\n[train]\nbatch = 4";
-    let after = |set: &[&str], math: Math| {
+    let dense = "target = []\ncanvas = [8, 8]\n[model]\nkind = \"gan\"\nnz = 4\ngenerator = { kind = \"mlp\", widths = [8, 8] }\ndiscriminator = { kind = \"mlp\", widths = [8] }";
+    let patches = "canvas = [16, 16]\n[model]\nkind = \"pix2pix\"\ngenerator = { kind = \"unet\", downs = 2, ngf = 2 }\ndiscriminator = { kind = \"patch\", layers = 1, ndf = 2 }";
+    let after = |model: &str, set: &[&str], math: Math| {
+        let text = format!(
+            "name = \"x\"\n[data]\nphantom = {{}}\n{model}\n[optimiser]\nclip_norm = 0.5\n[train]\nbatch = 4"
+        );
         let set: Vec<String> = set.iter().map(ToString::to_string).collect();
-        let recipe = Recipe::parse(text, "r", &set).unwrap();
+        let recipe = Recipe::parse(&text, "r", &set).unwrap();
         let method = method::build(&recipe).unwrap();
-        let shapes = Shapes::new(&recipe, vec![8, 8]);
+        let shapes = Shapes::new(&recipe, recipe.data.canvas.unwrap().to_vec());
         let specs = method.networks(&shapes.size).unwrap();
         let step = trace_step(&recipe, method.as_ref(), &specs, &shapes).swap_remove(0);
         let mut states = States::new();
@@ -118,24 +122,32 @@ fn watching_changes_no_bit_on_the_gpu_s_kernels() {
         let emulator = Emulator::with(Mode::all()[0], math, true);
         let there = DeviceStates::new(&emulator, &states).unwrap();
         let mut program = GpuProgram::new(&emulator, step.graph(), &step.outputs(), &there).unwrap();
-        let image: Vec<f32> = (0..256u16).map(|i| f32::from(i * 37 % 256) / 128.0 - 1.0).collect();
+        let image = |n: usize| -> Vec<f32> { (0..n).map(|i| (i * 37 % 256) as f32 / 128.0 - 1.0).collect() };
+        let (image, target) = (image(shapes.input().numel()), image(shapes.target().numel()));
         for number in 0..2 {
             let run = Run { part: 0, number, takes_batch: true };
             let scalars = method::scalars(&specs, run, [1e-3; 2]);
             let mut inputs: Vec<(&str, &[f32])> = scalars.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
-            inputs.push(("input", &image));
+            inputs.extend([("input", &image[..]), ("target", &target[..])]);
             program.run(&there, &inputs).unwrap();
         }
         there.download(&mut states).unwrap();
         let bits = |name: &str| states.get::<f32>(name).iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         (step.outputs().len(), states.names().map(bits).collect::<Vec<_>>())
     };
-    for (math, gan) in
-        [(Math::Fma, "vanilla"), (Math::Bf16, "vanilla"), (Math::Bf16, "lsgan"), (Math::Bf16, "hinge")]
-    {
+    for (math, model, gan) in [
+        (Math::Fma, dense, "vanilla"),
+        (Math::Bf16, dense, "vanilla"),
+        (Math::Bf16, dense, "hinge"),
+        (Math::Bf16, patches, "vanilla"),
+        (Math::Bf16, patches, "lsgan"),
+    ] {
         let gan = format!("loss.gan={gan}");
-        let (many, watched) = after(&[&gan], math);
-        let (few, unwatched) = after(&[&gan, "health.watch=false", "log.histograms=0"], math);
-        assert!(many > few && watched == unwatched, "{math:?}, {gan}: {many} outputs, {few} outputs");
+        let (many, watched) = after(model, &[&gan], math);
+        let (few, unwatched) = after(model, &[&gan, "health.watch=false", "log.histograms=0"], math);
+        assert!(
+            many > few && watched == unwatched,
+            "{math:?}, {model}, {gan}: {many} outputs, {few} outputs"
+        );
     }
 }

@@ -3,6 +3,8 @@
 
 mod checked;
 mod device;
+mod layers;
+mod layers_rehearsed;
 mod odd;
 mod operations;
 mod primitives;
