@@ -214,7 +214,9 @@ fn flatten(prefix: &str, table: &Table, out: &mut BTreeMap<String, Value>) {
 #[test]
 fn every_key_is_documented_and_no_other() {
     let mut keys = BTreeSet::new();
-    for table in ["", "data", "data.augment", "data.phantom", "optimiser", "train", "validate", "log"] {
+    for table in
+        ["", "data", "data.augment", "data.phantom", "optimiser", "train", "validate", "log", "health"]
+    {
         keys.extend(known(table, "pix2pix", &[]));
     }
     keys.extend(known("data.normalise_input", "pix2pix", &["data.normalise_input.method=minmax"]));

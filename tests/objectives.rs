@@ -3,6 +3,7 @@
 use gan::dtype::DType;
 use gan::exec::evaluate;
 use gan::graph::Var;
+use gan::objectives::GanMode;
 use gan::objectives::adversarial::{bce_with_logits, bce_with_logits_constant, gradient_penalty};
 use gan::objectives::segmentation::{CrossEntropy, cross_entropy, focal_sigmoid};
 use gan::ops::gradient::grad;
@@ -64,4 +65,24 @@ fn saturated_logits_stay_finite() {
     }
     let (loss, gradient) = loss_and_gradient(&inputs[..1], |v| bce_with_logits_constant(&v[0], 1.0));
     assert_eq!((loss, gradient), (5e3, vec![-0.25, 0.0, -0.25, 0.0]));
+}
+
+/// A discriminator's accuracy is the share of its outputs on the right side of its mode's boundary.
+#[test]
+fn accuracy_counts_the_right_side() {
+    for (mode, boundary) in [(GanMode::Bce, 0.0), (GanMode::Lsgan, 0.5), (GanMode::Hinge, 0.0)] {
+        // Three above, one below, and one on the boundary, which counts half.
+        let logits: Vec<f64> = [1.0, 0.25, 3.0, -0.75, 0.0].map(|v| v + boundary).into();
+        let inputs = [(Shape::from([5]), logits)];
+        let build =
+            |v: &[Var]| [true, false].map(|real| mode.accuracy(&v[0], real).expect("a boundary")).to_vec();
+        let out = evaluate(DType::F32, &inputs, build).expect("runs");
+        let [real, fake] = [out[0].1[0], out[1].1[0]];
+        assert!((real - 0.7).abs() < 1e-6 && (fake - 0.3).abs() < 1e-6, "{mode:?}: {real} {fake}");
+    }
+    let out = evaluate(DType::F32, &[(Shape::from([1]), vec![1.0])], |v| {
+        assert!(GanMode::Wgan.accuracy(&v[0], true).is_none());
+        v.to_vec()
+    });
+    assert!(out.is_ok());
 }

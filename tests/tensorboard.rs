@@ -1,6 +1,13 @@
 //! Event files read back: record by record with our own reader, and by TensorBoard itself.
 
+use gan::dtype::DType;
+use gan::graph::Var;
+use gan::metrics::thresholds::Thresholds;
+use gan::nn::{Ctx, NetSpec};
+use gan::ops::optimiser::Rule;
+use gan::train::model_graph;
 use gan::train::panels::Image;
+use gan::train::step::{StepBuilder, Update};
 use gan::train::tensorboard::Events;
 use protobuf::Message;
 use std::path::Path;
@@ -32,7 +39,36 @@ fn write_run(folder: &Path) {
     resumed.text("recipe", 7, "# Recipe\n\n`lr = 2e-4` – ümläut\n").unwrap();
     let params = [("lr", 2e-4.into()), ("generator", "unet256".into()), ("dropout", true.into())];
     let params: Vec<_> = params.into_iter().map(|(name, v)| (name.to_string(), v)).collect();
-    resumed.hparams(9, &params, &[("final/psnr".to_string(), 24.5)]).unwrap();
+    resumed.hparams_begin(&params).unwrap();
+    resumed.pr_curve("pr/TC", 9, &curve()).unwrap();
+    resumed.graph(&model_graph::of(&[small_step()])).unwrap();
+    resumed.hparams_end(9, &[("final/psnr".to_string(), 24.5)]).unwrap();
+}
+
+/// 1000 voxels with probabilities 0, 0.001, ..., of which every third one is true.
+fn curve() -> Thresholds {
+    let mut curve = Thresholds::default();
+    (0..1000u16).for_each(|i| curve.add(f32::from(i) / 1000.0, i.is_multiple_of(3)));
+    curve
+}
+
+/// A network of one convolution and its loss, with an optimiser, which is not drawn.
+fn small_step() -> StepBuilder {
+    let layer = |cx: &Ctx, x: &Var| cx.graph().scope("G", || cx.conv("first", x, 4, 3, 1, 1, true).relu());
+    let spec = NetSpec::describe("G", |cx, graph| {
+        layer(cx, &graph.input("image", [1, 8, 8, 2]));
+    })
+    .unwrap();
+    let mut step = StepBuilder::new(DType::F32, 1);
+    let graph = step.graph().clone();
+    let net = step.bind(&spec, Rule::adam(0.5, 0.999).slots());
+    let x = graph.input("input", [3, 8, 8, 2]);
+    let y = graph.phase("G forward", || layer(&step.train(&net), &x));
+    let loss = graph.phase("G loss", || y.square().mean_all());
+    let update = Update { rule: Rule::adam(0.5, 0.999), clip_norm: None, ema: None };
+    graph.phase("G backward", || step.update(&net, &loss, &update));
+    step.output("loss/G", &loss);
+    step
 }
 
 /// Every pixel differs from its neighbours, in all directions.
@@ -83,7 +119,8 @@ fn records_read_back_with_their_checksums() {
     assert_eq!(resumed[1].get_session_log().get_status(), SessionLog_SessionStatus::START);
     // Steps from the mark on are dropped, so it stands right behind the checkpoint's.
     assert_eq!(resumed[1].get_step(), 7);
-    let tags: Vec<&str> = resumed[2..].iter().map(|e| e.get_summary().get_value()[0].get_tag()).collect();
+    let values = resumed[2..].iter().flat_map(|e| e.get_summary().get_value());
+    let tags: Vec<&str> = values.map(|v| v.get_tag()).collect();
     assert!(!tags.contains(&"weights/none"));
     let grey =
         resumed.iter().find(|e| e.get_summary().get_value().iter().any(|v| v.get_tag() == "images/grey"));

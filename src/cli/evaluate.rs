@@ -1,5 +1,4 @@
 use super::{Which, say};
-use crate::data::config;
 use crate::data::{Split, Volume};
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, Device};
@@ -92,15 +91,7 @@ fn evaluate_run(args: &Args, run: &Path, device: &Device) -> Result<serde_json::
         measured.subjects,
         split.name()
     ));
-    if data.phantom.is_some() {
-        say("made-up patients (phantom): good for comparing methods, no statement about real ones");
-    }
-    if data.share_subjects {
-        say("the network has seen these subjects (data.share_subjects): no statement about other people");
-    }
-    if data.window == config::Window::Target {
-        say("the true label map says where the network looks (data.window): an upper bound, no result");
-    }
+    evaluation::caveats(data).into_iter().for_each(say);
     say("");
     say(&measured.text);
     let mut all = measured.json;

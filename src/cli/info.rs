@@ -3,11 +3,12 @@ use crate::data::Volume;
 use crate::data::nifti_io::{LoadOptions, NanPolicy, inspect};
 use crate::error::{Error, Result};
 use crate::train::checkpoint::Tensors;
-use crate::train::csvlog::{bytes, count};
+use crate::train::csvlog::{bytes, count, duration};
+use crate::train::info::RunInfo;
 use crate::train::run::{RunDir, progress};
-use crate::train::session::RunInfo;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Say what a file or a run is
 ///
@@ -134,6 +135,19 @@ fn about_run(path: &Path) -> Result<Value> {
             }
         }
         Err(_) => facts["steps"] = json!("no checkpoint yet"),
+    }
+    if !info.started.is_empty() {
+        let spent = duration(Duration::from_secs_f64(info.seconds.clamp(0.0, 1e12)));
+        facts["trained"] = json!(format!("{spent}, begun {}, last seen {}", info.started, info.updated));
+    }
+    if !info.hardware.is_empty() {
+        facts["hardware"] = json!(info.hardware);
+    }
+    if let Some(commit) = &info.commit {
+        facts["commit"] = json!(commit);
+    }
+    if !info.incidents.is_empty() {
+        facts["incidents"] = json!(info.incidents);
     }
     Ok(facts)
 }

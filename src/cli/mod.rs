@@ -11,6 +11,7 @@ mod phantom;
 mod predict;
 mod profile;
 mod recipes;
+mod report;
 mod sweep;
 mod train;
 
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 ///   gan train recipes/mr2pet.toml        trains pix2pix on a made-up data set (made on the spot)
 ///   tensorboard --logdir runs            shows how it goes
 ///   gan evaluate runs/mr2pet             measures it on subjects that it has not seen
+///   gan report runs/mr2pet               puts all of it on one page
 ///   gan predict runs/mr2pet sub-01_T1w.nii.gz --out predicted
 ///
 /// Exit codes: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 stopped by Ctrl-C.
@@ -45,6 +47,7 @@ enum Command {
     Evaluate(evaluate::Args),
     Recipes(recipes::Args),
     Info(info::Args),
+    Report(report::Args),
     Export(export::Args),
     Import(import::Args),
     Phantom(phantom::Args),
@@ -110,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Recipes(a) => recipes::run(&a),
         Command::Info(a) => info::run(&a),
+        Command::Report(a) => report::run(&a),
         Command::Export(a) => export::run(&a),
         Command::Import(a) => import::run(&a),
         Command::Phantom(a) => phantom::run(&a),

@@ -5,9 +5,10 @@ use crate::exec::device::Choice;
 use crate::fsio;
 use crate::metrics::case::{CaseScores, Summary};
 use crate::train::evaluation::evaluate;
+use crate::train::info::RunInfo;
 use crate::train::recipe::Recipe;
 use crate::train::run::{Predictor, RunDir};
-use crate::train::session::{RunInfo, TrainOptions, train};
+use crate::train::session::{TrainOptions, train};
 use std::path::PathBuf;
 
 /// Train a recipe with several seeds and folds, and summarise
@@ -105,6 +106,7 @@ pub fn run(args: &Args) -> Result<()> {
                     out: run.root().to_path_buf(),
                     resume: run.exists(),
                     quiet: args.quiet,
+                    json_lines: false,
                     command: std::env::args().collect::<Vec<_>>().join(" "),
                     device: device.clone(),
                     stop: stop.clone(),

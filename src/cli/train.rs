@@ -53,6 +53,9 @@ pub struct Args {
     /// Show nothing but errors
     #[arg(long)]
     quiet: bool,
+    /// Tell programs how it goes: a JSON object a line on standard output (docs/watching.md)
+    #[arg(long)]
+    json_lines: bool,
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -74,6 +77,7 @@ pub fn run(args: Args) -> Result<()> {
         out,
         resume: args.resume,
         quiet: args.quiet,
+        json_lines: args.json_lines,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         device,
         stop: on_interrupt()?,

@@ -340,6 +340,21 @@ impl<B: Backend> GpuProgram<B> {
         Ok(self.outputs(states, &[name])?.swap_remove(0))
     }
 
+    /// What lies in a slot at the moment, in single precision.
+    pub(super) fn value(&self, states: &DeviceStates<B>, slot: &Slot) -> Result<Vec<f32>> {
+        let (from, offset) = match slot.place {
+            Place::Arena(at) => (&self.arena, at),
+            Place::State(s, at) => (states.get(&self.plan.states[s].name), at),
+        };
+        if slot.dtype == DType::F32 {
+            return Ok(read(&*self.backend, &[(from, offset, slot.bytes())])?.swap_remove(0));
+        }
+        let mut raw = vec![0; slot.bytes()];
+        self.backend.download(&mut [Fetch { from, offset, into: &mut raw }])?;
+        let half = |b: &[u8]| half::bf16::from_le_bytes([b[0], b[1]]).to_f32();
+        Ok(raw.chunks_exact(2).map(half).collect())
+    }
+
     /// A scalar output of the last run.
     pub fn scalar(&self, states: &DeviceStates<B>, name: &str) -> Result<f32> {
         Ok(self.output(states, name)?[0])

@@ -1,5 +1,6 @@
 //! Running a plan: here on the CPU device, in [`gpu`] on a device that runs launches, in [`device`] on whichever was chosen.
 
+pub mod checked;
 pub mod cost;
 pub mod device;
 pub mod gpu;
@@ -96,6 +97,16 @@ impl Program {
         inputs: &[(&str, &[T])],
         mut observe: impl FnMut(&Step, &mut dyn FnMut()),
     ) {
+        self.walk(states, inputs, |_, step, memory| observe(step, &mut || run_step(step, memory)));
+    }
+
+    /// Brings the inputs to their places and calls `each` for every step, in order, with its number and the memory.
+    fn walk<T: Real>(
+        &mut self,
+        states: &mut States,
+        inputs: &[(&str, &[T])],
+        mut each: impl FnMut(usize, &Step, &mut Memory),
+    ) {
         assert_eq!(T::DTYPE, self.plan.dtype, "the program's element type");
         let wanted: BTreeMap<&str, usize> =
             self.plan.states.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
@@ -110,11 +121,8 @@ impl Program {
                 inputs.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("input {name} is missing"));
             memory.elements::<T>(slot).copy_from_slice(values);
         }
-        for step in &self.plan.steps {
-            observe(step, &mut || {
-                let slots: Vec<&Slot> = step.inputs.iter().collect();
-                step.op.cpu(&mut memory.io(&slots, &step.output, step.reused));
-            });
+        for (i, step) in self.plan.steps.iter().enumerate() {
+            each(i, step, &mut memory);
         }
     }
 
@@ -139,6 +147,11 @@ impl Program {
     pub fn scalar(&mut self, states: &mut States, name: &str) -> f64 {
         self.output_f64(states, name)[0]
     }
+}
+
+fn run_step(step: &Step, memory: &mut Memory) {
+    let slots: Vec<&Slot> = step.inputs.iter().collect();
+    step.op.cpu(&mut memory.io(&slots, &step.output, step.reused));
 }
 
 /// Traces, plans and runs something once, in the given precision: for tests and tools.

@@ -224,7 +224,7 @@ fn summarise(metric: &str, values: &[f64]) -> Result<MetricSummary> {
 }
 
 /// Four significant digits, without an exponent where that stays readable.
-fn short(v: f64) -> String {
+pub fn short(v: f64) -> String {
     match v.abs() {
         _ if v.is_nan() => "-".to_string(),
         a if a.is_infinite() => if v > 0.0 { "inf" } else { "-inf" }.to_string(),

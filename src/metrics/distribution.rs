@@ -12,7 +12,7 @@ use crate::rng::Philox;
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
     values: &'a [f64],
-    dimension: usize,
+    pub(super) dimension: usize,
 }
 
 impl<'a> Rows<'a> {
@@ -40,16 +40,16 @@ impl<'a> Rows<'a> {
         false
     }
 
-    fn row(&self, i: usize) -> &'a [f64] {
+    pub(super) fn row(&self, i: usize) -> &'a [f64] {
         &self.values[i * self.dimension..(i + 1) * self.dimension]
     }
 
-    fn all(&self) -> std::slice::ChunksExact<'a, f64> {
+    pub(super) fn all(&self) -> std::slice::ChunksExact<'a, f64> {
         self.values.chunks_exact(self.dimension)
     }
 }
 
-fn same_dimension(x: Rows, y: Rows) -> Result<()> {
+pub(super) fn same_dimension(x: Rows, y: Rows) -> Result<()> {
     if x.dimension == y.dimension {
         return Ok(());
     }

@@ -9,6 +9,7 @@
 pub mod baseline;
 pub mod case;
 pub mod distribution;
+pub mod diversity;
 pub mod features;
 pub mod filters;
 pub mod image;
@@ -16,6 +17,7 @@ pub mod overlap;
 pub mod ssim;
 pub mod stats;
 pub mod surface;
+pub mod thresholds;
 
 use crate::error::{Error, Result};
 

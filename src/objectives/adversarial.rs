@@ -79,6 +79,26 @@ impl GanMode {
         }
     }
 
+    /// The share of outputs that lie on the right side of the boundary between real and generated images, one on the
+    /// boundary counting half. A Wasserstein critic has no boundary.
+    ///
+    /// It reads what the loss reads, not the outputs themselves: a further reader of those would keep them from being fused
+    /// into the loss, and so change how they are rounded.
+    #[track_caller]
+    pub fn accuracy(self, logits: &Var, real: bool) -> Option<Var> {
+        // Positive on the right side.
+        let margin = match (self, real) {
+            (GanMode::Bce, true) => logits.neg().neg(),
+            (GanMode::Bce, false) => logits.neg(),
+            (GanMode::Lsgan, true) => logits.add_scalar(-1.0).add_scalar(0.5),
+            (GanMode::Lsgan, false) => logits.rsub_scalar(0.5),
+            (GanMode::Hinge, true) => logits.rsub_scalar(1.0).rsub_scalar(1.0),
+            (GanMode::Hinge, false) => logits.add_scalar(1.0).rsub_scalar(1.0),
+            (GanMode::Wgan, _) => return None,
+        };
+        Some(margin.sign().mean_all().mul_scalar(0.5).add_scalar(0.5))
+    }
+
     /// The generator's loss, from the discriminator's outputs on generated images.
     #[track_caller]
     pub fn g(self, logits: &Var) -> Var {

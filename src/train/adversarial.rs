@@ -70,8 +70,11 @@ impl Adversarial {
         let judge =
             |step: &StepBuilder, x: &Var| step.graph().scope("D", || self.model.judge(&step.train(d), x));
         let fake = graph.phase("G forward", || self.generate(step, g, z));
-        let d_real = graph.phase("D real", || mode.d_real(&judge(step, real)));
-        let d_fake = graph.phase("D fake", || mode.d_fake(&judge(step, &fake.detach())));
+        let of_real = graph.phase("D real", || judge(step, real));
+        let d_real = graph.phase("D real", || mode.d_real(&of_real));
+        let of_fake = graph.phase("D fake", || judge(step, &fake.detach()));
+        let d_fake = graph.phase("D fake", || mode.d_fake(&of_fake));
+        step.accuracy("D", mode, &[of_real], &[of_fake]);
         graph.phase("D backward", || step.update(d, &d_real.add(&d_fake), updates[1]));
         let loss = graph.phase("G loss", || mode.g(&judge(step, &fake)));
         graph.phase("G backward", || step.update(g, &loss, updates[0]));

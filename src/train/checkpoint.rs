@@ -30,6 +30,9 @@ pub struct Progress {
     pub best: Option<(f64, u64)>,
     /// What a plateau schedule remembers.
     pub plateau: PlateauState,
+    /// Factors by which the learning rate was lowered, one for each roll-back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lr_cuts: Vec<f64>,
 }
 
 /// The weights' file of one network.
@@ -211,6 +214,7 @@ mod tests {
             step: 7,
             best: Some((0.1, 3)),
             plateau: PlateauState { waited: 2, ..Default::default() },
+            ..Default::default()
         };
         save_state(&path, &states, &progress, "h").expect("written");
         let mut again = States::new();

@@ -159,13 +159,15 @@ impl CycleGan {
             let name = &net.spec().name;
             let shown = through_pool(step, &fake.detach(), self.loss.pool, POOLS[i]);
             let mode = self.loss.gan;
-            let loss = graph.phase(&format!("{name} loss"), || {
+            let (of_real, of_fake, loss) = graph.phase(&format!("{name} loss"), || {
                 let of_real = self.judge(&step.train(net), net, real);
                 let of_fake = self.judge(&step.train(net), net, &shown);
-                total_of(&of_real, |l| mode.d_real(l))
+                let loss = total_of(&of_real, |l| mode.d_real(l))
                     .add(&total_of(&of_fake, |l| mode.d_fake(l)))
-                    .mul_scalar(0.5)
+                    .mul_scalar(0.5);
+                (of_real, of_fake, loss)
             });
+            step.accuracy(name, mode, &of_real, &of_fake);
             graph.phase(&format!("{name} backward"), || step.update(net, &loss, updates[1]));
             losses.push((["loss/D_A", "loss/D_B"][i], loss));
         }

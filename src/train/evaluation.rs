@@ -5,7 +5,8 @@ use super::generation::RealImages;
 use super::method::Task;
 use super::run::Predictor;
 use super::{score, segmentation};
-use crate::data::{Dataset, OpenOptions, Split};
+use crate::data::config::Window;
+use crate::data::{DataConfig, Dataset, OpenOptions, Split};
 use crate::error::Result;
 use crate::metrics::case::{CaseScores, Summary};
 use serde_json::{Map, Value, json};
@@ -20,6 +21,8 @@ pub struct Evaluation {
     pub text: String,
     /// For programs.
     pub json: Map<String, Value>,
+    /// Case by case: of the network first, then of each baseline. None where sets of images are compared.
+    pub summaries: Vec<(String, Summary)>,
 }
 
 /// Measures a run on a split.
@@ -31,7 +34,26 @@ pub fn evaluate(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     }
 }
 
-fn open(predictor: &Predictor, split: Split) -> Result<Dataset> {
+/// What must be said beside scores on such data.
+pub fn caveats(data: &DataConfig) -> Vec<&'static str> {
+    let all = [
+        (
+            data.phantom.is_some(),
+            "made-up patients (phantom): good for comparing methods, no statement about real ones",
+        ),
+        (
+            data.share_subjects,
+            "the network has seen these subjects (data.share_subjects): no statement about other people",
+        ),
+        (
+            data.window == Window::Target,
+            "the true label map says where the network looks (data.window): an upper bound, no result",
+        ),
+    ];
+    all.into_iter().filter(|(true_here, _)| *true_here).map(|(_, text)| text).collect()
+}
+
+pub(super) fn open(predictor: &Predictor, split: Split) -> Result<Dataset> {
     let open = OpenOptions { multiple: predictor.multiple(), ..Default::default() };
     Dataset::open(&predictor.recipe().data, split, Some(predictor.fit()), open)
 }
@@ -82,7 +104,8 @@ fn translation(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     for (name, summary) in &all[1..] {
         scores.extend(means(summary, &format!("{name} ")));
     }
-    Ok(Evaluation { subjects: set.cases(), scores, text, json })
+    let summaries = all.into_iter().map(|(name, summary)| (name.to_string(), summary)).collect();
+    Ok(Evaluation { subjects: set.cases(), scores, text, json, summaries })
 }
 
 fn segments(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
@@ -101,7 +124,8 @@ fn segments(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     );
     let json = [("network".to_string(), value(&summary))].into_iter().collect();
     let scores = means(&summary, "");
-    Ok(Evaluation { subjects: set.cases(), scores, text, json })
+    let summaries = vec![("network".to_string(), summary)];
+    Ok(Evaluation { subjects: set.cases(), scores, text, json, summaries })
 }
 
 fn images(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
@@ -117,10 +141,16 @@ fn images(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
         text += &format!("{name:<28}{a:>12.5}{b:>14.5}{:>8.2}\n", a / b);
     }
     text += "\nreal vs real is what a perfect generator would reach with so few images";
+    text += &format!(
+        "\ndiversity of the generated images, 1 being that of the real ones: {:.2} (spread), {:.2} (distance to the nearest)",
+        found.diversity.spread, found.diversity.nearest
+    );
     let scores = [("kid", found.kid), ("swd", found.swd), ("floor kid", floor.kid), ("floor swd", floor.swd)];
     let scores = scores.map(|(name, v)| (name.to_string(), v)).to_vec();
-    let network = json!({ "kid": found.kid, "swd": found.swd });
+    let network = json!({
+        "kid": found.kid, "swd": found.swd, "diversity": found.diversity.spread, "nearest": found.diversity.nearest,
+    });
     let floor = json!({ "kid": floor.kid, "swd": floor.swd });
     let json = [("network".to_string(), network), ("floor".to_string(), floor)].into_iter().collect();
-    Ok(Evaluation { subjects: set.cases(), scores, text, json })
+    Ok(Evaluation { subjects: set.cases(), scores, text, json, summaries: Vec::new() })
 }

@@ -4,6 +4,7 @@ use super::panels::{Display, Image, grid};
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::metrics::distribution::{Rows, floor, kid, sliced_wasserstein};
+use crate::metrics::diversity::{Diversity, diversity};
 use crate::metrics::features::{DIMENSION, describe};
 
 /// At most so many real images are compared.
@@ -30,6 +31,8 @@ pub struct Distances {
     pub kid: f64,
     /// Sliced Wasserstein distance of order 1.
     pub swd: f64,
+    /// How diverse the one set is beside the other.
+    pub diversity: Diversity,
 }
 
 impl RealImages {
@@ -65,14 +68,22 @@ impl RealImages {
         let [_, h, w, c] = self.shape;
         let features = describe(made, [made.len() / (h * w * c), h, w, c])?;
         let (real, made) = (Rows::new(&self.features, DIMENSION)?, Rows::new(&features, DIMENSION)?);
-        Ok(Distances { kid: kid(made, real)?, swd: sliced_wasserstein(made, real, PROJECTIONS, 1, SEED)? })
+        Ok(Distances {
+            kid: kid(made, real)?,
+            swd: sliced_wasserstein(made, real, PROJECTIONS, 1, SEED)?,
+            diversity: diversity(made, real)?,
+        })
     }
 
     /// Of real images from real images: what a perfect generator would reach.
     pub fn floor(&self) -> Result<Distances> {
         let real = || Rows::new(&self.features, DIMENSION);
         let swd = |a: Rows, b: Rows| sliced_wasserstein(a, b, PROJECTIONS, 1, SEED);
-        Ok(Distances { kid: floor(real()?, HALVINGS, SEED, kid)?, swd: floor(real()?, HALVINGS, SEED, swd)? })
+        Ok(Distances {
+            kid: floor(real()?, HALVINGS, SEED, kid)?,
+            swd: floor(real()?, HALVINGS, SEED, swd)?,
+            diversity: diversity(real()?, real()?)?,
+        })
     }
 
     /// A sheet: `rows` rows of real images on the left, of generated ones on the right.

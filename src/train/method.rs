@@ -160,6 +160,11 @@ pub trait Method: Send {
         updates: [&Update; 2],
     );
 
+    /// Whether a network is trained to judge another's images, so that the two must be kept in balance.
+    fn adversarial(&self) -> bool {
+        true
+    }
+
     /// The loss that a person watches first.
     fn headline(&self) -> &'static str;
 

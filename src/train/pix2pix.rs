@@ -113,11 +113,12 @@ impl Pix2pix {
         let fake_pair = concat(&[a, &fake.detach()], channel);
         let shown = through_pool(step, &fake_pair, self.loss.pool, POOL_STATE);
         let mode = self.loss.gan;
-        let d_fake =
-            graph.phase("D fake", || total_of(&self.judge(&step.train(d), &shown), |l| mode.d_fake(l)));
+        let fake_logits = graph.phase("D fake", || self.judge(&step.train(d), &shown));
+        let d_fake = graph.phase("D fake", || total_of(&fake_logits, |l| mode.d_fake(l)));
         let real_pair = concat(&[a, b], channel);
         let real_logits = graph.phase("D real", || self.judge(&step.train(d), &real_pair));
         let d_real = graph.phase("D real", || total_of(&real_logits, |l| mode.d_real(l)));
+        step.accuracy("D", mode, &real_logits, &fake_logits);
         let d_loss = d_fake.add(&d_real).mul_scalar(0.5);
         graph.phase("D backward", || step.update(d, &d_loss, updates[1]));
 

@@ -2,7 +2,7 @@
 
 use super::method::{Method, Shapes};
 use super::recipe::Recipe;
-use super::step::{StepBuilder, Update};
+use super::step::{StepBuilder, Update, Watch};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::exec::device::{Device, LiveStates, Planned, Runner, Traced, fitting};
@@ -12,14 +12,17 @@ use crate::nn::{Net, NetSpec};
 pub struct StepProgram<P> {
     /// The program.
     pub program: P,
-    /// The scalars to log.
-    pub losses: Vec<String>,
+    /// The scalars to log: losses, and what tells a GAN's health.
+    pub scalars: Vec<String>,
+    /// The networks whose gradient is readable, as `gradient/<net>`.
+    pub gradients: Vec<String>,
 }
 
 impl StepProgram<Planned> {
     /// Makes it ready to run on these states, and no others.
     pub fn bind(self, states: &LiveStates) -> Result<StepProgram<Runner>> {
-        Ok(StepProgram { program: self.program.bind(states)?, losses: self.losses })
+        let StepProgram { program, scalars, gradients } = self;
+        Ok(StepProgram { program: program.bind(states)?, scalars, gradients })
     }
 }
 
@@ -32,10 +35,11 @@ pub fn trace_step(
 ) -> Vec<StepBuilder> {
     let updates = [&update(recipe, true), &update(recipe, false)];
     let slots = recipe.optimiser.rule.slots();
+    let watch = Watch { health: recipe.health.watch, gradients: recipe.log.histograms > 0 };
     let trace = |part: usize| {
         // Each draws its own random numbers.
         let seed = recipe.seed ^ (part as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mut step = StepBuilder::new(DType::F32, seed);
+        let mut step = StepBuilder::new(DType::F32, seed).watching(watch);
         let nets: Vec<Net> = specs.iter().map(|s| step.bind(s, slots)).collect();
         method.trace(part, &mut step, &nets, shapes, updates);
         step
@@ -61,15 +65,22 @@ pub fn plan_step(
             device.needs(&traced(&trace_step(recipe, method, specs, &smaller)))
         })
     })?;
-    let losses = |step: &StepBuilder| {
+    let scalars = |step: &StepBuilder| {
         let outputs = step.outputs();
-        let names = outputs.iter().map(|(n, _)| n.to_string());
-        names.filter(|n| n.starts_with("loss/")).collect()
+        let group = |g: &str| {
+            let own = outputs.iter().filter(|(n, _)| n.starts_with(g));
+            own.map(|(n, _)| n.to_string()).collect::<Vec<_>>()
+        };
+        ["loss/", "health/", "grad_norm/"].into_iter().flat_map(group).collect()
+    };
+    let gradients = |step: &StepBuilder| {
+        let outputs = step.outputs();
+        outputs.iter().filter_map(|(n, _)| n.strip_prefix("gradient/").map(String::from)).collect()
     };
     Ok(planned
         .into_iter()
         .zip(&steps)
-        .map(|(program, s)| StepProgram { program, losses: losses(s) })
+        .map(|(program, s)| StepProgram { program, scalars: scalars(s), gradients: gradients(s) })
         .collect())
 }
 

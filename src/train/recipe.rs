@@ -41,6 +41,8 @@ pub struct Recipe {
     pub validate: Validate,
     /// What is written, how often.
     pub log: Log,
+    /// What is watched, and what is done when numbers stop being numbers.
+    pub health: Health,
 }
 
 /// A recipe as it is written: which keys `loss` may have depends on the model.
@@ -65,6 +67,8 @@ struct Written {
     validate: Validate,
     #[serde(default)]
     log: Log,
+    #[serde(default)]
+    health: Health,
 }
 
 /// The networks, by family.
@@ -305,12 +309,45 @@ pub struct Log {
     pub checkpoint_every: u64,
     /// Rows of the sample pictures.
     pub samples: usize,
+    /// Steps between histograms of weights and gradients; 0 for none.
+    pub histograms: u64,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Log { every: 20, checkpoint_every: 500, samples: 4 }
+        Log { every: 20, checkpoint_every: 500, samples: 4, histograms: 500 }
     }
+}
+
+/// What is watched beside the losses, and what is done when numbers stop being numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Logs how often discriminators are right, the norms of the gradients, and how diverse generated images are; and
+    /// warns.
+    pub watch: bool,
+    /// What follows a NaN or an infinity.
+    pub nan: OnNan,
+    /// After a roll-back the learning rate is lowered by this factor.
+    pub lr_factor: f64,
+    /// Roll-backs in a run; the next NaN ends it.
+    pub retries: usize,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Health { watch: true, nan: OnNan::Stop, lr_factor: 0.5, retries: 3 }
+    }
+}
+
+/// What follows a NaN or an infinity in losses or weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnNan {
+    /// The run ends; its last checkpoint stands.
+    Stop,
+    /// It goes on from its last checkpoint with a lower learning rate.
+    RollBack,
 }
 
 /// Most slices in a batch or a pool of images.
@@ -342,8 +379,9 @@ impl Recipe {
             Error::input(format!("{source}: {}", explain(&e.path().to_string(), &e.inner().to_string())))
         })?;
         let loss = Loss::read(&w.model, w.loss).map_err(|e| Error::input(format!("{source}: {e}")))?;
-        let Written { name, about, seed, data, model, optimiser, train, validate, log, .. } = w;
-        let mut recipe = Recipe { name, about, seed, data, model, loss, optimiser, train, validate, log };
+        let Written { name, about, seed, data, model, optimiser, train, validate, log, health, .. } = w;
+        let mut recipe =
+            Recipe { name, about, seed, data, model, loss, optimiser, train, validate, log, health };
         if !metric_given {
             let usual = method::build(&recipe).map(|m| m.task().usual_metric());
             recipe.validate.metric = usual.map_err(|e| Error::input(format!("{source}: {e}")))?;
@@ -397,6 +435,9 @@ impl Recipe {
         }
         if self.optimiser.ema.is_some_and(|d| !(0.0..1.0).contains(&d)) {
             return wrong("optimiser.ema", "must lie in [0, 1), such as 0.999");
+        }
+        if !(self.health.lr_factor > 0.0 && self.health.lr_factor <= 1.0) {
+            return wrong("health.lr_factor", "must lie in (0, 1], such as 0.5");
         }
         if self.log.every == 0 || self.log.checkpoint_every == 0 {
             return wrong("log", "needs `every` and `checkpoint_every` of at least 1");

@@ -1,25 +1,27 @@
-//! What a person sees of a run in the terminal: a progress bar, or plain lines where there is no terminal.
+//! What is seen of a run while it goes on: for people a progress bar, or plain lines where there is no terminal; for
+//! programs a JSON object a line on standard output (`docs/watching.md` describes them).
 
 use super::checkpoint::Progress;
 use super::csvlog::{duration, rate};
 use super::run::RunDir;
+use super::table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// Seconds between plain lines.
+/// Time between plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Writes to standard error; standard output is for results.
+/// Writes to standard error; standard output is for results, and for the lines of JSON.
 pub struct Reporter {
     quiet: bool,
+    json: bool,
     bar: Option<ProgressBar>,
     total: u64,
     first: u64,
     began: Instant,
     last_line: Instant,
-    headline: &'static str,
-    history: Vec<f64>,
 }
 
 /// Writes a line to standard error. That it can't be written (a closed pipe, a full disk) ends no training.
@@ -27,25 +29,29 @@ pub fn line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Named numbers as an object. What is no number is null.
+fn object(values: &[(String, f64)]) -> Value {
+    Value::Object(values.iter().map(|(n, v)| (n.clone(), json!(v))).collect::<Map<_, _>>())
+}
+
 impl Reporter {
-    /// A reporter that is silent if `quiet`.
-    pub fn new(quiet: bool) -> Self {
+    /// A reporter that says nothing to people if `quiet`, and something to programs if `json`.
+    pub fn new(quiet: bool, json: bool) -> Self {
         let now = Instant::now();
-        Reporter {
-            quiet,
-            bar: None,
-            total: 0,
-            first: 0,
-            began: now,
-            last_line: now,
-            headline: "",
-            history: Vec::new(),
-        }
+        Reporter { quiet, json, bar: None, total: 0, first: 0, began: now, last_line: now }
     }
 
-    /// Names the loss whose course the last lines show.
-    pub fn watch(&mut self, headline: &'static str) {
-        self.headline = headline;
+    /// A line for programs. That it can't be written ends no training.
+    pub fn emit(&self, event: &str, fields: Value) {
+        if !self.json {
+            return;
+        }
+        let mut all = Map::from_iter([("event".to_string(), json!(event))]);
+        if let Value::Object(fields) = fields {
+            all.extend(fields);
+        }
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{}", Value::Object(all)).and_then(|()| out.flush());
     }
 
     /// One line of information.
@@ -57,7 +63,13 @@ impl Reporter {
         }
     }
 
-    /// The loop begins.
+    /// Something that is worth a look.
+    pub fn warn(&self, step: u64, text: &str) {
+        self.note(&format!("health at step {step}: {text}"));
+        self.emit("warning", json!({ "step": step, "message": text }));
+    }
+
+    /// The loop begins, or begins again at an earlier step.
     pub fn begin(&mut self, done: u64, total: u64) {
         (self.total, self.first, self.began, self.last_line) = (total, done, Instant::now(), Instant::now());
         if !self.quiet && std::io::stderr().is_terminal() {
@@ -65,31 +77,46 @@ impl Reporter {
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} [{elapsed} < {eta}] {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.reset_eta();
-            self.bar = Some(bar);
+            if let Some(old) = self.bar.replace(bar) {
+                old.finish_and_clear();
+            }
         }
     }
 
-    /// A step was done.
-    pub fn step(&mut self, step: u64, losses: &[(String, f64)], batch: usize) {
-        if let Some((_, v)) = losses.iter().find(|(n, _)| n == self.headline) {
-            self.history.push(*v);
+    /// A step was done. `logged` are the numbers that go into the table, if this step's do.
+    pub fn step(
+        &mut self,
+        step: u64,
+        losses: &[(String, f64)],
+        batch: usize,
+        logged: Option<&[(String, f64)]>,
+    ) {
+        let done = step.saturating_sub(self.first) as f64;
+        let elapsed = self.began.elapsed();
+        let speed = done * batch as f64 / elapsed.as_secs_f64().max(1e-9);
+        let left = elapsed.div_f64(done.max(1.0)).mul_f64(self.total.saturating_sub(step) as f64);
+        if let Some(values) = logged {
+            self.emit(
+                "step",
+                json!({
+                    "step": step, "steps": self.total, "seconds": elapsed.as_secs_f64(),
+                    "seconds_left": left.as_secs_f64(), "images_per_second": speed, "values": object(values),
+                }),
+            );
         }
         if self.quiet {
             return;
         }
-        let done = (step - self.first) as f64;
-        let speed = done * batch as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
         let text = || {
-            let parts: Vec<String> =
-                losses.iter().map(|(n, v)| format!("{} {v:.3}", n.trim_start_matches("loss/"))).collect();
-            format!("{}  {}", parts.join("  "), rate(speed, "img"))
+            let shown =
+                losses.iter().filter_map(|(n, v)| Some(format!("{} {v:.3}", n.strip_prefix("loss/")?)));
+            format!("{}  {}", shown.collect::<Vec<_>>().join("  "), rate(speed, "img"))
         };
         if let Some(bar) = &self.bar {
             bar.set_position(step);
             bar.set_message(text());
         } else if self.last_line.elapsed() >= LINE_EVERY || step == self.total || step == self.first + 1 {
             self.last_line = Instant::now();
-            let left = self.began.elapsed().div_f64(done.max(1.0)).mul_f64((self.total - step) as f64);
             line(&format!("step {step}/{}  {}  {} left", self.total, text(), duration(left)));
         }
     }
@@ -97,8 +124,14 @@ impl Reporter {
     /// A validation was done.
     pub fn validation(&mut self, step: u64, scores: &[(String, f64)]) {
         let parts: Vec<String> =
-            scores.iter().map(|(n, v)| format!("{} {v:.4}", n.trim_start_matches("val/"))).collect();
+            scores.iter().map(|(n, v)| format!("{} {v:.4}", n.rsplit('/').next().unwrap_or(n))).collect();
         self.note(&format!("validation at step {step}: {}", parts.join("  ")));
+        self.emit("validation", json!({ "step": step, "values": object(scores) }));
+    }
+
+    /// A checkpoint was written.
+    pub fn checkpoint(&self, step: u64, which: &str) {
+        self.emit("checkpoint", json!({ "step": step, "which": which }));
     }
 
     /// The loop ends.
@@ -108,18 +141,20 @@ impl Reporter {
         }
     }
 
-    /// The last lines of a run.
+    /// The last lines of a run: its numbers in a table with their course, and where to look.
     pub fn summary(&self, run: &RunDir, progress: &Progress, took: Duration) {
         if self.quiet {
             return;
         }
         let best =
             progress.best.map_or(String::new(), |(v, s)| format!(", best validation {v:.4} at step {s}"));
-        line(&format!("finished {} steps in {}{best}", progress.step, duration(took)));
-        let name = self.headline.trim_start_matches("loss/");
-        line(&format!("{name} {}", super::csvlog::sparkline(&self.history, 60)));
+        line(&format!("finished {} steps in {}{best}\n", progress.step, duration(took)));
+        if let Ok(table) = Table::read(&run.join("metrics.csv")) {
+            line(&format!("{}\n", table.summary()));
+        }
         let root = run.root().display();
         line(&format!("look at it:   tensorboard --logdir {root}    and {root}/samples"));
         line(&format!("measure it:   gan evaluate {root}"));
+        line(&format!("report it:    gan report {root}"));
     }
 }

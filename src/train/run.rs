@@ -107,14 +107,15 @@ pub fn recipe_hash(recipe: &Recipe, fit: &DataFit) -> String {
 fn essential(recipe: &Recipe) -> Recipe {
     let mut essential = recipe.clone();
     essential.log = Default::default();
+    essential.health = Default::default();
     essential.about.clear();
     essential.train.workers = 0;
     essential.data.cache_mb = 0;
     essential
 }
 
-/// The keys in which a recipe differs from the one that a run was started with, as "`train.batch` (2 there, 4 here)".
-pub fn differences(there: &Recipe, here: &Recipe) -> Vec<String> {
+/// What shapes a run, by its path in the recipe.
+pub fn settings(recipe: &Recipe) -> BTreeMap<String, String> {
     fn flat(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String>) {
         match value {
             toml::Value::Table(t) => t.iter().for_each(|(k, v)| flat(&format!("{prefix}.{k}"), v, into)),
@@ -123,13 +124,15 @@ pub fn differences(there: &Recipe, here: &Recipe) -> Vec<String> {
             }
         }
     }
-    let keys = |r: &Recipe| {
-        let mut all = BTreeMap::new();
-        let table = toml::Value::try_from(essential(r)).expect("a recipe is plain data");
-        flat("", &table, &mut all);
-        all
-    };
-    let (a, b) = (keys(there), keys(here));
+    let mut all = BTreeMap::new();
+    let table = toml::Value::try_from(essential(recipe)).expect("a recipe is plain data");
+    flat("", &table, &mut all);
+    all
+}
+
+/// The keys in which a recipe differs from the one that a run was started with, as "`train.batch` (2 there, 4 here)".
+pub fn differences(there: &Recipe, here: &Recipe) -> Vec<String> {
+    let (a, b) = (settings(there), settings(here));
     let of = |m: &BTreeMap<String, String>, k: &str| m.get(k).cloned().unwrap_or("not set".into());
     let all: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     all.into_iter()

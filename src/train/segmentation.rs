@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::metrics::case::CaseScores;
 use crate::metrics::overlap::Confusion;
 use crate::metrics::surface::hd95;
+use crate::metrics::thresholds::Thresholds;
 
 /// What is watched in training: means over the masks, and each mask's Dice where there are several.
 pub fn watched(data: &DataConfig) -> Vec<String> {
@@ -55,6 +56,26 @@ pub fn score(case: &Case, probabilities: &[f32], data: &DataConfig, distances: b
         }
     }
     Ok(all)
+}
+
+/// How well each mask is found at every threshold, over all voxels of the cases' canvases, in the order of
+/// [`Labels::names`]: by its probability, whatever the others' are.
+pub fn curves(cases: &[Case], probabilities: &[Vec<f32>], labels: &Labels) -> Vec<(String, Thresholds)> {
+    let (outputs, channels) = (labels.outputs(), labels.target_channels());
+    // Of classes the first is the background.
+    let skipped = usize::from(labels.regions.is_empty());
+    let curve = |i: usize, name: String| {
+        let mut curve = Thresholds::default();
+        for (case, p) in cases.iter().zip(probabilities) {
+            let truth = case.target.as_deref().unwrap_or_default();
+            for (p, t) in p.chunks(outputs).zip(truth.chunks(channels)) {
+                let own = if skipped == 1 { t[0] == (i + 1) as f32 } else { t[i] > 0.5 };
+                curve.add(p[i + skipped], own);
+            }
+        }
+        (name, curve)
+    };
+    labels.names().into_iter().enumerate().map(|(i, name)| curve(i, name)).collect()
 }
 
 /// A case's prediction as one label map in the geometry of its first input.

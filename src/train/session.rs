@@ -1,15 +1,21 @@
 //! A training run from its first step to its last, and again from any checkpoint in between.
 
+mod recovery;
+
 use super::checkpoint::{self, Progress};
-use super::csvlog::{self, MetricsLog};
+use super::csvlog;
+use super::guard::Guard;
+use super::health::Health;
+use super::info::{self, RunInfo};
 use super::init;
 use super::method::{self, Method, Needs, Shapes};
-use super::programs::{StepCost, StepProgram, plan_step};
+use super::model_graph;
+use super::programs::{StepCost, StepProgram, plan_step, trace_step};
 use super::recipe::Recipe;
+use super::record::Record;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::start;
-use super::tensorboard::Events;
 use super::validation::Validator;
 use crate::data::{DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
 use crate::error::{Error, Result};
@@ -20,8 +26,7 @@ use crate::nn::NetSpec;
 use crate::nn::schedule::Schedule;
 use crate::ops::image_pool;
 use crate::shape::Shape;
-use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use serde_json::json;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +42,8 @@ pub struct TrainOptions {
     pub resume: bool,
     /// Show nothing but errors.
     pub quiet: bool,
+    /// Tell programs how it goes, on standard output.
+    pub json_lines: bool,
     /// The command, for `run.json`.
     pub command: String,
     /// Where to compute.
@@ -45,40 +52,32 @@ pub struct TrainOptions {
     pub stop: Arc<AtomicBool>,
 }
 
-/// What `run.json` says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RunInfo {
-    /// Version of the program.
-    pub version: String,
-    /// The command line that (last) started it.
-    pub command: String,
-    /// The device.
-    pub device: String,
-    /// Threads of the CPU device.
-    pub threads: usize,
-    /// Parameters per network.
-    pub parameters: HashMap<String, usize>,
-    /// Bytes of memory that a step needs: temporaries, and parameters with moments.
-    pub memory_bytes: [usize; 2],
-    /// FLOPs of a step.
-    pub flops_per_step: u64,
-    /// Whether it reached its last step.
-    pub finished: bool,
-}
-
 /// Trains a recipe to its end. Fails with [`Error::Interrupted`], after a checkpoint, when asked to stop.
 pub fn train(recipe: &Recipe, options: &TrainOptions) -> Result<()> {
     let run = RunDir::new(&options.out);
+    let mut reporter = Reporter::new(options.quiet, options.json_lines);
+    let done = begin(recipe, options, run, &mut reporter);
+    reporter.end();
+    let status = match &done {
+        Ok(()) => "finished",
+        Err(Error::Interrupted) => "stopped",
+        Err(_) => "failed",
+    };
+    let message = done.as_ref().err().map(ToString::to_string);
+    reporter.emit("end", json!({ "status": status, "message": message }));
+    done
+}
+
+fn begin(recipe: &Recipe, options: &TrainOptions, run: RunDir, reporter: &mut Reporter) -> Result<()> {
     start::check_folder(&run, options.resume)?;
-    let mut reporter = Reporter::new(options.quiet);
     let existed = options.out.exists();
-    let session = Session::open(recipe, options, run, &mut reporter).inspect_err(|_| {
+    let session = Session::open(recipe, options, run, reporter).inspect_err(|_| {
         if !existed {
             // A run that could not begin leaves nothing.
             let _ = std::fs::remove_dir_all(&options.out);
         }
     })?;
-    session.run(&mut reporter).map_err(|e| lost(e, &RunDir::new(&options.out)))
+    session.run(reporter).map_err(|e| lost(e, &RunDir::new(&options.out)))
 }
 
 /// What is left of a run whose device failed.
@@ -102,15 +101,21 @@ struct Session<'a> {
     programs: Vec<StepProgram<Runner>>,
     /// As of the last step after which they were read.
     losses: Vec<(String, f64)>,
+    dataset: Arc<Dataset>,
     loader: Loader,
     validator: Option<Validator>,
     progress: Progress,
     total: u64,
     fit: DataFit,
     hash: String,
-    log: MetricsLog,
-    train_events: Events,
-    val_events: Events,
+    record: Record,
+    health: Health,
+    /// When this process began with it.
+    began: Instant,
+    /// Since when the time is not in `run.json` yet.
+    since: Instant,
+    /// The last logged step, and when.
+    paced: (u64, Instant),
     /// Held as long as the run.
     _lock: Option<File>,
 }
@@ -124,7 +129,6 @@ impl<'a> Session<'a> {
     ) -> Result<Self> {
         let locked = if run.root().exists() { start::lock(&run)? } else { None };
         let method = method::build(recipe)?;
-        reporter.watch(method.headline());
         let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
         if let Some(phantom) = &recipe.data.phantom {
             reporter.note(&format!(
@@ -157,7 +161,8 @@ impl<'a> Session<'a> {
         let before = run.load_json::<RunInfo>("run.json").ok().map(|info| info.device);
         let progress = start::restore(&run, options, recipe, &mut states, &hash, reporter)?;
         let first_batch = method.batches_before(progress.step);
-        let loader = open_loader(recipe, method.as_ref(), Arc::new(dataset), first_batch)?;
+        let dataset = Arc::new(dataset);
+        let loader = open_loader(recipe, method.as_ref(), dataset.clone(), first_batch)?;
         let total = total_steps(recipe, loader.steps_per_epoch());
         fsio::create_dir(run.root())?;
         let locked = if locked.is_some() { locked } else { start::lock(&run)? };
@@ -170,17 +175,25 @@ impl<'a> Session<'a> {
                 "until now the run was on {other}: from here on it is not bit for bit what it would have been there"
             ));
         }
-        let losses = programs.iter().flat_map(|p| &p.losses).map(String::as_str);
+        let scalars = programs.iter().flat_map(|p| p.scalars.clone());
         let scores = validator.as_ref().map_or_else(Vec::new, Validator::columns);
-        let columns: Vec<&str> = losses.chain(["lr/G"]).chain(scores.iter().map(String::as_str)).collect();
-        let log = MetricsLog::resume(&run.join("metrics.csv"), &columns, progress.step)?;
-        let mut train_events = Events::create(&run.join("train"), resumed)?;
-        let val_events = Events::create(&run.join("val"), resumed)?;
+        let columns = scalars.chain(["lr/G".to_string()]).chain(scores).collect();
+        let mut record = Record::open(&run, columns, resumed)?;
         if resumed.is_none() {
-            train_events.text("recipe", 0, &format!("```toml\n{}\n```", recipe.to_toml()))?;
+            let graph = model_graph::of(&trace_step(recipe, method.as_ref(), &specs, &shapes));
+            record.describe(recipe, &about(options, &specs), &graph)?;
         }
+        record.settings(recipe)?;
+        reporter.emit(
+            "start",
+            json!({
+                "run": run.root(), "step": progress.step, "steps": total, "steps_per_epoch": loader.steps_per_epoch(),
+                "batch": recipe.train.batch, "device": options.device.name(),
+            }),
+        );
         describe_plan(reporter, &specs, &cost, &options.device, total, loader.steps_per_epoch());
         let states = options.device.states(states)?;
+        let first = progress.step;
         let programs = programs.into_iter().map(|p| p.bind(&states)).collect::<Result<_>>()?;
         Ok(Session {
             recipe,
@@ -191,15 +204,18 @@ impl<'a> Session<'a> {
             states,
             programs,
             losses: Vec::new(),
+            dataset,
             loader,
             validator,
             progress,
             total,
             fit,
             hash,
-            log,
-            train_events,
-            val_events,
+            record,
+            health: Health::default(),
+            began: Instant::now(),
+            since: Instant::now(),
+            paced: (first, Instant::now()),
             _lock: locked,
         })
     }
@@ -208,56 +224,74 @@ impl<'a> Session<'a> {
         reporter.begin(self.progress.step, self.total);
         let per_epoch = self.loader.steps_per_epoch();
         let every = self.recipe.validate.every_epochs as u64 * per_epoch;
-        let began = Instant::now();
         while self.progress.step < self.total {
             if self.options.stop.load(Ordering::Relaxed) {
-                if self.progress.step > 0 {
-                    self.read_losses()?;
-                }
-                self.checkpoint("last")?;
-                reporter.end();
-                reporter.note(&format!(
-                    "stopped at step {} of {}; continue with --resume --out {}",
-                    self.progress.step,
-                    self.total,
-                    self.run.root().display()
-                ));
-                return Err(Error::Interrupted);
+                return self.stop(reporter);
             }
-            self.step()?;
+            self.step(None)?;
             let step = self.progress.step;
             let last = step == self.total;
             let log = step.is_multiple_of(self.recipe.log.every) || last || step == 1;
             let save = step.is_multiple_of(self.recipe.log.checkpoint_every) || last;
             let validate = self.validator.is_some() && ((every > 0 && step.is_multiple_of(every)) || last);
             // A GPU must be waited for to know them; and nothing is kept of weights that are none any more.
-            if log || save || validate || matches!(self.options.device, Device::Cpu) {
-                self.read_losses()?;
+            if (log || save || validate || matches!(self.options.device, Device::Cpu))
+                && let Some(fault) = self.fault(save || validate)?
+            {
+                self.survive(&fault, reporter)?;
+                continue;
             }
             // One row a step: of losses, of scores, or of both.
             let mut row = Vec::new();
             if log {
                 row.extend(self.log_losses()?);
+                self.health.logged(&row).iter().for_each(|text| reporter.warn(step, text));
             }
-            reporter.step(step, &self.losses, self.recipe.train.batch);
+            reporter.step(step, &self.losses, self.recipe.train.batch, log.then_some(&row));
+            let histograms = self.recipe.log.histograms;
+            if histograms > 0 && (step.is_multiple_of(histograms) || last || step == 1) {
+                self.histograms()?;
+            }
             if validate {
-                let scores = self.validate()?;
+                let scores = self.validate(reporter)?;
                 reporter.validation(step, &scores);
+                self.health
+                    .validated(&scores, step, self.total)
+                    .iter()
+                    .for_each(|text| reporter.warn(step, text));
                 row.extend(scores);
             }
             if !row.is_empty() {
-                let row: Vec<(&str, f64)> = row.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-                self.log.append(step, &row)?;
+                self.record.row(step, &row)?;
             }
             if save {
-                self.checkpoint("last")?;
+                self.checkpoint("last", reporter)?;
             }
         }
-        self.finish(reporter, began)
+        self.finish(reporter)
     }
 
-    /// Runs one step, or asks a GPU for it.
-    fn step(&mut self) -> Result<()> {
+    /// Ends on request, after a checkpoint.
+    fn stop(&mut self, reporter: &mut Reporter) -> Result<()> {
+        let fault = if self.progress.step > 0 { self.fault(true)? } else { None };
+        reporter.end();
+        let step = self.progress.step;
+        match fault {
+            None => self.checkpoint("last", reporter)?,
+            Some(fault) => {
+                reporter.note(&format!("{fault} by step {step}: the checkpoint before it is kept"))
+            }
+        }
+        reporter.note(&format!(
+            "stopped at step {step} of {}; continue with --resume --out {}",
+            self.total,
+            self.run.root().display()
+        ));
+        Err(Error::Interrupted)
+    }
+
+    /// Runs one step, or asks a GPU for it; under a guard it is run operation by operation.
+    fn step(&mut self, mut guard: Option<&mut Guard>) -> Result<()> {
         let step = self.progress.step;
         let rates = self.learning_rates(step);
         let pools = self.method.pools(&shapes(self.recipe, &self.fit).size);
@@ -271,28 +305,16 @@ impl<'a> Session<'a> {
             if let Some(batch) = &batch {
                 inputs.extend([("input", batch.input.as_slice()), ("target", batch.target.as_slice())]);
             }
-            self.programs[run.part].program.run(&mut self.states, &inputs)?;
+            let program = &mut self.programs[run.part].program;
+            match &mut guard {
+                None => program.run(&mut self.states, &inputs)?,
+                Some(guard) => {
+                    let source = batch.as_ref().map_or_else(String::new, |b| b.ids.join(", "));
+                    guard.run(run.part, program, &mut self.states, &inputs, &source)?;
+                }
+            }
         }
         self.progress.step += 1;
-        Ok(())
-    }
-
-    /// Reads the losses of the last step.
-    fn read_losses(&mut self) -> Result<()> {
-        let mut losses = Vec::new();
-        for part in &mut self.programs {
-            let names: Vec<&str> = part.losses.iter().map(String::as_str).collect();
-            let values = part.program.scalars(&mut self.states, &names)?;
-            losses.extend(part.losses.iter().cloned().zip(values));
-        }
-        if let Some((name, value)) = losses.iter().find(|(_, v)| !v.is_finite()) {
-            return Err(Error::input(format!(
-                "{name} became {value} {} step {}; the last checkpoint stands: lower `optimiser.lr`, or check the images for outliers",
-                if matches!(self.options.device, Device::Cpu) { "at" } else { "by" },
-                self.progress.step
-            )));
-        }
-        self.losses = losses;
         Ok(())
     }
 
@@ -310,7 +332,8 @@ impl<'a> Session<'a> {
             None => step / self.loader.steps_per_epoch(),
         };
         let o = &self.recipe.optimiser;
-        let factor = self.schedule().factor(epoch as f64, &self.progress.plateau);
+        let cuts: f64 = self.progress.lr_cuts.iter().product();
+        let factor = cuts * self.schedule().factor(epoch as f64, &self.progress.plateau);
         [o.lr * factor, o.lr_discriminator.unwrap_or(o.lr) * factor]
     }
 
@@ -321,43 +344,51 @@ impl<'a> Session<'a> {
         let [lr, _] = self.learning_rates(step - 1);
         let mut row = self.losses.clone();
         row.push(("lr/G".to_string(), lr));
-        for (name, value) in &row {
-            self.train_events.scalar(name, step, *value as f32)?;
-        }
+        self.record.scalars(step, &row)?;
+        // The table has no times: it is the same for every run of a recipe.
+        let (before, then) = std::mem::replace(&mut self.paced, (step, Instant::now()));
+        let each = then.elapsed().as_secs_f64() / step.saturating_sub(before).max(1) as f64;
+        let speed = self.recipe.train.batch as f64 / each.max(1e-9);
+        let pace = [("perf/step_ms".to_string(), 1e3 * each), ("perf/images_per_s".to_string(), speed)];
+        self.record.scalars(step, &pace)?;
         Ok(row)
     }
 
+    /// Writes histograms of all networks.
+    fn histograms(&mut self) -> Result<()> {
+        let step = self.progress.step;
+        for net in &self.specs {
+            // Programs that a step runs may update different networks.
+            let gradient = self.programs.iter_mut().find(|p| p.gradients.contains(&net.name));
+            let gradient = gradient
+                .map(|p| p.program.output(&mut self.states, &format!("gradient/{}", net.name)))
+                .transpose()?;
+            let weights = &self.states.host()?.get::<f32>(&net.store_name())[..net.param_count()];
+            self.record.histograms(step, net, weights, gradient.as_deref())?;
+        }
+        Ok(())
+    }
+
     /// Predicts the validation subjects, scores them, draws samples, and keeps the best checkpoint.
-    fn validate(&mut self) -> Result<Vec<(String, f64)>> {
+    fn validate(&mut self, reporter: &Reporter) -> Result<Vec<(String, f64)>> {
         let step = self.progress.step;
         let net = run::predicting(self.method.as_ref(), &self.specs);
         let Some(validator) = &mut self.validator else { return Ok(Vec::new()) };
         let states = prediction_states(self.recipe, self.states.host()?, net);
         let seen = validator.look(self.recipe, self.method.as_ref(), net, states)?;
-        for (name, value) in &seen.scores {
-            self.val_events.scalar(name, step, *value as f32)?;
-        }
-        if let Some((tag, image)) = &seen.panel {
-            image.save(&self.run.join("samples").join(format!("step-{step:07}.png")))?;
-            self.val_events.image(tag, step, image)?;
-        }
-        for (tag, image) in &seen.tiles {
-            self.val_events.image(tag, step, image)?;
-        }
+        self.record.seen(step, &seen)?;
         let metric = self.recipe.validate.metric;
         let wanted = format!("val/{}", metric.name());
         let value = seen.scores.iter().find(|(n, _)| *n == wanted).map_or(f64::NAN, |(_, v)| *v);
         self.schedule().observe(value, &mut self.progress.plateau);
         if self.progress.best.is_none_or(|(best, _)| metric.better(value, best)) {
             self.progress.best = Some((value, step));
-            self.checkpoint("best")?;
+            self.checkpoint("best", reporter)?;
         }
-        self.val_events.flush()?;
-        self.train_events.flush()?;
         Ok(seen.scores)
     }
 
-    fn checkpoint(&mut self, which: &str) -> Result<()> {
+    fn checkpoint(&mut self, which: &str, reporter: &Reporter) -> Result<()> {
         let dir = self.run.checkpoints();
         let states = self.states.host()?;
         for net in &self.specs {
@@ -369,20 +400,38 @@ impl<'a> Session<'a> {
             )?;
         }
         if which == "last" {
-            self.train_events.flush()?;
+            self.record.flush()?;
             checkpoint::save_state(&checkpoint::state_path(&dir, which), states, &self.progress, &self.hash)?;
+            self.note_time(false)?;
         }
+        reporter.checkpoint(self.progress.step, which);
         Ok(())
     }
 
-    fn finish(mut self, reporter: &mut Reporter, began: Instant) -> Result<()> {
-        reporter.end();
+    /// Brings the times in `run.json` up to date.
+    fn note_time(&mut self, finished: bool) -> Result<()> {
         let mut info: RunInfo = self.run.load_json("run.json")?;
-        info.finished = true;
-        self.run.save_json("run.json", &info)?;
-        self.train_events.flush()?;
-        self.val_events.flush()?;
-        reporter.summary(&self.run, &self.progress, began.elapsed());
+        info.finished = finished;
+        info.updated = info::now();
+        info.seconds += std::mem::replace(&mut self.since, Instant::now()).elapsed().as_secs_f64();
+        self.run.save_json("run.json", &info)
+    }
+
+    fn finish(mut self, reporter: &mut Reporter) -> Result<()> {
+        reporter.end();
+        self.note_time(true)?;
+        let mut results: Vec<(String, f64)> = self
+            .losses
+            .iter()
+            .filter_map(|(n, v)| Some((format!("final/{}", n.strip_prefix("loss/")?), *v)))
+            .collect();
+        let best = self
+            .progress
+            .best
+            .map(|(v, _)| (format!("final/best_{}", self.recipe.validate.metric.name()), v));
+        results.extend(best);
+        self.record.finish(self.progress.step, &results)?;
+        reporter.summary(&self.run, &self.progress, self.began.elapsed());
         Ok(())
     }
 }
@@ -411,6 +460,24 @@ pub(super) fn check_batch(recipe: &Recipe, dataset: &Dataset) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// What a run is, for people, in Markdown.
+fn about(options: &TrainOptions, specs: &[NetSpec]) -> String {
+    // A list: TensorBoard breaks words in the narrow columns of a table.
+    let mut text = String::new();
+    let mut row = |name: &str, value: &str| text += &format!("- **{name}**: {value}\n");
+    row("program", &format!("gan {}", env!("CARGO_PKG_VERSION")));
+    if let Some(commit) = info::commit() {
+        row("commit", &commit);
+    }
+    row("command", &format!("`{}`", options.command));
+    row("device", &options.device.describe());
+    row("begun", &info::now());
+    for net in specs {
+        row(&net.name, &format!("{} parameters", csvlog::count(net.param_count() as u64)));
+    }
+    text
 }
 
 pub(super) fn open_loader(

@@ -2,11 +2,12 @@
 //! else is left alone.
 
 use super::checkpoint::{self, Progress};
+use super::info::{self, RunInfo};
 use super::programs::StepCost;
 use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
-use super::session::{RunInfo, TrainOptions};
+use super::session::TrainOptions;
 use crate::data::{DataFit, folds};
 use crate::error::{Error, Result};
 use crate::exec::States;
@@ -113,10 +114,23 @@ pub fn prepare_folder(
         remove_leftovers(&folder);
     }
     remove_leftovers(run.root());
+    // What earlier starts of the run have noted goes on.
+    let before = if options.resume { run.load_json::<RunInfo>("run.json").ok() } else { None };
+    let now = info::now();
+    let device = match options.device.name() {
+        name if name == "cpu" => String::new(),
+        _ => format!("; {}", options.device.describe()),
+    };
     let info = RunInfo {
         version: env!("CARGO_PKG_VERSION").into(),
+        commit: info::commit(),
         command: options.command.clone(),
         device: options.device.name(),
+        hardware: info::processor() + &device,
+        started: before.as_ref().map_or(now.clone(), |b| b.started.clone()),
+        updated: now,
+        seconds: before.as_ref().map_or(0.0, |b| b.seconds),
+        incidents: before.map_or_else(Vec::new, |b| b.incidents),
         threads: rayon::current_num_threads(),
         parameters: specs.iter().map(|s| (s.name.clone(), s.param_count())).collect(),
         memory_bytes: [cost.temporaries, cost.states],

@@ -4,6 +4,7 @@ use crate::dtype::DType;
 use crate::graph::{Graph, Var};
 use crate::nn::params::DropoutSource;
 use crate::nn::{Ctx, Net, NetSpec};
+use crate::objectives::GanMode;
 use crate::ops::concat::pack;
 use crate::ops::gradient::grad;
 use crate::ops::optimiser::{EmaUpdate, OptimiserStep, Rule, clip_by_norm};
@@ -24,9 +25,21 @@ pub struct Update {
     pub ema: Option<f64>,
 }
 
+/// What a step leaves readable beside its losses, for those who watch it. Nothing of it reaches the networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// Scalars: `grad_norm/<net>`, the 2-norm of each network's gradient before it is shortened, and how often a
+    /// discriminator is right ([`StepBuilder::accuracy`]).
+    pub health: bool,
+    /// Tensors: `gradient/<net>`, each network's gradient before it is shortened, in the order of its parameters. They
+    /// are computed anyway; this keeps their memory to the end of the step.
+    pub gradients: bool,
+}
+
 /// A step under construction.
 pub struct StepBuilder {
     graph: Graph,
+    watch: Watch,
     dropout: Rc<DropoutSource>,
     outputs: Vec<(String, Var)>,
     rates: HashMap<String, Rate>,
@@ -49,9 +62,15 @@ impl StepBuilder {
         StepBuilder {
             dropout: Rc::new(DropoutSource { seed, step, streams: Cell::new(0) }),
             graph,
+            watch: Watch::default(),
             outputs: Vec::new(),
             rates: HashMap::new(),
         }
+    }
+
+    /// The same step, leaving more of itself readable.
+    pub fn watching(self, watch: Watch) -> Self {
+        StepBuilder { watch, ..self }
     }
 
     /// The graph.
@@ -91,9 +110,30 @@ impl StepBuilder {
         self.dropout.step.as_ref().expect("a step has a number").apply(op, &[])
     }
 
-    /// Makes a value readable after the step.
+    /// Makes a value readable after the step; of several under one name the last.
     pub fn output(&mut self, name: &str, value: &Var) {
+        self.outputs.retain(|(n, _)| n != name);
         self.outputs.push((name.to_string(), value.clone()));
+    }
+
+    /// Leaves `health/<net>_acc_real` and `health/<net>_acc_fake` readable, if the step is watched: how often the
+    /// discriminator `net` is right about real and about generated images, given its outputs on both at every
+    /// resolution.
+    pub fn accuracy(&mut self, net: &str, mode: GanMode, real: &[Var], fake: &[Var]) {
+        if !self.watch.health {
+            return;
+        }
+        for (which, logits) in [("real", real), ("fake", fake)] {
+            let share = self.graph.phase("metric", || {
+                let each: Option<Vec<Var>> =
+                    logits.iter().map(|l| mode.accuracy(l, which == "real")).collect();
+                let sum = each?.into_iter().reduce(|a, b| a.add(&b))?;
+                Some(sum.mul_scalar(1.0 / logits.len() as f64))
+            });
+            if let Some(share) = share {
+                self.output(&format!("health/{net}_acc_{which}"), &share);
+            }
+        }
     }
 
     /// Updates `net` to lessen `loss`. Reads the scalar inputs `lr.<net>` and `t.<net>`: the number of this update, from
@@ -125,9 +165,15 @@ impl StepBuilder {
             graph.scope(&name, || {
                 let mut flat = pack(&gradients.iter().collect::<Vec<_>>());
                 let [lr, t] = self.rate(&name);
+                if self.watch.gradients {
+                    self.output(&format!("gradient/{name}"), &flat);
+                }
                 if let Some(limit) = update.clip_norm {
                     let (clipped, norm) = clip_by_norm(&flat, limit);
                     flat = clipped;
+                    self.output(&format!("grad_norm/{name}"), &norm);
+                } else if self.watch.health {
+                    let norm = graph.phase("metric", || flat.square().sum_all().sqrt());
                     self.output(&format!("grad_norm/{name}"), &norm);
                 }
                 let op = OptimiserStep { rule: update.rule, n: net.spec().param_count() };

@@ -255,6 +255,10 @@ impl Method for Supervised {
         self.trace_step(step, nets, &x, &target, updates[0]);
     }
 
+    fn adversarial(&self) -> bool {
+        false
+    }
+
     fn headline(&self) -> &'static str {
         self.losses().last().copied().unwrap_or("loss")
     }

@@ -15,15 +15,19 @@
 use super::panels::Image;
 use crate::error::{Error, Result};
 use crate::fsio;
+use crate::metrics::thresholds::{THRESHOLDS, Thresholds};
 use protobuf::well_known_types::Value as ProtoValue;
 use protobuf::{Message, RepeatedField};
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tensorboard_proto::api::Status;
 use tensorboard_proto::event::{Event, SessionLog, SessionLog_SessionStatus};
+use tensorboard_proto::graph::GraphDef;
 use tensorboard_proto::plugin_hparams::{HParamsPluginData, SessionEndInfo, SessionStartInfo};
+use tensorboard_proto::plugin_pr_curve::PrCurvePluginData;
 use tensorboard_proto::summary::{
     Summary, Summary_Image, Summary_Value, SummaryMetadata, SummaryMetadata_PluginData,
 };
@@ -127,21 +131,53 @@ impl Events {
     /// The distribution of some numbers: weights, gradients. Numbers that are not finite are left out; if none is
     /// finite nothing is written.
     pub fn histogram(&mut self, tag: &str, step: u64, values: &[f32]) -> Result<()> {
-        let finite: Vec<f64> = values.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v)).collect();
-        let (Some(min), Some(max)) =
-            (finite.iter().copied().reduce(f64::min), finite.iter().copied().reduce(f64::max))
-        else {
+        let finite = || values.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v));
+        let (mut min, mut max) = (f64::INFINITY, f64::NEG_INFINITY);
+        let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
+        for v in finite() {
+            (min, max) = (min.min(v), max.max(v));
+            (count, sum, squares) = (count + 1.0, sum + v, squares + v * v);
+        }
+        if count == 0.0 {
             return Ok(());
-        };
-        let (limits, counts) = buckets(&finite);
-        let (sum, squares) = finite.iter().fold((0.0, 0.0), |(s, q), v| (s + v, q + v * v));
-        let count = finite.len() as f64;
+        }
+        let (limits, counts) = buckets(finite());
         self.summary(summary::histogram_raw(tag, min, max, count, sum, squares, &limits, &counts), step)
+    }
+
+    /// Precision and recall of a mask at every threshold: `pr/TC`.
+    pub fn pr_curve(&mut self, tag: &str, step: u64, curve: &Thresholds) -> Result<()> {
+        let counts = curve.counts();
+        let rows: [Vec<f32>; 6] = [
+            counts.iter().map(|c| c.true_positives as f32).collect(),
+            counts.iter().map(|c| c.false_positives as f32).collect(),
+            counts.iter().map(|c| c.true_negatives as f32).collect(),
+            counts.iter().map(|c| c.false_negatives as f32).collect(),
+            counts.iter().map(|c| c.precision() as f32).collect(),
+            counts.iter().map(|c| c.recall() as f32).collect(),
+        ];
+        let mut about = PrCurvePluginData::new();
+        about.set_num_thresholds(THRESHOLDS as u32);
+        let content = about.write_to_bytes().map_err(|e| Error::io("write", &self.path)(e.into()))?;
+        let mut tensor = tensor(DataType::DT_FLOAT, &[rows.len(), THRESHOLDS]);
+        tensor.set_float_val(rows.concat());
+        let mut value = tagged(tag);
+        value.set_metadata(plugin("pr_curves", content));
+        value.set_tensor(tensor);
+        self.value(value, step)
+    }
+
+    /// The graph of the model.
+    pub fn graph(&mut self, graph: &GraphDef) -> Result<()> {
+        let bytes = graph.write_to_bytes().map_err(|e| Error::io("write", &self.path)(e.into()))?;
+        let mut event = Event::new();
+        event.set_graph_def(bytes);
+        self.write(event, 0)
     }
 
     /// A text in Markdown: the recipe, the environment.
     pub fn text(&mut self, tag: &str, step: u64, markdown: &str) -> Result<()> {
-        let mut tensor = tensor(DataType::DT_STRING, 1);
+        let mut tensor = tensor(DataType::DT_STRING, &[1]);
         tensor.set_string_val(RepeatedField::from_vec(vec![markdown.as_bytes().to_vec()]));
         let mut value = tagged(tag);
         value.set_metadata(plugin("text", Vec::new()));
@@ -149,26 +185,23 @@ impl Events {
         self.value(value, step)
     }
 
-    /// The run's row in the HPARAMS table, written when the run is done: its hyper-parameters, and its final metrics
-    /// as scalars at `step`. No `Experiment` message is written: TensorBoard would take its columns from whichever run
-    /// it reads first; without one it takes them from all runs.
-    pub fn hparams(
-        &mut self,
-        step: u64,
-        params: &[(String, HParam)],
-        metrics: &[(String, f32)],
-    ) -> Result<()> {
+    /// The run's row in the HPARAMS table: its hyper-parameters, written when it begins. Its metrics are the last values
+    /// of the scalars in the same folder. No `Experiment` message is written: TensorBoard would take its columns from
+    /// whichever run it reads first; without one it takes them from all runs.
+    pub fn hparams_begin(&mut self, params: &[(String, HParam)]) -> Result<()> {
         let mut start = SessionStartInfo::new();
         start.set_start_time_secs(self.started);
         start.set_hparams(params.iter().map(|(name, v)| (name.clone(), proto_value(v))).collect());
         let mut data = HParamsPluginData::new();
         data.set_session_start_info(start);
-        self.hparams_record("_hparams_/session_start_info", &data)?;
+        self.hparams_record("_hparams_/session_start_info", &data)
+    }
 
+    /// The end of that row: final metrics, as scalars at `step`, and that the run is done.
+    pub fn hparams_end(&mut self, step: u64, metrics: &[(String, f32)]) -> Result<()> {
         for (name, value) in metrics {
             self.scalar(name, step, *value)?;
         }
-
         let mut end = SessionEndInfo::new();
         end.set_status(Status::STATUS_SUCCESS);
         end.set_end_time_secs(wall_time());
@@ -189,7 +222,7 @@ impl Events {
         let content = data.write_to_bytes().map_err(|e| Error::io("write", &self.path)(e.into()))?;
         let mut value = tagged(tag);
         value.set_metadata(plugin("hparams", content));
-        value.set_tensor(tensor(DataType::DT_FLOAT, 0));
+        value.set_tensor(tensor(DataType::DT_FLOAT, &[0]));
         self.value(value, 0)
     }
 
@@ -257,16 +290,23 @@ fn plugin(name: &str, content: Vec<u8>) -> SummaryMetadata {
     metadata
 }
 
-/// A tensor of one axis, without its values.
-fn tensor(element: DataType, length: i64) -> TensorProto {
-    let mut axis = TensorShapeProto_Dim::new();
-    axis.set_size(length);
-    let mut shape = TensorShapeProto::new();
-    shape.set_dim(RepeatedField::from_vec(vec![axis]));
+/// A tensor without its values.
+fn tensor(element: DataType, extents: &[usize]) -> TensorProto {
     let mut tensor = TensorProto::new();
     tensor.set_dtype(element);
-    tensor.set_tensor_shape(shape);
+    tensor.set_tensor_shape(shape(extents));
     tensor
+}
+
+pub(super) fn shape(extents: &[usize]) -> TensorShapeProto {
+    let axis = |n: &usize| {
+        let mut axis = TensorShapeProto_Dim::new();
+        axis.set_size(*n as i64);
+        axis
+    };
+    let mut shape = TensorShapeProto::new();
+    shape.set_dim(extents.iter().map(axis).collect());
+    shape
 }
 
 fn proto_value(v: &HParam) -> ProtoValue {
@@ -279,18 +319,41 @@ fn proto_value(v: &HParam) -> ProtoValue {
     value
 }
 
-/// TensorFlow's buckets: limits grow by a tenth from 1e-12 to 1e20 on both sides of zero; a bucket holds the values
-/// from the limit before it up to, not including, its own. Only the part that is used is kept.
-fn buckets(finite: &[f64]) -> (Vec<f64>, Vec<f64>) {
+/// TensorFlow's limits of buckets: they grow by a tenth from 1e-12 to 1e20 on both sides of zero.
+static LIMITS: LazyLock<Vec<f64>> = LazyLock::new(|| {
     let positive: Vec<f64> =
         std::iter::successors(Some(1e-12f64), |v| Some(v * 1.1)).take_while(|v| *v < 1e20).collect();
     let mut limits: Vec<f64> = positive.iter().rev().map(|v| -v).collect();
     limits.push(0.0);
     limits.extend(&positive);
     limits.push(f64::MAX);
+    limits
+});
+
+/// The bucket of a number: the first whose limit lies above it. Guessed by the logarithm and mended by comparison, which is
+/// several times as fast as a search: networks have tens of millions of weights.
+fn bucket(v: f64, limits: &[f64]) -> usize {
+    let zero = limits.len() / 2 - 1;
+    let size = v.abs();
+    let steps = if size < 1e-12 { 0.0 } else { (size * 1e12).ln() * (1.0 / 1.1f64.ln()) };
+    let guess = if v < 0.0 { zero as f64 - steps } else { zero as f64 + 1.0 + steps };
+    let mut at = (guess as usize).min(limits.len() - 1);
+    while at > 0 && limits[at - 1] > v {
+        at -= 1;
+    }
+    while at + 1 < limits.len() && limits[at] <= v {
+        at += 1;
+    }
+    at
+}
+
+/// TensorFlow's buckets: each holds the values from the limit before it up to, not including, its own. Only the part that
+/// is used is kept.
+fn buckets(finite: impl Iterator<Item = f64>) -> (Vec<f64>, Vec<f64>) {
+    let limits = &*LIMITS;
     let mut counts = vec![0.0; limits.len()];
     for v in finite {
-        counts[limits.partition_point(|limit| limit <= v)] += 1.0;
+        counts[bucket(v, limits)] += 1.0;
     }
     let first = counts.iter().position(|c| *c > 0.0).unwrap_or(0);
     let last = counts.iter().rposition(|c| *c > 0.0).unwrap_or(0);
@@ -317,7 +380,7 @@ mod tests {
     #[test]
     fn buckets_hold_every_value_once() {
         let values = [-3.0, -1e-13, 0.0, 0.0, 1e-13, 0.5, 0.51, 2e25];
-        let (limits, counts) = buckets(&values);
+        let (limits, counts) = buckets(values.into_iter());
         assert_eq!(limits.len(), counts.len());
         assert_eq!((counts[0], counts.iter().sum::<f64>()), (1.0, 8.0));
         assert!(-3.0 < limits[0] && limits[0] < -3.0 / 1.1 && *limits.last().unwrap() == f64::MAX);
@@ -325,6 +388,20 @@ mod tests {
         let from_zero = limits.iter().position(|l| *l == 1e-12).unwrap();
         assert_eq!((limits[from_zero - 1], counts[from_zero]), (0.0, 3.0));
         assert!(limits.windows(2).all(|w| w[0] < w[1]));
+    }
+
+    /// The guess must never matter: at every limit, just below, just above, and between.
+    #[test]
+    fn a_number_s_bucket_is_the_one_that_a_search_finds() {
+        let limits = &*LIMITS;
+        let near = |v: &f64| [*v, v.next_up(), v.next_down(), v * 1.05];
+        let all = limits.iter().filter(|v| v.abs() < f64::MAX).flat_map(near);
+        let mut checked = 0;
+        for v in all.chain([f64::from(f32::MAX), f64::from(f32::MIN), -0.0, 5e-324]) {
+            assert_eq!(bucket(v, limits), limits.partition_point(|limit| *limit <= v), "{v:e}");
+            checked += 1;
+        }
+        assert!(checked > 6000);
     }
 
     #[test]

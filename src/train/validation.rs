@@ -12,6 +12,10 @@ use crate::error::Result;
 use crate::exec::States;
 use crate::exec::device::Device;
 use crate::metrics::case::Summary;
+use crate::metrics::distribution::Rows;
+use crate::metrics::diversity::{Diversity, diversity};
+use crate::metrics::features;
+use crate::metrics::thresholds::Thresholds;
 use crate::nn::NetSpec;
 
 /// What one look at the validation split found.
@@ -22,6 +26,8 @@ pub struct Seen {
     pub panel: Option<(&'static str, Image)>,
     /// Further pictures by tag.
     pub tiles: Vec<(&'static str, Image)>,
+    /// How well each mask is found at every threshold.
+    pub curves: Vec<(String, Thresholds)>,
 }
 
 /// What is looked at.
@@ -36,6 +42,8 @@ enum Subjects {
 pub struct Validator {
     subjects: Subjects,
     names: Vec<String>,
+    /// Whether the diversity of what is generated is watched.
+    diverse: bool,
     device: Device,
     /// Once there was something to predict with.
     forward: Option<Forward>,
@@ -58,12 +66,14 @@ impl Validator {
             }
             Task::Segment => (Subjects::Cases(cases(&set)?), segmentation::watched(&recipe.data)),
         };
-        Ok(Validator { subjects, names, device: device.clone(), forward: None })
+        let diverse = recipe.health.watch && method.adversarial() && can_be_described(&subjects);
+        Ok(Validator { subjects, names, diverse, device: device.clone(), forward: None })
     }
 
     /// The names of its scores.
     pub fn columns(&self) -> Vec<String> {
-        self.names.iter().map(|n| format!("val/{n}")).collect()
+        let scores = self.names.iter().map(|n| format!("val/{n}"));
+        scores.chain(DIVERSITY.iter().filter(|_| self.diverse).map(ToString::to_string)).collect()
     }
 
     /// Predicts with `net`, of which `states` holds the parameters, scores and draws.
@@ -89,9 +99,12 @@ impl Validator {
                 let z = forward::noise(recipe.seed, real.len(), nz);
                 let made = forward.images(method, net, &z, nz, &real.size())?;
                 let distances = real.distances(&made)?;
-                let scores = vec![("val/kid".into(), distances.kid), ("val/swd".into(), distances.swd)];
+                let mut scores = vec![("val/kid".into(), distances.kid), ("val/swd".into(), distances.swd)];
+                if self.diverse {
+                    scores.extend(named(distances.diversity));
+                }
                 let panel = if rows == 0 { None } else { Some(("images/fake", real.sheet(&made, rows)?)) };
-                Ok(Seen { scores, panel, tiles: Vec::new() })
+                Ok(Seen { scores, panel, tiles: Vec::new(), curves: Vec::new() })
             }
             Subjects::Cases(cases) => {
                 let mut scored = Vec::new();
@@ -106,15 +119,70 @@ impl Validator {
                 }
                 let summary = Summary::of(scored)?;
                 let of = |name: &str| summary.get(name).map_or(f64::NAN, |m| m.mean.mean);
-                let scores = self.names.iter().map(|n| (format!("val/{n}"), of(n))).collect();
-                if rows == 0 {
-                    return Ok(Seen { scores, panel: None, tiles: Vec::new() });
+                let mut scores: Vec<(String, f64)> =
+                    self.names.iter().map(|n| (format!("val/{n}"), of(n))).collect();
+                if self.diverse {
+                    scores.extend(named(slices_diversity(cases, &outputs)?));
                 }
-                let (panel, tiles) = draw(cases, &outputs, rows, recipe.data.labels.as_ref())?;
-                Ok(Seen { scores, panel: Some(("images/input_target_output_error", panel)), tiles })
+                let labels = recipe.data.labels.as_ref();
+                let curves = labels.map_or_else(Vec::new, |l| segmentation::curves(cases, &outputs, l));
+                if rows == 0 {
+                    return Ok(Seen { scores, panel: None, tiles: Vec::new(), curves });
+                }
+                let (panel, tiles) = draw(cases, &outputs, rows, labels)?;
+                Ok(Seen { scores, panel: Some(("images/input_target_output_error", panel)), tiles, curves })
             }
         }
     }
+}
+
+/// The names under which diversity is logged.
+const DIVERSITY: [&str; 2] = ["health/diversity", "health/nearest"];
+
+/// Most slices whose diversity is compared.
+const MOST: usize = 64;
+
+fn named(d: Diversity) -> [(String, f64); 2] {
+    [(DIVERSITY[0].into(), d.spread), (DIVERSITY[1].into(), d.nearest)]
+}
+
+/// Whether there are at least two images, large enough for the features.
+fn can_be_described(subjects: &Subjects) -> bool {
+    let (n, [h, w]) = match subjects {
+        Subjects::Images(real) => (real.len(), real.size()),
+        Subjects::Cases(cases) => {
+            let of = |c: &Case| [c.target_shape[1], c.target_shape[2]];
+            let n: usize = cases.iter().map(|c| middle(c).len()).sum();
+            (n, cases.first().map_or([0, 0], of))
+        }
+    };
+    n >= 2 && h >= 16 && w >= 16
+}
+
+/// The middle half of a case's slices: at its ends there is little but air.
+fn middle(case: &Case) -> std::ops::Range<usize> {
+    let n = case.target_shape[0];
+    n / 4..n - n / 4
+}
+
+/// How diverse the outputs' slices (their first channel) are beside the targets'.
+fn slices_diversity(cases: &[Case], outputs: &[Vec<f32>]) -> Result<Diversity> {
+    let all: Vec<(usize, usize)> =
+        cases.iter().enumerate().flat_map(|(i, c)| middle(c).map(move |k| (i, k))).collect();
+    let n = all.len().min(MOST);
+    let [_, h, w, _] = cases[0].target_shape;
+    let (mut made, mut real) = (Vec::with_capacity(n * h * w), Vec::with_capacity(n * h * w));
+    for (i, k) in (0..n).map(|j| all[j * all.len() / n]) {
+        let (case, output) = (&cases[i], &outputs[i]);
+        let channels = case.target_shape[3];
+        let target = case.target.as_deref().unwrap_or_default();
+        for (from, to) in [(output.as_slice(), &mut made), (target, &mut real)] {
+            to.extend(from[k * h * w * channels..(k + 1) * h * w * channels].iter().step_by(channels));
+        }
+    }
+    let describe = |v: &[f32]| features::describe(v, [n, h, w, 1]);
+    let (made, real) = (describe(&made)?, describe(&real)?);
+    diversity(Rows::new(&made, features::DIMENSION)?, Rows::new(&real, features::DIMENSION)?)
 }
 
 fn cases(set: &Dataset) -> Result<Vec<Case>> {
@@ -122,7 +190,7 @@ fn cases(set: &Dataset) -> Result<Vec<Case>> {
 }
 
 /// A picture of evenly spaced slices of the subjects (input | target | output | error), and the first row's images.
-fn draw(
+pub(super) fn draw(
     cases: &[Case],
     outputs: &[Vec<f32>],
     rows: usize,

@@ -2,8 +2,8 @@
 
 use crate::standin::Bench;
 
-/// Steps without validation and with few reads in between.
-const PLAIN: [&str; 8] = [
+/// Steps without validation and histograms, and with few reads in between.
+const PLAIN: [&str; 10] = [
     "--steps",
     "20",
     "--set",
@@ -12,6 +12,8 @@ const PLAIN: [&str; 8] = [
     "log.every=5",
     "--set",
     "log.checkpoint_every=100",
+    "--set",
+    "log.histograms=0",
 ];
 
 fn count(log: &[String], name: &str) -> usize {
@@ -47,7 +49,7 @@ fn a_step_is_one_launch_and_nothing_is_reserved_or_waited_for_in_the_loop() {
     }
     // After steps 1, 5, 10 and 15; step 20 is read behind the last launch.
     assert_eq!(count(within, "cuStreamSynchronize"), 4, "the losses are waited for when they are read");
-    assert_eq!(count(within, "cuMemcpyDtoHAsync_v2"), 4 * 4, "four losses at a time");
+    assert_eq!(count(within, "cuMemcpyDtoHAsync_v2"), 4 * 8, "four losses and four signs of health");
     assert!(within.iter().filter(|l| l.starts_with("cuMemcpyDtoH")).all(|l| l.contains("pinned")));
 }
 

@@ -1,6 +1,7 @@
 //! Whole programs on the GPU's kernels without a GPU: the emulator is one more device, with the launches that a real one
 //! would get.
 
+mod checked;
 mod device;
 mod layers;
 mod layers_rehearsed;

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
 from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.pr_curve import metadata as pr_metadata
+from tensorboard.util import tensor_util
 
 
 def pixels(width, height, channels):
@@ -76,6 +78,39 @@ def check_hparams(tensors):
     assert final.step == 9
 
 
+def check_pr_curve(tensors):
+    assert tensors.SummaryMetadata("pr/TC").plugin_data.plugin_name == "pr_curves"
+    content = tensors.SummaryMetadata("pr/TC").plugin_data.content
+    assert pr_metadata.parse_plugin_metadata(content).num_thresholds == 101
+    (event,) = tensors.Tensors("pr/TC")
+    rows = tensor_util.make_ndarray(event.tensor_proto)
+    assert event.step == 9 and rows.shape == (6, 101), rows.shape
+    p = (np.arange(1000) / 1000).astype(np.float32)
+    truth = np.arange(1000) % 3 == 0
+    for i in range(101):
+        yes = p >= np.float32(i / 100)
+        tp, fp, tn, fn = (np.sum(m) for m in (yes & truth, yes & ~truth, ~yes & ~truth, ~yes & truth))
+        precision = tp / (tp + fp) if tp + fp else 1.0
+        expected = np.float32([tp, fp, tn, fn, precision, tp / (tp + fn)])
+        assert np.array_equal(rows[:, i], expected), (i, rows[:, i], expected)
+
+
+def check_graph(events):
+    graph = events.Graph()
+    nodes = {n.name: n for n in graph.node}
+    assert len(nodes) == len(graph.node), "two nodes of one name"
+    (conv,) = [n for n in graph.node if n.op == "conv"]
+    assert conv.name.startswith("G_forward/G/"), conv.name
+    shape = [d.size for d in conv.attr["_output_shapes"].list.shape[0].dim]
+    assert shape == [3, 8, 8, 4], shape
+    # Every edge leads from a node that is there; a convolution reads the image and its weight.
+    assert all(i in nodes for n in graph.node for i in n.input)
+    assert sorted(nodes[i].op for i in conv.input) == ["Input", "Parameter"], conv.input
+    assert any(n.name.startswith("G_loss/") for n in graph.node)
+    # Neither derivatives nor the optimiser.
+    assert not any("conv_grad" in n.op or "adam" in n.op.lower() or "optimiser" in n.name for n in graph.node)
+
+
 def check_plugin_reader(tensors):
     """The reader behind the web page, which turns every summary into a tensor of its plug-in."""
     plugins = {
@@ -102,6 +137,8 @@ def main(folder):
     ).Reload()
     check_text(tensors)
     check_hparams(tensors)
+    check_pr_curve(tensors)
+    check_graph(events)
     check_plugin_reader(tensors)
     print("tensorboard agrees")
 

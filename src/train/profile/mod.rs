@@ -50,7 +50,7 @@ pub fn profile(recipe: &Recipe, device: &Device, effort: Effort) -> Result<(Prof
     let states = initial_states(recipe, method.as_ref(), &specs, &shapes)?;
     // While nothing else is going on in this process.
     let peaks = Peaks::measure(device)?;
-    let losses = programs.iter().map(|p| p.losses.clone()).collect();
+    let losses = programs.iter().map(|p| p.scalars.clone()).collect();
     let mut target = target(device, programs, states)?;
     let mut loader = open_loader(recipe, method.as_ref(), dataset.clone(), 0)?;
     let mut next = || loader.next().map(|batch| (batch.input, batch.target));
