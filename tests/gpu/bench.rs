@@ -45,7 +45,7 @@ const TIMED: [(&str, &[&str], &str, usize, usize); 8] = [
         2,
     ),
 ];
-const PAPER: [&str; 4] = [
+pub const PAPER: [&str; 4] = [
     "model.generator.downs=8",
     "model.generator.ngf=64",
     "model.discriminator.layers=3",
@@ -263,11 +263,11 @@ impl Peaks {
     }
 }
 
-fn json_of(path: &Path) -> Result<Value, String> {
+pub fn json_of(path: &Path) -> Result<Value, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn number(v: &Value) -> Result<f64, String> {
+pub fn number(v: &Value) -> Result<f64, String> {
     v.as_f64().ok_or_else(|| format!("{v} is no number"))
 }

@@ -22,6 +22,7 @@ mod bench;
 mod layers;
 #[path = "../emulated/primitives.rs"]
 mod primitives;
+mod profiles;
 mod program;
 mod record;
 #[path = "../emulated/suite.rs"]
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
     };
     println!("{}", device.describe());
     let mut record = Record::new(&device.describe());
-    let stages: [(&str, Stage); 13] = [
+    let stages: [(&str, Stage); 14] = [
         ("primitives", &|_| conformance(&device)),
         ("operations f32", &|_| operations(&device)),
         ("products tf32", &|_| products(Math::Tf32)),
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         ("determinism", &|_| program.determinism()),
         ("sanitizer", &|_| program.sanitizer()),
         ("bench", &|r| program.bench(r)),
+        ("profile", &|r| program.profile(r)),
         ("peers", &|r| program.peers(r)),
         ("layers", &|r| program.layers(r)),
     ];

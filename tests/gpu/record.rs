@@ -39,10 +39,14 @@ impl Record {
         self.stages.iter().any(|(_, ok, ..)| !ok)
     }
 
+    /// Where the record goes.
+    pub fn folder() -> PathBuf {
+        std::env::var_os("GAN_GPU_RECORD").map_or_else(|| PathBuf::from("target/gpu-record"), PathBuf::from)
+    }
+
     /// Writes `record.json` and `record.md`.
     pub fn write(&self) -> Result<PathBuf, String> {
-        let folder = std::env::var_os("GAN_GPU_RECORD")
-            .map_or_else(|| PathBuf::from("target/gpu-record"), PathBuf::from);
+        let folder = Self::folder();
         let stages: Vec<Value> = self
             .stages
             .iter()

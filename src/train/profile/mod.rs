@@ -71,7 +71,11 @@ fn subject(recipe: &Recipe, shapes: &Shapes, device: &Device) -> Subject {
         batch: shapes.batch,
         size: shapes.size.clone(),
         device: device.name(),
-        on: device.describe(),
+        // Without the precision, which stands by itself.
+        on: match device {
+            Device::Cpu => device.describe(),
+            Device::Cuda(device) => device.describe(),
+        },
         precision: device.precision().name().into(),
         threads: rayon::current_num_threads(),
     }
