@@ -9,17 +9,21 @@
 // Versions
 //   1  two passes over x: partial statistics per slice of the inner index, combined in order; then the map.
 //      Not yet measured.
+//   2  the gradient's sums are taken once, for dx as for dgamma and dbeta; a single slice of single channels needs no
+//      second launch. Not yet measured.
 //
 // Forward    mean = average of the set, rstd = 1 / sqrt(variance + eps), hat = (x - mean) rstd,
 //            y = ACTIVATION(hat gamma[c] + beta[c])
 // Gradient   dx = rstd (gamma dy - average(gamma dy) - hat average(gamma dy hat)),
 //            dgamma = sum(dy hat), dbeta = sum(dy); averages over the set, sums over outer and inner
 //
-// Statistics are [2, sets]: the means, then the biased variances. The gradient averages are {first, second} pairs.
+// Statistics are [2, sets]: the means, then the biased variances. The gradient's sums are [2, outer, channels]: of dy hat
+// over the inner index, then of dy. Averages over sets of several channels are {of gamma dy, of gamma dy hat} pairs.
 //
-//   norm_stats, norm_grad_sums    grid (channels / LANES, outer, slices); block 256
-//   norm_finish, norm_grad_finish grid: a warp for each set; block 256
-//   norm_grad_affine              grid: a thread for each channel; block 256
+//   norm_stats, norm_grad_sums    grid (channels / LANES, outer, slices); block 256; they write their result where it is
+//                                 given, else partial results
+//   norm_finish, norm_averages    grid: a warp for each set; block 256
+//   norm_grad_totals              grid: a thread for each outer index and channel; block 256
 //   norm_apply, norm_grad_apply   any grid (grid-stride loops); block 256
 //
 // Constants: IN, OUT: types of x (and dx) and y (and dy); LANES, a power of two up to 32, about the channels;
@@ -54,7 +58,9 @@ DEVICE Pair add(Pair a, Pair b) { return {a.first + b.first, a.second + b.second
 
 DEVICE int slice_length(int inner, int slices) { return ceil_div(inner, slices); }
 
-KERNEL __launch_bounds__(256, 4) norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Pair* partial) {
+// `stats` is given for one slice of sets of single channels.
+KERNEL __launch_bounds__(256, 4)
+norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Pair* partial, float* stats) {
     SMEM(Moments, scratch, 256);
     const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
     const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
@@ -70,8 +76,14 @@ KERNEL __launch_bounds__(256, 4) norm_stats(const Shape shape, int slices, const
         }
     }
     m = reduce_rows<256, LANES>(m, scratch, join);
-    if (row == 0 && c < shape.channels)
-        partial[(i64(blockIdx.z) * shape.outer + blockIdx.y) * shape.channels + c] = {m.mean, m.deviations};
+    if (row > 0 || c >= shape.channels) return;
+    const i64 place = i64(blockIdx.y) * shape.channels + c, places = i64(shape.outer) * shape.channels;
+    if (stats) {
+        stats[place] = m.mean;
+        stats[places + place] = m.deviations / m.count;
+    } else {
+        partial[blockIdx.z * places + place] = {m.mean, m.deviations};
+    }
 }
 
 DEVICE Moments shuffle_xor(Moments m, int mask) {
@@ -127,10 +139,10 @@ norm_apply(const Shape shape, float eps, const IN* __restrict__ x, const float* 
     }
 }
 
-// partial = {sum of dy, sum of dy hat} over a slice of the inner index.
+// partial = {sum of dy hat, sum of dy} over a slice of the inner index; `sums` is given for one slice.
 KERNEL __launch_bounds__(256, 4)
 norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy,
-               const float* __restrict__ stats, Pair* partial) {
+               const float* __restrict__ stats, Pair* partial, float* sums) {
     SMEM(Pair, scratch, 256);
     const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
     const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
@@ -142,54 +154,62 @@ norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ 
         for (int i = begin + row; i < end; i += ROWS) {
             const i64 at = (i64(blockIdx.y) * shape.inner + i) * shape.channels + c;
             const float g = to_float(dy[at]), hat = (to_float(x[at]) - s.first) * s.second;
-            sum = add(sum, {g, g * hat});
+            sum = add(sum, {g * hat, g});
         }
     }
     sum = reduce_rows<256, LANES>(sum, scratch, add);
-    if (row == 0 && c < shape.channels)
-        partial[(i64(blockIdx.z) * shape.outer + blockIdx.y) * shape.channels + c] = sum;
+    if (row > 0 || c >= shape.channels) return;
+    const i64 place = i64(blockIdx.y) * shape.channels + c, places = i64(shape.outer) * shape.channels;
+    if (sums) {
+        sums[place] = sum.first;
+        sums[places + place] = sum.second;
+    } else {
+        partial[blockIdx.z * places + place] = sum;
+    }
+}
+
+KERNEL __launch_bounds__(256, 4)
+norm_grad_totals(const Shape shape, int slices, const Pair* __restrict__ partial, float* sums) {
+    const i64 place = global_thread(), places = i64(shape.outer) * shape.channels;
+    if (place >= places) return;
+    Pair sum = {0, 0};
+    for (int i = 0; i < slices; i++) sum = add(sum, partial[i * places + place]);
+    sums[place] = sum.first;
+    sums[places + place] = sum.second;
 }
 
 // averages[set] = {average of gamma dy, average of gamma dy hat}.
 KERNEL __launch_bounds__(256, 4)
-norm_grad_finish(const Shape shape, int slices, const Pair* __restrict__ partial, const float* __restrict__ gamma,
-                 Pair* averages) {
+norm_averages(const Shape shape, const float* __restrict__ sums, const float* __restrict__ gamma, Pair* averages) {
     const int blocks = shape.channels / shape.group, set = int(global_thread() / 32);
     if (set >= shape.outer * blocks) return;
     const int outer = set / blocks, c0 = set % blocks * shape.group;
+    const i64 places = i64(shape.outer) * shape.channels;
     Pair sum = {0, 0};
-    for (int i = lane_id(); i < slices * shape.group; i += 32) {
-        const int c = c0 + i % shape.group;
-        const Pair p = partial[(i64(i / shape.group) * shape.outer + outer) * shape.channels + c];
+    for (int c = c0 + lane_id(); c < c0 + shape.group; c += 32) {
+        const i64 place = i64(outer) * shape.channels + c;
         const float weight = AFFINE ? gamma[c] : 1.0f;
-        sum = add(sum, {weight * p.first, weight * p.second});
+        sum = add(sum, {weight * sums[places + place], weight * sums[place]});
     }
     const float count = float(shape.inner) * float(shape.group);
     sum = {warp_sum<32>(sum.first), warp_sum<32>(sum.second)};
     if (lane_id() == 0) averages[set] = {sum.first / count, sum.second / count};
 }
 
-// grads [2, channels]: dgamma, then dbeta.
-KERNEL __launch_bounds__(256, 4)
-norm_grad_affine(const Shape shape, int slices, const Pair* __restrict__ partial, float* grads) {
-    const int c = int(global_thread());
-    if (c >= shape.channels) return;
-    Pair sum = {0, 0};
-    for (int i = 0; i < slices * shape.outer; i++) sum = add(sum, partial[i64(i) * shape.channels + c]);
-    grads[c] = sum.second;
-    grads[shape.channels + c] = sum.first;
-}
-
+// Without `averages` every set is one channel, and `sums` has them.
 KERNEL __launch_bounds__(256, 4)
 norm_grad_apply(const Shape shape, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy,
-                const float* __restrict__ stats, const Pair* __restrict__ averages,
+                const float* __restrict__ stats, const float* __restrict__ sums, const Pair* __restrict__ averages,
                 const float* __restrict__ gamma, IN* __restrict__ dx) {
     const i64 count = i64(shape.outer) * shape.inner * shape.channels;
+    const int places = shape.outer * shape.channels;
     for (i64 i = global_thread(); i < count; i += global_threads()) {
         const Place p = place_of(shape, i);
-        const Pair s = standard(shape, stats, p.set, eps), mean = averages[p.set];
+        const Pair s = standard(shape, stats, p.set, eps);
+        const float weight = AFFINE ? gamma[p.channel] : 1.0f, share = weight / float(shape.inner);
+        const Pair mean = averages ? averages[p.set] : Pair{share * sums[places + p.set], share * sums[p.set]};
         const float hat = (to_float(x[i]) - s.first) * s.second;
-        const float g = to_float(dy[i]) * (AFFINE ? gamma[p.channel] : 1.0f);
+        const float g = to_float(dy[i]) * weight;
         dx[i] = from_float<IN>(s.second * (g - mean.first - hat * mean.second));
     }
 }

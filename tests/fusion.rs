@@ -6,10 +6,12 @@ use gan::exec::{Program, States};
 use gan::graph::{Graph, Var};
 use gan::objectives;
 use gan::ops;
-use gan::ops::concat::concat;
+use gan::ops::concat::{concat, pack};
 use gan::ops::conv::ConvSpec;
+use gan::ops::dropout::Dropout;
 use gan::ops::gradient::vjp;
 use gan::ops::norm::NormKind;
+use gan::ops::optimiser::ClampParameters;
 use gan::ops::sample::Sample;
 use gan::rng::Philox;
 
@@ -156,4 +158,107 @@ fn what_must_stay_exact_stays_exact() {
         assert!(stored.contains(&(name, bf16, false)), "{name} in {stored:?}");
         assert!(stored.contains(&(name, DType::F32, true)), "exact {name} in {stored:?}");
     }
+}
+
+/// A norm's map, dropout, activation and the way into a concatenation are one pass, before and behind the derivative; a sum
+/// draws no random numbers, so dropout stays in front of it.
+#[test]
+fn dropout_is_one_more_function_on_the_way() {
+    let graph = Graph::new(DType::F64);
+    let inputs: Vec<(String, Vec<f64>)> = [("x", 2 * 5 * 5 * 3), ("y", 2 * 5 * 5 * 4), ("step", 1)]
+        .iter()
+        .map(|&(n, k)| (n.to_string(), if n == "step" { vec![41.0] } else { numbers(n, k) }))
+        .collect();
+    let (x, y) = (graph.input("x", [2, 5, 5, 3]), graph.input("y", [2, 5, 5, 4]));
+    let step = graph.input("step", []);
+    let drop = |v: &Var| v.apply(Dropout { p: 0.4, seed: 7, stream: 2 }, &[&step]);
+    let normed = drop(&x.normalize(NormKind::Instance, 1e-5, None));
+    let z = concat(&[&normed, &y], 3).relu();
+    let [plain, fused] = compare("forward", &graph, &inputs, std::slice::from_ref(&z)).unwrap();
+    assert_eq!(names(&fused), ["norm_stats", "map_concat"], "of {:?}", names(&plain));
+    let outputs = [drop(&x.tanh()).square().sum_all(), drop(&y.tanh()).sum_all()];
+    let [_, fused] = compare("sums", &graph, &inputs, &outputs).unwrap();
+    assert_eq!(names(&fused), ["map", "sum", "map", "sum"]);
+    // Seen under another shape, an element is still the same element; in another order it would be another one.
+    let outputs = [drop(&x.tanh()).reshape(&[50, 3]).exp(), drop(&y.tanh()).permute(&[0, 3, 1, 2]).exp()];
+    let [_, fused] = compare("views", &graph, &inputs, &outputs).unwrap();
+    assert_eq!(names(&fused), ["map", "map", "map"]);
+}
+
+/// Mixed precision copies a store of weights once for all products, anew for each of its versions, and leaves alone who
+/// reads the weights exactly.
+#[test]
+fn weights_are_copied_once_for_each_version() {
+    let graph = Graph::new(DType::F32);
+    let x = graph.input("x", [1, 6, 6, 8]);
+    let store = graph.state("weights", [2 * 576 + 3]);
+    let weight = |i: usize| graph.read(store).stretch(576 * i, &[8, 3, 3, 8]);
+    let spec = ConvSpec::new(2, 1, 1);
+    let block = || x.conv(&weight(0), &spec).tanh().conv(&weight(1), &spec);
+    let net = || graph.scope("net", || block().sum_all());
+    // What looks at a weight is the same for both, or its gradient would be lost in one.
+    let exact = graph.exact(net);
+    let before = net();
+    let all = graph.read(store);
+    graph.write(store, &all.apply(ClampParameters { n: 1155, low: -0.1, high: 0.1 }, &[]));
+    let after = net();
+    let outputs = [("before", &before), ("exact", &exact), ("after", &after)];
+    let plan = plan_with(&graph, &outputs, Passes { fuse: true, mixed: true }).expect("a valid graph");
+    let copies = plan.steps.iter().filter(|s| s.op.name() == "map" && s.output.shape[..] == [2 * 576]);
+    assert_eq!(copies.count(), 2, "{:?}", names(&plan));
+    let of = |s: &gan::compile::plan::Step| (s.exact, s.inputs[1].dtype);
+    let products: Vec<_> = plan.steps.iter().filter(|s| s.op.name().starts_with("conv")).map(of).collect();
+    let (rounded, exact) = ((false, DType::Bf16), (true, DType::F32));
+    assert_eq!(products, [exact, exact, rounded, rounded, rounded, rounded]);
+}
+
+/// A critic's last layer: convolution, bias, loss and gradient are one operation, and the prediction is there for who asks.
+#[test]
+fn a_critic_s_last_layer_is_one_with_its_loss() {
+    for watched in [false, true] {
+        let graph = Graph::new(DType::F64);
+        let sizes = [("x", 2 * 6 * 6 * 4), ("w", 3 * 3 * 4), ("store", 9)];
+        let inputs: Vec<(String, Vec<f64>)> =
+            sizes.iter().map(|&(n, k)| (n.to_string(), numbers(n, k))).collect();
+        let (x, w) = (graph.input("x", [2, 6, 6, 4]), graph.input("w", [1, 3, 3, 4]));
+        let bias = graph.input("store", [9]).stretch(5, &[1]);
+        let prediction = x.conv(&w, &ConvSpec::new(2, 1, 0)).add(&bias);
+        // Who else reads the prediction reads what the loss reads.
+        let off = if watched { prediction.clone() } else { prediction.add_scalar(-1.0) };
+        let loss = off.square().mean_all();
+        let one = graph.full(&loss.shape(), 1.0);
+        let wrt = [x, w, graph.input("store", [9])];
+        let mut outputs = vec![loss.clone()];
+        outputs.extend(vjp(&[(loss, one)], &wrt).into_iter().flatten());
+        if watched {
+            outputs.push(prediction.sigmoid());
+        }
+        let [plain, fused] = compare("critic", &graph, &inputs, &outputs).unwrap();
+        let of = |name: &str| names(&fused).iter().filter(|n| **n == name).count();
+        assert_eq!(
+            (of("conv_loss"), of("map_sum"), of("conv"), of("conv_map")),
+            (1, 0, 0, 0),
+            "{:?} of {:?}",
+            names(&fused),
+            names(&plain)
+        );
+    }
+}
+
+/// The gradients of a norm's scale and shift, which lie behind one another, are computed right into the flat gradient.
+#[test]
+fn neighbours_are_packed_where_they_are_computed() {
+    let graph = Graph::new(DType::F32);
+    let (x, y) = (graph.input("x", [7]), graph.input("y", [3]));
+    let both = x.exp();
+    let (first, second) = (both.stretch(0, &[3]), both.stretch(3, &[4]));
+    let copies = |parts: &[&Var]| {
+        let flat = pack(parts);
+        let plan = plan(&graph, &[("flat", &flat)]).expect("a valid graph");
+        names(&plan).iter().filter(|n| **n == "pack").count()
+    };
+    assert_eq!(copies(&[&y.exp(), &first, &second]), 0);
+    // In another order, or only a part of them, they must be copied.
+    assert_eq!(copies(&[&second, &y.exp(), &first]), 2);
+    assert_eq!(copies(&[&first, &y.exp()]), 1);
 }

@@ -2,7 +2,7 @@
 // q that the launch passes by value, so that expressions which differ in them only are one kernel.
 //
 // Constants: INPUTS (0 to 6); IN_A to IN_F: their element types (float, bf16), float where not given;
-// EXPRESSION: fp32 C++ in a to f, s, p, q and the functions of math.cuh.
+// EXPRESSION: fp32 C++ in a to f, s, p, q, `dropped(v, numbers)` and the functions of math.cuh.
 #ifndef GAN_OPERANDS_CUH
 #define GAN_OPERANDS_CUH
 
@@ -28,9 +28,14 @@
 #define IN_F float
 #endif
 
+// p and q, and what decides on an element's dropout: 24 random bits, and the least that keeps it, scaled.
 struct Numbers {
     float p, q;
+    u32 word, threshold;
+    float scale;
 };
+
+DEVICE float dropped(float v, Numbers numbers) { return numbers.word >= numbers.threshold ? v * numbers.scale : 0.0f; }
 
 DEVICE float expression(float a, float b, float c, float d, float e, float f, const float* s, Numbers numbers) {
     const float p = numbers.p, q = numbers.q;

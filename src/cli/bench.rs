@@ -83,6 +83,12 @@ pub fn run(args: &Args) -> Result<()> {
     let planned = plan_step(&recipe, &device, method.as_ref(), &specs, &shapes)?;
     let runs = method.runs(u64::from(u32::MAX));
     let flops: u64 = runs.iter().map(|r| planned[r.part].program.plan().cost().flops).sum();
+    // FLOPs and bytes of every operation, for who wants to know the least time that a step takes.
+    let parts = |r: &method::Run| {
+        let steps = &planned[r.part].program.plan().steps;
+        steps.iter().map(|s| [s.cost.flops, s.cost.bytes]).collect::<Vec<_>>()
+    };
+    let costs: Vec<[u64; 2]> = runs.iter().flat_map(parts).collect();
     let arena: usize = planned.iter().map(|p| p.program.plan().arena_bytes).sum();
     let mut states = device.states(states)?;
     let mut programs = planned.into_iter().map(|p| p.bind(&states)).collect::<Result<Vec<_>>>()?;
@@ -172,7 +178,7 @@ pub fn run(args: &Args) -> Result<()> {
         let result = json!({
             "recipe": recipe.name, "size": shapes.size, "batch": recipe.train.batch, "dtype": args.precision.name(), "device": device.name(), "on": device.describe(),
             "threads": rayon::current_num_threads(), "ms_median": median, "ms_min": times[0], "ms": times,
-            "flop_per_step": flops, "arena_bytes": arena,
+            "flop_per_step": flops, "flops_and_bytes": costs, "arena_bytes": arena,
         });
         crate::fsio::write_bytes(path, format!("{result:#}\n").as_bytes())?;
     }

@@ -14,6 +14,7 @@ use crate::ops::broadcast::Broadcast;
 use crate::ops::concat::Concat;
 use crate::ops::constant::Constant;
 use crate::ops::conv::{Conv, ConvGradX};
+use crate::ops::dropout::Dropout;
 use crate::ops::fused::{
     ConvKind, ConvMap, Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Map, MapConcat, MapSum, Token, in_order,
     value,
@@ -148,6 +149,9 @@ impl Fuser<'_> {
             (Vec::new(), vec![Token::Number(value)])
         } else if let Some(n) = any.downcast_ref::<Normalize>() {
             normalize(n, out, inputs)?
+        } else if let Some(d) = any.downcast_ref::<Dropout>() {
+            let step = leaf(1, 0, vec![0; out.rank()]);
+            (vec![repeated(0), step], vec![Token::Leaf(0), Token::Leaf(1), Token::Dropout(*d)])
         } else {
             return None;
         };
@@ -160,7 +164,7 @@ impl Fuser<'_> {
         let mut cluster = self.absorb(id, &own);
         if cluster.expression.leaves.is_empty() {
             // A number, such as the loss's derivative by itself times a weight.
-            let number = value::<f64>(&cluster.expression.code, |_| unreachable!("no leaf"));
+            let number = value::<f64>(&cluster.expression.code, 0, |_| unreachable!("no leaf"));
             cluster.expression.code = vec![Token::Number(number)];
         }
         self.scale_sum(id, &cluster);
@@ -225,11 +229,20 @@ impl Fuser<'_> {
         let leaf = &into.leaves[k];
         let from = self.clusters.get(&leaf.input)?;
         if !from.only_reads() {
+            let step =
+                into.code.windows(2).any(|w| w[0] == Token::Leaf(k) && matches!(w[1], Token::Dropout(_)));
             let alone = self.uses[leaf.input] == 1
                 && into.code.iter().filter(|t| **t == Token::Leaf(k)).count() == 1
                 && into.leaves.iter().filter(|l| l.input == leaf.input).count() == 1;
             let mine = !cluster.only_reads() || self.uses[id] == 1;
-            if !alone || !mine || into.extents.numel() > from.expression.extents.numel() {
+            if step || !alone || !mine || into.extents.numel() > from.expression.extents.numel() {
+                return None;
+            }
+        }
+        if from.expression.drops() {
+            // Its elements are counted as they were.
+            let whole = leaf.offset == 0 && into.extents.numel() == from.expression.extents.numel();
+            if into.drops() || !whole || !in_order(leaf, &into.extents) {
                 return None;
             }
         }
@@ -270,6 +283,9 @@ impl Fuser<'_> {
     fn sum(&mut self, id: NodeId, sum: Sum, x: NodeId) {
         let shape = self.nodes[x].shape.clone();
         let mut terms = self.absorb_into_reader(x);
+        if terms.expression.drops() {
+            terms = Cluster::read(x, &shape); // the kernel of sums draws no random numbers
+        }
         terms.flops += shape.numel() as u64;
         let fused = terms.expression.code.len() > 1;
         let total = Total { terms, first: sum.first, last: sum.last, scale: 1.0 };
@@ -324,7 +340,7 @@ impl Fuser<'_> {
             return false;
         };
         let axis = *axis;
-        if self.nodes[leaf.input].shape != e.extents || e.code.len() == 1 {
+        if self.nodes[leaf.input].shape != e.extents || e.code.len() == 1 || e.drops() {
             return false;
         }
         let parts: Option<Vec<Cluster>> = parts
@@ -350,7 +366,7 @@ impl Fuser<'_> {
     /// What follows a convolution that nobody else reads: at most a bias and one more tensor of the result's shape.
     fn behind_conv(&mut self, id: NodeId, cluster: &Cluster) -> bool {
         let e = &cluster.expression;
-        if e.code.len() == 1 {
+        if e.code.len() == 1 || e.drops() {
             return false;
         }
         let whole =
@@ -365,6 +381,7 @@ impl Fuser<'_> {
         let mut code = e.code.clone();
         let mut inputs = operands;
         // A number a channel that is added right away.
+        let mut first = None;
         let bias = code.windows(3).position(|w| {
             matches!(*w, [Token::Leaf(v), Token::Leaf(b), Token::Binary(Binary::Add)]
                 if v == k && self.per_channel(&e.leaves[b], &e.extents))
@@ -375,6 +392,7 @@ impl Fuser<'_> {
                 return false;
             }
             inputs.push(e.leaves[b].input);
+            first = Some(e.leaves[b].offset);
             code.drain(at + 1..at + 3);
         }
         let mut others: Vec<usize> = Vec::new();
@@ -396,18 +414,14 @@ impl Fuser<'_> {
             }
         }
         let flops = cluster.flops + flops;
-        self.replace(
-            id,
-            ConvMap { kind, bias: bias.is_some(), extra: !others.is_empty(), code, flops },
-            inputs,
-        );
+        self.replace(id, ConvMap { kind, bias: first, extra: !others.is_empty(), code, flops }, inputs);
         true
     }
 
     fn per_channel(&self, leaf: &Leaf, extents: &Shape) -> bool {
         let last = extents.rank() - 1;
         let steps = (0..last).all(|i| extents[i] == 1 || leaf.steps[i] == 0);
-        leaf.offset == 0 && steps && (leaf.steps[last] == 1 || extents[last] == 1)
+        steps && (leaf.steps[last] == 1 || extents[last] == 1)
     }
 
     /// A convolution, with its operands and FLOPs.

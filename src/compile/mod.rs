@@ -2,10 +2,38 @@
 //! derivatives, lives one level below in [`crate::ops::gradient`].)
 
 pub mod fuse;
+pub mod losses;
 pub mod plan;
 pub mod precision;
+pub mod shadow;
 
 use crate::graph::{Node, NodeId, Source, State};
+use std::collections::BTreeMap;
+
+/// Inserts each of `new` right before the node of its number; gives back every old node's new number. The new ones' inputs
+/// are given by old numbers.
+fn insert(
+    nodes: &mut Vec<Node>,
+    states: &mut [State],
+    outputs: &mut [(String, NodeId)],
+    mut new: BTreeMap<NodeId, Node>,
+) -> Vec<NodeId> {
+    let mut number: Vec<NodeId> = Vec::with_capacity(nodes.len());
+    let mut all: Vec<Node> = Vec::with_capacity(nodes.len() + new.len());
+    for (id, node) in std::mem::take(nodes).into_iter().enumerate() {
+        for mut node in new.remove(&id).into_iter().chain([node]) {
+            if let Source::Op { inputs, .. } = &mut node.source {
+                inputs.iter_mut().for_each(|i| *i = number[*i]);
+            }
+            all.push(node);
+        }
+        number.push(all.len() - 1);
+    }
+    *nodes = all;
+    outputs.iter_mut().for_each(|(_, id)| *id = number[*id]);
+    states.iter_mut().for_each(|s| s.current = number[s.current]);
+    number
+}
 
 /// Which nodes an output or a state's new value depends on.
 fn live(nodes: &[Node], states: &[State], outputs: &[(String, NodeId)]) -> Vec<bool> {

@@ -5,11 +5,13 @@
 //! is allocated in the loop.
 
 use super::fuse::fuse;
+use super::losses::losses;
 use super::precision::mix;
+use super::shadow::shadow;
 use crate::device::cpu::{Place, Slot};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Cost, Graph, Memory, Node, NodeId, Op, Source, Var};
+use crate::graph::{Cost, Graph, Memory, Node, NodeId, Op, Source, State, Var};
 use crate::ops::concat::Pack;
 use crate::shape::Shape;
 use std::collections::HashMap;
@@ -98,15 +100,22 @@ pub struct Passes {
 /// As [`plan`], after the given passes.
 pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Result<Plan> {
     graph.check()?;
-    let outputs = outputs.iter().map(|(n, v)| (n.to_string(), v.id().expect("checked above"))).collect();
-    let mut planner = Planner::new(graph, outputs);
+    let outputs: Vec<_> =
+        outputs.iter().map(|(n, v)| (n.to_string(), v.id().expect("checked above"))).collect();
+    let (mut nodes, mut states, mut outputs) = (graph.nodes(), graph.states(), outputs);
     if passes.fuse {
-        fuse(&mut planner.nodes, &planner.states, &planner.outputs);
+        fuse(&mut nodes, &states, &outputs);
     }
     if passes.mixed {
-        mix(&mut planner.nodes, &planner.states, &planner.outputs);
+        mix(&mut nodes, &states, &outputs);
     }
-    Ok(planner.run())
+    if passes.fuse {
+        losses(&mut nodes, &mut states, &mut outputs);
+    }
+    if passes.mixed {
+        shadow(&mut nodes, &mut states, &mut outputs);
+    }
+    Ok(Planner::new(nodes, states, outputs, graph.dtype()).run())
 }
 
 const ALIGN: usize = 64;
@@ -129,7 +138,7 @@ struct Region {
 
 struct Planner {
     nodes: Vec<Node>,
-    states: Vec<crate::graph::State>,
+    states: Vec<State>,
     outputs: Vec<(String, NodeId)>,
     dtype: DType,
     live: Vec<bool>,
@@ -144,13 +153,12 @@ struct Planner {
 }
 
 impl Planner {
-    fn new(graph: &Graph, outputs: Vec<(String, NodeId)>) -> Self {
-        let nodes = graph.nodes();
+    fn new(nodes: Vec<Node>, states: Vec<State>, outputs: Vec<(String, NodeId)>, dtype: DType) -> Self {
         let n = nodes.len();
         Planner {
-            states: graph.states(),
+            states,
             outputs,
-            dtype: graph.dtype(),
+            dtype,
             live: vec![false; n],
             root: (0..n).collect(),
             last_use: vec![0; n],
@@ -224,17 +232,40 @@ impl Planner {
                 continue;
             }
             let mut offset = 0;
-            for &input in inputs {
+            for (k, &input) in inputs.iter().enumerate() {
                 let root = self.root[input];
                 let own = matches!(&self.nodes[root].source, Source::Op { op, .. }
                     if matches!(op.memory(), Memory::Fresh | Memory::Reuse(_)));
                 // What someone reads after the pack must not lie in its memory, which may be written to by then.
                 let last = self.last_use[root] == id;
-                if own && last && self.bytes(root) == self.bytes(input) && !self.packed.contains_key(&root) {
+                if own && last && self.covers(root, &inputs[k..]) && !self.packed.contains_key(&root) {
                     self.packed.insert(root, (id, offset));
                 }
                 offset += self.bytes(input);
             }
+        }
+    }
+
+    /// Whether the first of `parts` look at all of `root`, piece by piece.
+    fn covers(&self, root: NodeId, parts: &[NodeId]) -> bool {
+        let mut at = 0;
+        for &part in parts {
+            if at == self.bytes(root) || self.root[part] != root || self.offset(part) != at {
+                break;
+            }
+            at += self.bytes(part);
+        }
+        at == self.bytes(root)
+    }
+
+    /// Where in its root's memory a view begins, in bytes.
+    fn offset(&self, id: NodeId) -> usize {
+        match &self.nodes[id].source {
+            Source::Op { op, inputs } => match op.memory() {
+                Memory::View(offset) => self.offset(inputs[0]) + offset * self.nodes[id].dtype.size(),
+                _ => 0,
+            },
+            _ => 0,
         }
     }
 
@@ -273,11 +304,8 @@ impl Planner {
                 let region = self.pack_region(id, id);
                 let mut at = 0;
                 for &input in inputs {
-                    if self
-                        .packed
-                        .get(&self.root[input])
-                        .is_none_or(|&(pack, offset)| pack != id || offset != at)
-                    {
+                    let there = self.packed.get(&self.root[input]);
+                    if there.is_none_or(|&(pack, offset)| pack != id || offset + self.offset(input) != at) {
                         let part = self.storage_slot(
                             Storage::Region(region, 0),
                             at,
@@ -353,7 +381,10 @@ impl Planner {
     fn step(&self, id: NodeId, op: Arc<dyn Op>, inputs: &[NodeId], reused: Option<usize>) -> Step {
         let node = &self.nodes[id];
         let shapes: Vec<&Shape> = inputs.iter().map(|&i| &self.nodes[i].shape).collect();
-        let bytes = inputs.iter().map(|&i| self.bytes(i)).sum::<usize>() + self.bytes(id);
+        let read = |(i, &input): (usize, &NodeId)| {
+            op.reads(i, &shapes, &node.shape) * self.nodes[input].dtype.size()
+        };
+        let bytes = inputs.iter().enumerate().map(read).sum::<usize>() + self.bytes(id);
         let cost = Cost { flops: op.flops(&shapes, &node.shape), bytes: bytes as u64 };
         Step {
             inputs: inputs.iter().map(|&i| self.slot(i)).collect(),

@@ -79,6 +79,15 @@ pub fn kinds(inputs: &[Strided]) -> Vec<String> {
     inputs.iter().zip(names).filter_map(other).collect()
 }
 
+/// Dropout within an expression: at which step, by which random numbers.
+#[derive(Clone, Debug)]
+pub struct Mask {
+    /// The address of the step number.
+    pub step: LaunchArg,
+    /// The kernel's argument.
+    pub argument: LaunchArg,
+}
+
 /// `out = expression` over `extents`. In the expression `a` to `f` are the inputs, `p` and `q` the scalars, which are
 /// arguments of the kernel: expressions that differ in numbers only are one kernel. An input may be the output's own memory
 /// if it is walked through alike.
@@ -86,6 +95,19 @@ pub fn pointwise(
     gpu: &GpuTraits,
     expression: &str,
     scalars: [f64; 2],
+    extents: &[usize],
+    out: Strided,
+    inputs: &[Strided],
+) -> Launch {
+    dropping(gpu, expression, scalars, None, extents, out, inputs)
+}
+
+/// As [`pointwise`], for an expression that may drop: what is in `extents`, counted in its order, is what the mask counts.
+pub fn dropping(
+    gpu: &GpuTraits,
+    expression: &str,
+    scalars: [f64; 2],
+    mask: Option<Mask>,
     extents: &[usize],
     out: Strided,
     inputs: &[Strided],
@@ -108,6 +130,9 @@ pub fn pointwise(
     if width > 1 {
         constants.push(format!("WIDTH={width}"));
     }
+    if mask.is_some() {
+        constants.push("DROPOUT=1".into());
+    }
     constants.push(format!("INPUTS={}", inputs.len()));
     constants.extend(kinds(inputs));
     constants.push(format!("EXPRESSION={expression}"));
@@ -124,8 +149,11 @@ pub fn pointwise(
     args.push(count(total));
     args.push(out.address);
     args.extend((0..6).map(|i| inputs.get(i).map_or(LaunchArg::Null, |o| o.address.clone())));
-    args.push(LaunchArg::Null);
+    let none = Mask { step: LaunchArg::Null, argument: LaunchArg::Bytes(vec![0; 20]) };
+    let Mask { step, argument } = mask.unwrap_or(none);
+    args.push(step);
     args.extend(scalars.map(|v| LaunchArg::from(v as f32)));
+    args.push(argument);
     let (kernel, turns) = if dense { ("pointwise_dense", total.div_ceil(4)) } else { ("pointwise", total) };
     Launch::new(specialisation, kernel, [gpu.blocks(turns), 1, 1], args)
 }

@@ -80,7 +80,8 @@ pub struct State {
 struct Inner {
     nodes: Vec<Node>,
     states: Vec<State>,
-    known: HashMap<(String, Vec<NodeId>), NodeId>,
+    /// Operations by what they are, their inputs, and whether they must stay exact.
+    known: HashMap<(String, Vec<NodeId>, bool), NodeId>,
     path: Vec<Arc<str>>,
     phase: Vec<Arc<str>>,
     backward: usize,
@@ -159,7 +160,9 @@ impl Graph {
             return Var::new(self.clone(), None);
         };
         let pure = !matches!(op.memory(), Memory::InPlace(_));
-        let key = (format!("{op:?}"), ids.clone());
+        // A view is the same for all: differentiation knows a parameter by it.
+        let exact = self.inner.borrow().exact > 0 && !matches!(op.memory(), Memory::View(_));
+        let key = (format!("{op:?}"), ids.clone(), exact);
         if pure && let Some(&known) = self.inner.borrow().known.get(&key) {
             return Var::new(self.clone(), Some(known));
         }
@@ -192,7 +195,8 @@ impl Graph {
     fn push(&self, source: Source, shape: Shape, location: &'static Location<'static>) -> Var {
         let (path, phase) = (self.path(), self.phase_name());
         let mut inner = self.inner.borrow_mut();
-        let (backward, exact) = (inner.backward > 0, inner.exact > 0);
+        let view = matches!(&source, Source::Op { op, .. } if matches!(op.memory(), Memory::View(_)));
+        let (backward, exact) = (inner.backward > 0, inner.exact > 0 && !view);
         inner.nodes.push(Node { source, shape, dtype: self.dtype, path, phase, backward, exact, location });
         let id = inner.nodes.len() - 1;
         drop(inner);

@@ -25,6 +25,11 @@ pub trait Op: Any + Debug + Send + Sync {
         0
     }
 
+    /// How many elements of input `i` are read: all of them, if it is not a stretch of something larger.
+    fn reads(&self, i: usize, inputs: &[&Shape], _output: &Shape) -> usize {
+        inputs[i].numel()
+    }
+
     /// How the output relates to the inputs' memory.
     fn memory(&self) -> Memory {
         Memory::Fresh

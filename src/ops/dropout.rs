@@ -3,6 +3,7 @@
 
 use crate::device::cpu::{Io, parallel};
 use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count};
+use crate::device::pointwise::Mask;
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Storage, Var};
@@ -29,6 +30,28 @@ impl Dropout {
             [block as u32, (block >> 32) as u32, self.stream, step],
             [self.seed as u32, (self.seed >> 32) as u32],
         )
+    }
+
+    /// What becomes of element `at` at a step.
+    pub fn value<T: Real>(&self, v: T, step: u32, at: u64) -> T {
+        let keep = f64::from(unit_f32(self.block(step, at / 4)[(at % 4) as usize])) >= self.p;
+        if keep { v * T::of(1.0 / (1.0 - self.p)) } else { T::zero() }
+    }
+
+    /// Draws that are below it, of 24 bits, drop: exactly those whose fraction of 2^24 is less than `p`.
+    fn threshold(&self) -> u32 {
+        (self.p * f64::from(1 << 24)).ceil() as u32
+    }
+
+    fn scale(&self) -> f32 {
+        (1.0 / (1.0 - self.p)) as f32
+    }
+
+    /// As the pointwise kernels take it, with the address of the step number.
+    pub fn mask(&self, step: LaunchArg) -> Mask {
+        let words = [self.seed as u32, (self.seed >> 32) as u32, self.stream, self.threshold()];
+        let words = words.map(u32::to_ne_bytes).into_iter().chain([self.scale().to_ne_bytes()]);
+        Mask { step, argument: LaunchArg::Bytes(words.flatten().collect()) }
     }
 
     fn run<T: Real>(&self, io: &mut Io) {
@@ -77,8 +100,8 @@ impl Op for Dropout {
         let n = io.out().numel();
         let args = vec![
             count(n),
-            ((self.p * f64::from(1 << 24)).ceil() as u32).into(),
-            ((1.0 / (1.0 - self.p)) as f32).into(),
+            self.threshold().into(),
+            self.scale().into(),
             (self.seed as u32).into(),
             ((self.seed >> 32) as u32).into(),
             self.stream.into(),

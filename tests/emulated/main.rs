@@ -2,6 +2,8 @@
 //! would get.
 
 mod device;
+mod layers;
+mod layers_rehearsed;
 mod odd;
 mod operations;
 mod primitives;

@@ -17,6 +17,9 @@
 //! | `GAN_SANITIZER` | `compute-sanitizer` | looked for in the path and in CUDA_HOME |
 //! | `GAN_GPU_RECORD` | where the record goes | `target/gpu-record` below the working directory |
 
+mod bench;
+#[path = "../emulated/layers.rs"]
+mod layers;
 #[path = "../emulated/primitives.rs"]
 mod primitives;
 mod program;
@@ -66,7 +69,7 @@ fn main() -> ExitCode {
     };
     println!("{}", device.describe());
     let mut record = Record::new(&device.describe());
-    let stages: [(&str, Stage); 12] = [
+    let stages: [(&str, Stage); 13] = [
         ("primitives", &|_| conformance(&device)),
         ("operations f32", &|_| operations(&device)),
         ("products tf32", &|_| products(Math::Tf32)),
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         ("sanitizer", &|_| program.sanitizer()),
         ("bench", &|r| program.bench(r)),
         ("peers", &|r| program.peers(r)),
+        ("layers", &|r| program.layers(r)),
     ];
     for (name, stage) in stages {
         if words.is_empty() || words.iter().any(|w| name.contains(w.as_str())) {

@@ -1,8 +1,8 @@
-//! What is shown with the program itself: whole trainings beside the CPU's, interrupted, repeated, watched, timed.
+//! What is shown with the program itself: whole trainings beside the CPU's, interrupted, repeated, watched.
 
 use crate::Outcome;
 use crate::record::Record;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -52,51 +52,10 @@ const PARITY: f64 = 5e-3;
 /// And in the first step, where nothing has spread yet.
 const FIRST_STEP: f64 = 1e-4;
 
-/// The steps that are timed: recipe, settings, and what PyTorch's peer calls the same.
-const TIMED: [(&str, &[&str], &str, usize, usize); 8] = [
-    ("mr2pet.toml", &PAPER, "pix2pix", 256, 1),
-    ("mr2pet.toml", &PAPER, "pix2pix", 256, 4),
-    ("mr2pet.toml", &PAPER, "pix2pix", 256, 16),
-    (
-        "mr2pet-cyclegan.toml",
-        &[
-            "model.generator.blocks=9",
-            "model.generator.ngf=64",
-            "model.discriminator.layers=3",
-            "model.discriminator.ndf=64",
-        ],
-        "cyclegan",
-        256,
-        1,
-    ),
-    ("dcgan-mr.toml", &["model.generator.ngf=64", "model.discriminator.ndf=64"], "dcgan", 64, 64),
-    (
-        "wgan-gp-mr.toml",
-        &["model.nz=100", "model.generator.ngf=64", "model.discriminator.ndf=64"],
-        "wgan-gp",
-        64,
-        64,
-    ),
-    ("unet-tumour.toml", &["model.network.base=64", "model.network.downs=4"], "unet", 240, 32),
-    (
-        "unet3d-tumour.toml",
-        &["data.patch=[128, 128, 128]", "model.network.base=32", "model.network.downs=4"],
-        "unet3d",
-        128,
-        2,
-    ),
-];
-const PAPER: [&str; 4] = [
-    "model.generator.downs=8",
-    "model.generator.ngf=64",
-    "model.discriminator.layers=3",
-    "model.discriminator.ndf=64",
-];
-
 pub struct Program {
     gan: PathBuf,
-    recipes: PathBuf,
-    work: tempfile::TempDir,
+    pub(crate) recipes: PathBuf,
+    pub(crate) work: tempfile::TempDir,
 }
 
 impl Program {
@@ -126,7 +85,7 @@ impl Program {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, args: &[&str]) -> Outcome {
         finish(self.command(args), &args.join(" "))
     }
 
@@ -267,91 +226,9 @@ impl Program {
         }
         Ok("memcheck, racecheck, initcheck and synccheck are clean".into())
     }
-
-    /// `gan bench step` of the recipes that PyTorch's peer knows as well.
-    pub fn bench(&self, record: &mut Record) -> Outcome {
-        let mut failed = Vec::new();
-        for timed in TIMED {
-            for precision in ["f32", "tf32", "bf16"] {
-                match self.bench_one(timed, precision) {
-                    Ok(row) => record.row("steps", row),
-                    Err(e) => failed.push(e),
-                }
-            }
-        }
-        if failed.is_empty() {
-            Ok(format!("{} steps timed", 3 * TIMED.len()))
-        } else {
-            Err(failed.join("\n"))
-        }
-    }
-
-    fn bench_one(
-        &self,
-        (file, set, peer, size, batch): (&str, &[&str], &str, usize, usize),
-        precision: &str,
-    ) -> Result<Value, String> {
-        let path = self.recipes.join(file).display().to_string();
-        let (size_text, batch_set) = (size.to_string(), format!("train.batch={batch}"));
-        let json_path = self.work.path().join("bench.json").display().to_string();
-        let mut args =
-            vec!["bench", "step", &path, "--size", &size_text, "--device", "cuda", "--steps", "20"];
-        args.extend(["--precision", precision, "--json", &json_path, "--set", &batch_set]);
-        set.iter().for_each(|s| args.extend(["--set", s]));
-        self.run(&args)?;
-        let result = json_of(Path::new(&json_path))?;
-        let (ms, flop) = (number(&result["ms_median"])?, number(&result["flop_per_step"])?);
-        Ok(
-            json!({"program": "gan", "recipe": peer, "size": size, "batch": batch, "dtype": result["dtype"], "mode": "recorded",
-                  "ms": ms, "TFLOP/s": flop / ms / 1e9}),
-        )
-    }
-
-    /// The same steps in PyTorch, in its plain and in its strongest modes.
-    pub fn peers(&self, record: &mut Record) -> Outcome {
-        let Some(folder) = std::env::var_os("GAN_PEERS").map(PathBuf::from) else {
-            return Ok("not compared: GAN_PEERS names no folder".into());
-        };
-        let python = std::env::var_os("GAN_PYTHON").unwrap_or_else(|| "python3".into());
-        let mut failed = Vec::new();
-        let mut timed = 0;
-        for (_, _, recipe, size, batch) in TIMED {
-            for dtype in ["f32", "bf16"] {
-                for mode in ["eager", "channels_last", "channels_last+graph", "channels_last+compile+graph"] {
-                    let out = self.work.path().join("peer.json");
-                    let _ = std::fs::remove_file(&out);
-                    let mut command = Command::new(&python);
-                    command
-                        .arg(folder.join("torch_peer.py"))
-                        .args(["--recipe", recipe, "--dtype", dtype, "--mode", mode]);
-                    command.args(["--size", &size.to_string(), "--batch", &batch.to_string()]);
-                    command.args(["--device", "cuda", "--max-seconds", "3", "--json"]).arg(&out);
-                    let what = format!("torch_peer.py {recipe} {dtype} {mode}");
-                    let result = finish(command, &what).and_then(|_| json_of(&out));
-                    let ms = result.as_ref().ok().and_then(|r| r["median_ms"].as_f64());
-                    match ms {
-                        Some(ms) => {
-                            timed += 1;
-                            record.row(
-                                "steps",
-                                json!({"program": "PyTorch", "recipe": recipe, "size": size, "batch": batch, "dtype": dtype, "mode": mode,
-                                       "ms": ms, "TFLOP/s": Value::Null}),
-                            );
-                        }
-                        None => failed
-                            .push(result.err().unwrap_or_else(|| format!("{what}: no median in its result"))),
-                    }
-                }
-            }
-        }
-        match failed.as_slice() {
-            [] => Ok(format!("{timed} configurations timed")),
-            _ => Err(format!("{timed} configurations timed; {}", failed.join("; "))),
-        }
-    }
 }
 
-fn finish(mut command: Command, what: &str) -> Outcome {
+pub(crate) fn finish(mut command: Command, what: &str) -> Outcome {
     let out = command.output().map_err(|e| format!("{what}: {e}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
     if out.status.success() {
@@ -360,15 +237,6 @@ fn finish(mut command: Command, what: &str) -> Outcome {
     let all = [text(&out.stdout), text(&out.stderr)].join("\n");
     let end: Vec<&str> = all.lines().rev().take(30).collect();
     Err(format!("{what}: {}\n{}", out.status, end.into_iter().rev().collect::<Vec<_>>().join("\n")))
-}
-
-fn json_of(path: &Path) -> Result<Value, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-fn number(v: &Value) -> Result<f64, String> {
-    v.as_f64().ok_or_else(|| format!("{v} is no number"))
 }
 
 /// Columns `loss/..` of a run's metrics, by name.

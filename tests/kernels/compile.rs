@@ -162,6 +162,8 @@ fn items() -> Vec<Item> {
             &[&output, &a, "RANK=4", "INPUTS=4", "EXPRESSION=select(a > 0, b, b * s[0]) + c * d"],
         );
         plain("pointwise.cu", &[&output, &a, "RANK=5", "INPUTS=1", "EXPRESSION=a"]);
+        let dropout = ["RANK=2", "WIDTH=4", "DROPOUT=1", "INPUTS=2", "EXPRESSION=relu(dropped(a, numbers))"];
+        plain("pointwise.cu", &[&[&output[..], &a], &dropout[..]].concat());
         plain(
             "reduce.cu",
             &[

@@ -6,6 +6,9 @@ use crate::common::{
 use gan::rng::{philox4x32, unit_f32};
 use gan_emu::{Arg, Buffer, Shape};
 
+/// What decides on dropout, where there is none.
+const NO_MASK: [i32; 5] = [0; 5];
+
 #[test]
 fn strided_expressions() {
     // out[i, j, k] = leaky_relu(a[i, j, k] * b[k] + c[i]) * s[0], a permuted, out with gaps.
@@ -53,6 +56,7 @@ fn strided_expressions() {
                     s.into(),
                     0f32.into(),
                     0f32.into(),
+                    NO_MASK[..].into(),
                 ]
             },
             |(out, ..)| {
@@ -125,6 +129,7 @@ fn dense_expressions_and_the_functions_they_use() {
                         Arg::Null,
                         0f32.into(),
                         0f32.into(),
+                        NO_MASK[..].into(),
                     ]
                 },
                 |(out, _)| assert_close(expression, &numbers(kind, out), &want, precision(kind, 1e-6)),

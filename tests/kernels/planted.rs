@@ -251,7 +251,8 @@ fn elementwise(run: Run, x: &Buffer, y: &Buffer, z: &Buffer) {
     // 60 rows of 64 channels, in fours, by one number a channel.
     let layout: &[i32] = &[60, 16, 64, 4, 64, 4, 0, 4];
     let strided = ["OUT=float", "RANK=2", "WIDTH=4", "INPUTS=2", "EXPRESSION=leaky_relu(a * b, 0.2f)"];
-    let ends = || [null(), null(), null(), null(), null(), 0f32.into(), 0f32.into()];
+    let no_mask: &[i32] = &[0; 5];
+    let ends = || [null(), null(), null(), null(), null(), 0f32.into(), 0f32.into(), no_mask.into()];
     let head: [Arg; 5] = [layout.into(), 960i64.into(), y.into(), x.into(), z.into()];
     run("pointwise.cu", &strided, "pointwise", shape, &head.into_iter().chain(ends()).collect::<Vec<_>>());
     let dense = ["OUT=float", "RANK=2", "INPUTS=1", "EXPRESSION=tanhf(a)"];
@@ -284,6 +285,37 @@ fn elementwise(run: Run, x: &Buffer, y: &Buffer, z: &Buffer) {
     let place = Buffer::poisoned(4 * 144);
     let pool: [Arg; 4] = [geometry.into(), x.into(), y.into(), (&place).into()];
     run("pool.cu", &["TYPE=float"], "max_pool", shape, &pool);
+    // Four images of 240 into a pool of three: kept, shown again, passed on, kept over another.
+    let choices = Buffer::f32(&[0.0, 2.0, -1.0, 0.0]);
+    let head = || [240i64.into(), 4i32.into(), 3i32.into()];
+    let query: [Arg; 4] = [x.into(), z.into(), (&choices).into(), y.into()];
+    let query: Vec<Arg> = head().into_iter().chain(query).collect();
+    run("image_pool.cu", &["TYPE=float"], "pool_query", shape, &query);
+    let store: [Arg; 3] = [z.into(), (&choices).into(), y.into()];
+    let store: Vec<Arg> = head().into_iter().chain(store).collect();
+    run("image_pool.cu", &["TYPE=float"], "pool_store", shape, &store);
+    // 1 x 1 x 3 x 4 x 2 to twice the height: two neighbours for each new row.
+    let extents: &[i32] = &[1, 2, 1, 3, 4, 1, 6, 4];
+    let ints = |v: &[i32]| Buffer::i32(v);
+    let (one, rows, columns) = (ints(&[0, 1]), ints(&[0, 2, 4, 6, 8, 10, 12]), ints(&[0, 1, 2, 3, 4]));
+    let (first, pairs, each) = (ints(&[0]), ints(&[0, 0, 0, 1, 0, 1, 1, 2, 1, 2, 2, 2]), ints(&[0, 1, 2, 3]));
+    let weights = Buffer::f32(&[0.5; 12]);
+    let w = || Arg::from(&weights);
+    let resample: [Arg; 12] = [
+        extents.into(),
+        x.into(),
+        y.into(),
+        (&one).into(),
+        (&first).into(),
+        w(),
+        (&rows).into(),
+        (&pairs).into(),
+        w(),
+        (&columns).into(),
+        (&each).into(),
+        w(),
+    ];
+    run("resample.cu", &["IN=float", "OUT=float"], "resample", shape, &resample);
     // A store of parameters and two moments.
     let numbers: Vec<u8> =
         [0.5, 0.999, 1e-8, 0.0, 0.0, 0.0, 0.0, 0.0f64].iter().flat_map(|v| v.to_ne_bytes()).collect();
@@ -334,7 +366,7 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             &norm,
             "norm_stats",
             grid([2, 2, 3], 0),
-            &[shape.into(), n(), (&x).into(), (&y).into()],
+            &[shape.into(), n(), (&x).into(), (&y).into(), Arg::Null],
         );
         run(
             "norm.cu",
@@ -348,14 +380,30 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             &norm,
             "norm_grad_sums",
             grid([2, 2, 3], 0),
-            &[shape.into(), n(), 1e-5f32.into(), (&x).into(), (&z).into(), (&z).into(), (&y).into()],
+            &[
+                shape.into(),
+                n(),
+                1e-5f32.into(),
+                (&x).into(),
+                (&z).into(),
+                (&z).into(),
+                (&y).into(),
+                Arg::Null,
+            ],
         );
         run(
             "norm.cu",
             &norm,
-            "norm_grad_finish",
+            "norm_grad_totals",
             grid([1, 1, 1], 0),
-            &[shape.into(), n(), (&x).into(), Arg::Null, (&y).into()],
+            &[shape.into(), n(), (&x).into(), (&y).into()],
+        );
+        run(
+            "norm.cu",
+            &norm,
+            "norm_averages",
+            grid([1, 1, 1], 0),
+            &[shape.into(), (&x).into(), Arg::Null, (&y).into()],
         );
         let reduce = [
             "OUT=float",
@@ -391,6 +439,26 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             ],
         );
         elementwise(&run, &x, &y, &z);
+        let loss =
+            ["OUT=float", "PREDICTION_TYPE=float", "PREDICTION=1", "LOSS(v)=square(v)", "GRADIENT(v)=v"];
+        let (prediction, total) = (Buffer::poisoned(4 * 700), Buffer::poisoned(4));
+        run(
+            "conv_loss.cu",
+            &loss,
+            "conv_loss",
+            Shape { grid: [1, 1, 1], threads: 512, shared: 0 },
+            &[
+                (&x).into(),
+                Arg::Null,
+                (&y).into(),
+                (&prediction).into(),
+                (&total).into(),
+                700i32.into(),
+                5i32.into(),
+                1i32.into(),
+                1f32.into(),
+            ],
+        );
         // Convolutions: 1 x 6 x 6 x 8 by 16 kernels of 3 x 3.
         let geometry: &[i32] = &[1, 8, 16, 1, 1, 6, 6, 1, 6, 6, 1, 3, 3, 1, 1, 1, 0, 1, 1, 1, 1, 1];
         for math in ["FMA", "TF32", "BF16"] {

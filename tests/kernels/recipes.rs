@@ -48,7 +48,8 @@ fn launched(name: &str, math: Math) -> Kernels {
 }
 
 /// Kernels of one training step of the main recipe. What is left without fusion and with it are mostly convolutions, whose
-/// sums are sliced at this size, and statistics; mixed precision adds a copy of each weight that it multiplies by.
+/// sums are sliced at this size, and statistics; mixed precision adds a copy of each network's weights, and of what is
+/// stored in fp32 and multiplied.
 #[test]
 fn a_step_launches_no_more_than_it_did() {
     let (recipe, extents) = recipe("mr2pet");
@@ -58,7 +59,7 @@ fn a_step_launches_no_more_than_it_did() {
     let [plain, fused, mixed] =
         [(Math::Fma, false), (Math::Fma, true), (Math::Bf16, true)].map(|(m, f)| count(m, f));
     println!("a step launches {plain} kernels, {fused} fused, {mixed} fused in mixed precision");
-    assert!(plain > 350 && fused <= 304 && mixed <= 357, "{plain} {fused} {mixed}");
+    assert!(plain > 330 && fused <= 255 && mixed <= 270, "{plain} {fused} {mixed}");
 }
 
 /// What spills registers or takes a stack, of everything compiled.

@@ -204,7 +204,7 @@ fn every_kind_of_norm() {
                 let partial = Buffer::poisoned(8 * slices * outer * channels);
                 let (stats, averages) = (Buffer::poisoned(8 * sets), Buffer::poisoned(8 * sets));
                 let (vgamma, vbeta) = (Buffer::f32(&gamma), Buffer::f32(&beta));
-                let grads = Buffer::poisoned(8 * channels);
+                let sums = Buffer::poisoned(8 * outer * channels);
                 let n = || Arg::from(slices as i32);
                 let launch = |kernel: &str, grid: [usize; 3], args: Vec<Arg>| {
                     let shape = Shape { grid: grid.map(|v| v as u32), threads: 256, shared: 0 };
@@ -212,8 +212,16 @@ fn every_kind_of_norm() {
                 };
                 let tiles = [channels.div_ceil(lanes), outer, slices];
                 let warps = [(32 * sets).div_ceil(256), 1, 1];
-                launch("norm_stats", tiles, vec![s(), n(), (&vx).into(), (&partial).into()]);
-                launch("norm_finish", warps, vec![s(), n(), (&partial).into(), (&stats).into()]);
+                // One slice of single channels needs no second launch.
+                let single = slices == 1 && group == 1;
+                let ends =
+                    |whole: bool, to| if whole { [Arg::Null, to] } else { [(&partial).into(), Arg::Null] };
+                let given = vec![s(), n(), (&vx).into()];
+                let args = given.into_iter().chain(ends(single, (&stats).into())).collect();
+                launch("norm_stats", tiles, args);
+                if !single {
+                    launch("norm_finish", warps, vec![s(), n(), (&partial).into(), (&stats).into()]);
+                }
                 launch(
                     "norm_apply",
                     [2, 1, 1],
@@ -227,29 +235,17 @@ fn every_kind_of_norm() {
                         (&y).into(),
                     ],
                 );
-                launch(
-                    "norm_grad_sums",
-                    tiles,
-                    vec![
-                        s(),
-                        n(),
-                        eps.into(),
-                        (&vx).into(),
-                        (&vdy).into(),
-                        (&stats).into(),
-                        (&partial).into(),
-                    ],
-                );
-                launch(
-                    "norm_grad_finish",
-                    warps,
-                    vec![s(), n(), (&partial).into(), (&vgamma).into(), (&averages).into()],
-                );
-                launch(
-                    "norm_grad_affine",
-                    [channels.div_ceil(256), 1, 1],
-                    vec![s(), n(), (&partial).into(), (&grads).into()],
-                );
+                let given = vec![s(), n(), eps.into(), (&vx).into(), (&vdy).into(), (&stats).into()];
+                let args = given.into_iter().chain(ends(slices == 1, (&sums).into())).collect();
+                launch("norm_grad_sums", tiles, args);
+                if slices > 1 {
+                    let args = vec![s(), n(), (&partial).into(), (&sums).into()];
+                    launch("norm_grad_totals", [(outer * channels).div_ceil(256), 1, 1], args);
+                }
+                if group > 1 {
+                    let args = vec![s(), (&sums).into(), (&vgamma).into(), (&averages).into()];
+                    launch("norm_averages", warps, args);
+                }
                 launch(
                     "norm_grad_apply",
                     [2, 1, 1],
@@ -259,7 +255,8 @@ fn every_kind_of_norm() {
                         (&vx).into(),
                         (&vdy).into(),
                         (&stats).into(),
-                        (&averages).into(),
+                        (&sums).into(),
+                        if group > 1 { (&averages).into() } else { Arg::Null },
                         (&vgamma).into(),
                         (&dx).into(),
                     ],
@@ -271,9 +268,12 @@ fn every_kind_of_norm() {
                 if inner * group > 1 {
                     assert_close(&format!("dx {what}"), &numbers(kind, &dx), &want.dx, precision(kind, 4e-6));
                 }
-                let (dgamma, dbeta) = (&grads.to_f32()[..channels], &grads.to_f32()[channels..]);
-                assert_close(&format!("dgamma {what}"), dgamma, &want.dgamma, loose);
-                assert_close(&format!("dbeta {what}"), dbeta, &want.dbeta, 4e-6);
+                let sums = sums.to_f32();
+                let over_outer = |from: usize| -> Vec<f32> {
+                    (0..channels).map(|c| (0..outer).map(|o| sums[from + o * channels + c]).sum()).collect()
+                };
+                assert_close(&format!("dgamma {what}"), &over_outer(0), &want.dgamma, loose);
+                assert_close(&format!("dbeta {what}"), &over_outer(outer * channels), &want.dbeta, 4e-6);
                 let (mean, variance) = (&stats.to_f32()[..sets], &stats.to_f32()[sets..]);
                 assert_close(&format!("mean {what}"), mean, &want.mean, 2e-6);
                 assert_close(&format!("variance {what}"), variance, &want.variance, 2e-6);
@@ -341,6 +341,70 @@ fn softmax_and_its_logarithm() {
                 },
                 |(_, _, dx)| {
                     assert_close("softmax_grad", &numbers(kind, dx), &want_dx, precision(kind, 2e-6))
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn a_critic_s_loss_and_gradient() {
+    // Patches of one channel and of three, in more elements than a block has threads, in one slice and in several.
+    for (count, channels, slices, kind) in
+        [(5usize, 1usize, 1usize, "float"), (900, 1, 7, "float"), (1203, 3, 2, "bf16")]
+    {
+        let (partial, bias) = (normal(1, slices * count), normal(2, channels));
+        let v: Vec<f64> = (0..count)
+            .map(|i| {
+                (0..slices).map(|s| f64::from(partial[s * count + i])).sum::<f64>()
+                    + f64::from(bias[i % channels])
+            })
+            .collect();
+        for kept in [false, true] {
+            let program = module(
+                "conv_loss.cu",
+                &[
+                    format!("OUT={kind}"),
+                    format!("PREDICTION_TYPE={kind}"),
+                    format!("PREDICTION={}", u8::from(kept)),
+                    "BIAS=1".into(),
+                    "ACTIVATION(v)=(v - 1.0f)".into(),
+                    "LOSS(v)=square(v)".into(),
+                    "GRADIENT(v)=(v * 2.0f)".into(),
+                ],
+            );
+            in_every_mode(
+                &program,
+                "conv_loss",
+                Shape::flat(1, 512),
+                || {
+                    let [gradient, prediction] = [0, 1].map(|_| unwritten(kind, count));
+                    (Buffer::f32(&partial), Buffer::f32(&bias), gradient, prediction, Buffer::poisoned(4))
+                },
+                |(partial, bias, gradient, prediction, loss)| {
+                    vec![
+                        partial.into(),
+                        bias.into(),
+                        gradient.into(),
+                        prediction.into(),
+                        loss.into(),
+                        (count as i32).into(),
+                        (slices as i32).into(),
+                        (channels as i32).into(),
+                        0.25f32.into(),
+                    ]
+                },
+                |(_, _, gradient, prediction, loss)| {
+                    let off: Vec<f64> = v.iter().map(|v| v - 1.0).collect();
+                    let slope: Vec<f64> = off.iter().map(|v| 2.0 * v).collect();
+                    assert_close("gradient", &numbers(kind, gradient), &slope, precision(kind, 2e-6));
+                    if kept {
+                        assert_close("prediction", &numbers(kind, prediction), &off, precision(kind, 2e-6));
+                    } else {
+                        assert!(numbers(kind, prediction).iter().all(|v| v.is_nan()), "nobody asked for it");
+                    }
+                    let total = 0.25 * off.iter().map(|v| v * v).sum::<f64>();
+                    assert_close("loss", &loss.to_f32(), &[total], 2e-6);
                 },
             );
         }

@@ -85,11 +85,11 @@ impl<'a> Io<'a> {
         unsafe { std::slice::from_raw_parts(self.output.ptr.cast::<T>(), self.output.shape.numel()) }.to_vec()
     }
 
-    /// The first `inputs` inputs with another output of the same extents.
-    pub fn into_buffer<'b, T: Real>(&'b self, inputs: usize, out: &'b mut [T]) -> Io<'b> {
-        assert!(out.len() == self.output.shape.numel(), "size of the other output");
+    /// The first `inputs` inputs with another output.
+    pub fn into_buffer<'b, T: Real>(&'b self, inputs: usize, out: &'b mut [T], shape: &Shape) -> Io<'b> {
+        assert!(out.len() == shape.numel(), "size of the other output");
         assert!(self.reused.is_none_or(|i| i >= inputs), "an input was taken over by the output");
-        let output = View { ptr: out.as_mut_ptr().cast(), dtype: T::DTYPE, shape: self.output.shape.clone() };
+        let output = View { ptr: out.as_mut_ptr().cast(), dtype: T::DTYPE, shape: shape.clone() };
         Io {
             inputs: self.inputs[..inputs].to_vec(),
             output,

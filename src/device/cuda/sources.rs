@@ -7,6 +7,7 @@ pub type Source = (&'static str, &'static str);
 pub const KERNELS: &[Source] = &[
     ("conv.cu", include_str!("../../../kernels/conv.cu")),
     ("conv_grad_w.cu", include_str!("../../../kernels/conv_grad_w.cu")),
+    ("conv_loss.cu", include_str!("../../../kernels/conv_loss.cu")),
     ("dropout.cu", include_str!("../../../kernels/dropout.cu")),
     ("image_pool.cu", include_str!("../../../kernels/image_pool.cu")),
     ("matmul.cu", include_str!("../../../kernels/matmul.cu")),

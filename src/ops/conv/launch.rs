@@ -3,7 +3,9 @@
 
 use super::geometry::ConvGeometry;
 pub use crate::device::launch::Math;
-use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int};
+use crate::device::launch::{
+    ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int,
+};
 use crate::device::pointwise::copy_as;
 use crate::dtype::DType;
 
@@ -229,7 +231,7 @@ pub struct Epilogue {
 
 impl Epilogue {
     /// The constants that tell the kernels; `out` is the type of what is stored.
-    fn constants(&self, out: &str) -> Vec<String> {
+    pub(crate) fn constants(&self, out: &str) -> Vec<String> {
         let mut all = vec![format!("OUT={out}")];
         if self.bias.is_some() {
             all.push("BIAS=1".into());
@@ -283,23 +285,58 @@ pub fn launches(
     gpu: &GpuTraits,
     epilogue: &Epilogue,
 ) -> LaunchList {
+    let mut list = LaunchList::default();
+    let out = io.output.kind();
+    if choose(g, pass, gpu.math, gpu.multiprocessors).1 == 1 {
+        sums(&mut list, g, pass, io, gpu, epilogue, out, LaunchArg::Output);
+    } else {
+        let (partial, slices) = partial_sums(&mut list, g, pass, io, gpu, io.out().numel());
+        let (results, channels) = (io.out().numel(), io.out().channels());
+        list.push(sum_slices(gpu, partial, results, slices, channels, out, epilogue));
+    }
+    list
+}
+
+/// Appends a pass with `results` results whose sums stay as they are, fp32 in slices `[slices, results]`; says where they are
+/// and how many slices there are.
+pub fn partial_sums(
+    list: &mut LaunchList,
+    g: &ConvGeometry,
+    pass: Pass,
+    io: &Operands,
+    gpu: &GpuTraits,
+    results: usize,
+) -> (LaunchArg, usize) {
+    let (_, slices) = choose(g, pass, gpu.math, gpu.multiprocessors);
+    let partial = list.workspace(ELEMENT * slices * results);
+    sums(list, g, pass, io, gpu, &Epilogue::default(), "float", partial.clone());
+    (partial, slices)
+}
+
+/// Appends the matrix product of a pass: one slice goes through the epilogue to `to`, several lie there side by side.
+fn sums(
+    list: &mut LaunchList,
+    g: &ConvGeometry,
+    pass: Pass,
+    io: &Operands,
+    gpu: &GpuTraits,
+    epilogue: &Epilogue,
+    out: &str,
+    to: LaunchArg,
+) {
     let (tiles, slices) = choose(g, pass, gpu.math, gpu.multiprocessors);
     let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
-    let mut list = LaunchList::default();
-    let [(first, first_aligned), (second, second_aligned)] = [0, 1].map(|i| operand(&mut list, io, i, gpu));
-    let aligned = [first_aligned, second_aligned];
-    // Partial sums are stored as they are; the launch that adds them up goes on with them.
-    let last = if slices > 1 { Epilogue::default() } else { epilogue.clone() };
-    let out = io.output.kind();
-    let constants = last.constants(if slices > 1 { "float" } else { out });
+    let [(first, first_aligned), (second, second_aligned)] = [0, 1].map(|i| operand(list, io, i, gpu));
+    let constants = epilogue.constants(out);
     let constants: Vec<&str> = constants.iter().map(String::as_str).collect();
+    let aligned = [first_aligned, second_aligned];
     let plan = plan(g, pass, gpu.math, tiles, slices, pitches, aligned, &constants, gpu.fixed_shapes);
-    let partial = if slices > 1 { list.workspace(plan.partial_bytes()) } else { LaunchArg::Null };
     let mut args = vec![geometry_argument(g)[..].into(), first, second];
     if pass != Pass::GradW {
-        args.extend(last.args());
+        args.extend(epilogue.args());
     }
-    args.extend([LaunchArg::Output, partial.clone(), int(slices), int(pitches[0]), int(pitches[1])]);
+    let (whole, partial) = if slices > 1 { (LaunchArg::Null, to) } else { (to, LaunchArg::Null) };
+    args.extend([whole, partial, int(slices), int(pitches[0]), int(pitches[1])]);
     list.push(Launch {
         specialisation: plan.specialisation,
         kernel: plan.kernel,
@@ -308,10 +345,6 @@ pub fn launches(
         shared: plan.shared,
         args,
     });
-    if slices > 1 {
-        list.push(sum_slices(gpu, partial, plan.results, slices, io.out().channels(), out, epilogue));
-    }
-    list
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use super::no_derivative;
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
 use crate::dispatch_real;
+use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Storage, Var};
+use crate::ops::conv::geometry::ConvGeometry;
 use crate::ops::conv::launch::{Epilogue, Pass, launches};
 use crate::ops::conv::{Conv, ConvGradX};
 use crate::shape::Shape;
@@ -19,13 +21,24 @@ pub enum ConvKind {
     GradX(ConvGradX),
 }
 
-/// `y = code(conv(x, w) + bias, extra)`. Inputs: x and w, the bias if there is one, the second tensor if there is one.
+impl ConvKind {
+    /// The pass and its sizes, given its operands and its result's extents.
+    pub(super) fn geometry(&self, io: &Operands, out: &Shape) -> (ConvGeometry, Pass) {
+        match self {
+            ConvKind::Forward(op) => (op.0.geometry(io.shape(0), io.shape(1), out), Pass::Forward),
+            ConvKind::GradX(op) => (op.spec.geometry(out, io.shape(1), io.shape(0)), Pass::GradX),
+        }
+    }
+}
+
+/// `y = code(conv(x, w) + bias, extra)`. Inputs: x and w, what the bias lies in if there is one, the second tensor if there
+/// is one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConvMap {
     /// The convolution.
     pub kind: ConvKind,
-    /// Whether there is a bias, one number a channel.
-    pub bias: bool,
+    /// Where the bias, one number a channel, begins in its input, if there is one.
+    pub bias: Option<usize>,
     /// Whether there is a second tensor of the output's shape.
     pub extra: bool,
     /// Leaf 0 is the sum with its bias, leaf 1 the second tensor's element.
@@ -35,10 +48,34 @@ pub struct ConvMap {
 }
 
 impl ConvMap {
-    fn op(&self) -> &dyn Op {
+    pub(super) fn op(&self) -> &dyn Op {
         match &self.kind {
             ConvKind::Forward(op) => op,
             ConvKind::GradX(op) => op,
+        }
+    }
+
+    /// Computes the result, of the given extents, on the CPU.
+    pub(super) fn finish<T: Real>(&self, out: &mut [T], shape: &Shape, io: &mut Io) {
+        self.op().cpu(&mut io.into_buffer(2, out, shape));
+        let extra =
+            if self.extra { io.copied::<T>(2 + usize::from(self.bias.is_some())) } else { Vec::new() };
+        let bias = self.bias.map(|first| &io.input::<T>(2)[first..]);
+        let channels = shape.channels();
+        for (i, v) in out.iter_mut().enumerate() {
+            let sum = bias.map_or(*v, |b| *v + b[i % channels]);
+            *v = value(&self.code, i, |leaf| if leaf == 0 { sum } else { extra[i] });
+        }
+    }
+
+    /// What its kernel does before it stores.
+    pub(super) fn epilogue(&self, io: &Operands) -> Epilogue {
+        let extra = 2 + usize::from(self.bias.is_some());
+        Epilogue {
+            bias: self.bias.map(|first| LaunchArg::InputAt(2, first)),
+            extra: self.extra.then_some(LaunchArg::Input(extra)),
+            extra_dtype: self.extra.then(|| io.inputs[extra].dtype),
+            activation: (self.code != [Token::Leaf(0)]).then(|| source(&self.code, &["v", "x"])),
         }
     }
 }
@@ -63,42 +100,31 @@ impl Op for ConvMap {
         self.flops
     }
 
+    fn reads(&self, i: usize, inputs: &[&Shape], output: &Shape) -> usize {
+        if i == 2 && self.bias.is_some() { output.channels() } else { inputs[i].numel() }
+    }
+
     /// Each element of the second tensor is read by who stores the result there.
     fn memory(&self) -> Memory {
-        if self.extra { Memory::Reuse(2 + usize::from(self.bias)) } else { Memory::Fresh }
+        if self.extra { Memory::Reuse(2 + usize::from(self.bias.is_some())) } else { Memory::Fresh }
     }
 
     fn cpu(&self, io: &mut Io) {
         dispatch_real!(io.dtype(), T => {
-            let mut sums = vec![<T as num_traits::Zero>::zero(); io.out_shape().numel()];
-            self.op().cpu(&mut io.into_buffer(2, &mut sums));
-            let extra = if self.extra { io.copied::<T>(2 + usize::from(self.bias)) } else { Vec::new() };
-            let bias = if self.bias { io.input::<T>(2) } else { &[] };
-            let channels = io.out_shape().channels();
-            for (i, (v, sum)) in io.output::<T>().iter_mut().zip(sums).enumerate() {
-                let sum = if self.bias { sum + bias[i % channels] } else { sum };
-                *v = value(&self.code, |leaf| if leaf == 0 { sum } else { extra[i] });
-            }
+            let shape = io.out_shape().clone();
+            let mut values = vec![<T as num_traits::Zero>::zero(); shape.numel()];
+            self.finish(&mut values, &shape, io);
+            io.output::<T>().copy_from_slice(&values);
         });
     }
 
     fn storage(&self) -> Storage {
         // A bias is fp32.
-        if self.bias { Storage::Product(&[0, 1, 3]) } else { Storage::Product(&[0, 1, 2]) }
+        if self.bias.is_some() { Storage::Product(&[0, 1, 3]) } else { Storage::Product(&[0, 1, 2]) }
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        let (g, pass) = match &self.kind {
-            ConvKind::Forward(op) => (op.0.geometry(io.shape(0), io.shape(1), io.out()), Pass::Forward),
-            ConvKind::GradX(op) => (op.spec.geometry(io.out(), io.shape(1), io.shape(0)), Pass::GradX),
-        };
-        let extra = 2 + usize::from(self.bias);
-        let epilogue = Epilogue {
-            bias: self.bias.then_some(LaunchArg::Input(2)),
-            extra: self.extra.then_some(LaunchArg::Input(extra)),
-            extra_dtype: self.extra.then(|| io.inputs[extra].dtype),
-            activation: (self.code != [Token::Leaf(0)]).then(|| source(&self.code, &["v", "x"])),
-        };
-        Ok(launches(&g, pass, io, gpu, &epilogue))
+        let (g, pass) = self.kind.geometry(io, io.out());
+        Ok(launches(&g, pass, io, gpu, &self.epilogue(io)))
     }
 }

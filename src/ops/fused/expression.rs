@@ -1,10 +1,11 @@
 //! An expression over strided reads of other values: what the fusion pass makes of neighbouring pointwise operations.
 
 use crate::device::cpu::Io;
-use crate::device::launch::Operands;
-use crate::device::pointwise::Strided;
+use crate::device::launch::{LaunchArg, Operands};
+use crate::device::pointwise::{Mask, Strided};
 use crate::dtype::Real;
 use crate::ops::binary::Binary;
+use crate::ops::dropout::Dropout;
 use crate::ops::unary::Unary;
 use crate::shape::Shape;
 
@@ -36,6 +37,9 @@ pub enum Token {
     Unary(Unary),
     /// Of the last two.
     Binary(Binary),
+    /// Of the last value but one; the last is the step number. At most one in an expression, whose elements are counted in
+    /// its own order.
+    Dropout(Dropout),
 }
 
 /// `y[i] = code(leaves at i)` for every index of `extents`.
@@ -90,6 +94,10 @@ pub fn source(code: &[Token], names: &[&str]) -> String {
                 let (template, number) = f.expression();
                 fill(template, [&a, &b], [number, 0.0])
             }
+            Token::Dropout(_) => {
+                stack.pop().expect("a step number");
+                format!("dropped({}, numbers)", stack.pop().expect("a value"))
+            }
         };
         stack.push(text);
     }
@@ -116,8 +124,8 @@ fn fill(template: &str, [a, b]: [&str; 2], [p, q]: [f64; 2]) -> String {
     if template.ends_with(')') { text } else { format!("({text})") }
 }
 
-/// An expression's value, given its leaves'.
-pub fn value<T: Real>(code: &[Token], leaf: impl Fn(usize) -> T) -> T {
+/// An expression's value at element `at`, given its leaves'.
+pub fn value<T: Real>(code: &[Token], at: usize, leaf: impl Fn(usize) -> T) -> T {
     let mut stack: Vec<T> = Vec::new();
     for token in code {
         let v = match token {
@@ -127,6 +135,10 @@ pub fn value<T: Real>(code: &[Token], leaf: impl Fn(usize) -> T) -> T {
             Token::Binary(f) => {
                 let (b, a) = (stack.pop().expect("a value"), stack.pop().expect("a value"));
                 f.eval(a, b)
+            }
+            Token::Dropout(d) => {
+                let step = stack.pop().expect("a step number").f64() as u32;
+                d.value(stack.pop().expect("a value"), step, at as u64)
             }
         };
         stack.push(v);
@@ -138,6 +150,31 @@ impl Expression {
     /// In C++, with the leaves called a to f.
     pub fn source(&self) -> String {
         source(&self.code, &["a", "b", "c", "d", "e", "f"])
+    }
+
+    /// Elements of input `i` that its leaves read: a repeated one counts once.
+    pub fn reads(&self, i: usize) -> usize {
+        let own = |l: &Leaf| -> usize {
+            (0..self.extents.rank()).filter(|&a| l.steps[a] != 0).map(|a| self.extents[a]).product()
+        };
+        self.leaves.iter().filter(|l| l.input == i).map(own).sum()
+    }
+
+    /// Whether it holds dropout.
+    pub fn drops(&self) -> bool {
+        self.code.iter().any(|t| matches!(t, Token::Dropout(_)))
+    }
+
+    /// The dropout in it, as the pointwise kernels take it.
+    pub fn mask(&self) -> Option<Mask> {
+        let at = self.code.iter().position(|t| matches!(t, Token::Dropout(_)))?;
+        match (self.code[at - 1], self.code[at]) {
+            (Token::Leaf(step), Token::Dropout(d)) => {
+                let Leaf { input, offset, .. } = self.leaves[step];
+                Some(d.mask(LaunchArg::InputAt(input, offset)))
+            }
+            other => unreachable!("{other:?}: a step number is read, not computed"),
+        }
     }
 
     /// The leaves as operands of a kernel.
@@ -157,7 +194,7 @@ impl Expression {
                 rest /= self.extents[axis];
                 at.iter_mut().zip(&self.leaves).for_each(|(at, l)| *at += here * l.steps[axis]);
             }
-            each(flat, value(&self.code, |leaf| inputs[leaf][at[leaf]]));
+            each(flat, value(&self.code, flat, |leaf| inputs[leaf][at[leaf]]));
         }
     }
 }

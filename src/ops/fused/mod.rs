@@ -6,13 +6,15 @@
 
 mod conv;
 mod expression;
+mod loss;
 
 pub use conv::{ConvKind, ConvMap};
 pub use expression::{Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Token, in_order, value};
+pub use loss::{ConvLoss, MOST_RESULTS};
 
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchList, Operands};
-use crate::device::pointwise::{Strided, pointwise};
+use crate::device::pointwise::{Strided, dropping};
 use crate::dispatch_real;
 use crate::graph::{GradArgs, Memory, Op, Storage, Var};
 use crate::ops::sum;
@@ -48,6 +50,10 @@ impl Op for Map {
         self.flops
     }
 
+    fn reads(&self, i: usize, inputs: &[&Shape], _: &Shape) -> usize {
+        self.expression.reads(i).min(inputs[i].numel())
+    }
+
     /// The first input that is read once and in order may give its memory.
     fn memory(&self) -> Memory {
         let leaves = &self.expression.leaves;
@@ -74,7 +80,8 @@ impl Op for Map {
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let e = &self.expression;
         let out = Strided::output(io);
-        Ok(LaunchList::of(pointwise(gpu, &e.source(), [0.0; 2], io.out(), out, &e.operands(io))))
+        let (inputs, mask) = (e.operands(io), e.mask());
+        Ok(LaunchList::of(dropping(gpu, &e.source(), [0.0; 2], mask, io.out(), out, &inputs)))
     }
 }
 
@@ -124,6 +131,10 @@ impl Op for MapSum {
             let scale = self.scale;
             io.output::<T>().iter_mut().zip(sums).for_each(|(o, s)| *o = crate::dtype::Real::of(scale * s));
         });
+    }
+
+    fn reads(&self, i: usize, inputs: &[&Shape], _: &Shape) -> usize {
+        self.expression.reads(i).min(inputs[i].numel())
     }
 
     fn storage(&self) -> Storage {
@@ -182,6 +193,10 @@ impl Op for MapConcat {
         });
     }
 
+    fn reads(&self, i: usize, inputs: &[&Shape], _: &Shape) -> usize {
+        self.parts.iter().map(|p| p.reads(i)).sum::<usize>().min(inputs[i].numel())
+    }
+
     fn storage(&self) -> Storage {
         Storage::Any
     }
@@ -192,8 +207,8 @@ impl Op for MapConcat {
         let mut start = 0;
         for part in &self.parts {
             let out = Strided::output_at(io, start * strides[self.axis], strides.clone());
-            let launch = pointwise(gpu, &part.source(), [0.0; 2], &part.extents, out, &part.operands(io));
-            list.push(launch);
+            let (inputs, mask) = (part.operands(io), part.mask());
+            list.push(dropping(gpu, &part.source(), [0.0; 2], mask, &part.extents, out, &inputs));
             start += part.extents[self.axis];
         }
         Ok(list)

@@ -8,7 +8,7 @@ use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::gradient::vjp;
 use crate::shape::Shape;
 
-/// The total gradient by `x`. Inputs: x, its statistics, dy, and gamma if `affine`.
+/// The total gradient by `x`. Inputs: x, its statistics, dy, the [`NormGradSums`] of these, and gamma if `affine`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormGradX {
     /// Which sets.
@@ -19,9 +19,10 @@ pub struct NormGradX {
     pub affine: bool,
 }
 
-/// The gradients by gamma and beta, `[2, c]`. Inputs: x, its statistics, dy.
+/// The sums over each image's pixels (batch norm: over all) of `dy xhat` and of `dy`, `[2, outer, c]`, which both the
+/// gradient by `x` and those by gamma and beta are made of. Inputs: x, its statistics, dy.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NormGradAffine {
+pub struct NormGradSums {
     /// Which sets.
     pub kind: NormKind,
     /// Added to the variance.
@@ -58,7 +59,7 @@ impl Op for NormGradX {
     fn grad(&self, a: &GradArgs) -> Vec<Option<Var>> {
         let (x, dy) = (&a.inputs[0], &a.inputs[2]);
         let (shape, xhat, rstd) = standardised(x, self.kind, self.eps);
-        let g = match a.inputs.get(3) {
+        let g = match a.inputs.get(4) {
             Some(gamma) => dy.mul(&gamma.reshape(&[x.channels()])),
             None => dy.clone(),
         };
@@ -66,9 +67,11 @@ impl Op for NormGradX {
         let centred = g.sub(&g.mean(&[1, 3])).sub(&xhat.mul(&g.mul(&xhat).mean(&[1, 3])));
         let dx = centred.mul(&rstd).reshape(&x.shape());
         let mut wrt = vec![x.clone(), dy.clone()];
-        wrt.extend(a.inputs.get(3).cloned());
+        wrt.extend(a.inputs.get(4).cloned());
         let mut out = vjp(&[(dx, a.dy.clone())], &wrt);
+        // The statistics and the sums are functions of the others.
         out.insert(1, None);
+        out.insert(3, None);
         out
     }
 
@@ -79,8 +82,9 @@ impl Op for NormGradX {
     fn cpu(&self, io: &mut Io) {
         let sets = self.kind.sets(io.in_shape(0)).expect("checked when traced");
         dispatch_real!(io.dtype(), T => {
-            let gamma = self.affine.then(|| io.input::<T>(3));
-            kernel::grad_x::<T>(sets, self.eps, io.input(0), io.input(1), io.input(2), gamma, io.output());
+            let gamma = self.affine.then(|| io.input::<T>(4));
+            let [x, stats, dy, sums] = std::array::from_fn(|i| io.input::<T>(i));
+            kernel::grad_x::<T>(sets, self.eps, x, stats, dy, sums, gamma, io.output());
         });
     }
 
@@ -93,9 +97,9 @@ impl Op for NormGradX {
     }
 }
 
-impl Op for NormGradAffine {
+impl Op for NormGradSums {
     fn name(&self) -> &'static str {
-        "norm_grad_affine"
+        "norm_grad_sums"
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -106,16 +110,16 @@ impl Op for NormGradAffine {
                 inputs[0], inputs[1], inputs[2]
             ));
         }
-        Ok(Shape::from([2, sets.c]))
+        Ok(Shape::from([2, sets.outer, sets.c]))
     }
 
     fn grad(&self, a: &GradArgs) -> Vec<Option<Var>> {
         let (x, dy) = (&a.inputs[0], &a.inputs[2]);
-        let (_, xhat, _) = standardised(x, self.kind, self.eps);
-        let c = x.channels();
-        let rows = [x.shape().numel() / c, c];
-        let (xhat, g) = (xhat.reshape(&rows), dy.reshape(&rows));
-        let both = crate::ops::concat::concat(&[&g.mul(&xhat).sum(&[0]), &g.sum(&[0])], 0);
+        let ([outer, rows, ..], xhat, _) = standardised(x, self.kind, self.eps);
+        let shape = [outer, rows, x.channels()];
+        let (xhat, g) = (xhat.reshape(&shape), dy.reshape(&shape));
+        let sum = |v: &Var| v.sum(&[1]).reshape(&[1, outer, shape[2]]);
+        let both = crate::ops::concat::concat(&[&sum(&g.mul(&xhat)), &sum(&g)], 0);
         let mut out = vjp(&[(both, a.dy.clone())], &[x.clone(), dy.clone()]);
         out.insert(1, None);
         out
@@ -128,7 +132,7 @@ impl Op for NormGradAffine {
     fn cpu(&self, io: &mut Io) {
         let sets = self.kind.sets(io.in_shape(0)).expect("checked when traced");
         dispatch_real!(io.dtype(), T => {
-            kernel::grad_affine::<T>(sets, self.eps, io.input(0), io.input(1), io.input(2), io.output());
+            kernel::grad_sums::<T>(sets, self.eps, io.input(0), io.input(1), io.input(2), io.output());
         });
     }
 
@@ -137,6 +141,6 @@ impl Op for NormGradAffine {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(launch::grad_affine(self.kind.sets(io.shape(0))?, io, self.eps, gpu))
+        Ok(launch::grad_sums(self.kind.sets(io.shape(0))?, io, self.eps, gpu))
     }
 }

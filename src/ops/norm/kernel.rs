@@ -118,32 +118,16 @@ pub fn normalize<T: Real>(
     });
 }
 
-/// Per channel: the sum of `dy` and the sum of `dy xhat`, `[outer][c]` each.
-fn gradient_sums<T: Real>(
-    sets: Sets,
-    eps: f64,
-    x: &[T],
-    stats: &[T],
-    dy: &[T],
-) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+/// `[2, outer, c]`: the sum of `dy xhat` and the sum of `dy` over the rows.
+pub fn grad_sums<T: Real>(sets: Sets, eps: f64, x: &[T], stats: &[T], dy: &[T], out: &mut [T]) {
     let rstd = rstd(sets, eps, stats);
     let mean = spread::<T>(sets, |s| stats[s].f64());
     let plain = sums(sets, dy, |_, _, g| g);
-    let mut with = sums(sets, dy, |channel, at, g| g * (x[at] - mean[channel]));
+    let with = sums(sets, dy, |channel, at, g| g * (x[at] - mean[channel]));
     let per = sets.c / sets.groups;
-    with.iter_mut().enumerate().for_each(|(i, v)| *v *= rstd[i / per]);
-    (plain, with, rstd)
-}
-
-/// `[2, c]`: the gradients of scale and shift.
-pub fn grad_affine<T: Real>(sets: Sets, eps: f64, x: &[T], stats: &[T], dy: &[T], out: &mut [T]) {
-    let (plain, with, _) = gradient_sums(sets, eps, x, stats, dy);
-    let (gamma, beta) = out.split_at_mut(sets.c);
-    for (out, sums) in [(gamma, with), (beta, plain)] {
-        for (i, o) in out.iter_mut().enumerate() {
-            *o = T::of((0..sets.outer).map(|n| sums[n * sets.c + i]).sum());
-        }
-    }
+    let (first, second) = out.split_at_mut(sets.outer * sets.c);
+    first.iter_mut().zip(with).enumerate().for_each(|(i, (o, v))| *o = T::of(v * rstd[i / per]));
+    second.iter_mut().zip(plain).for_each(|(o, v)| *o = T::of(v));
 }
 
 /// The gradient by `x`: `rstd (g - mean(g) - xhat mean(g xhat))` with `g = dy gamma`.
@@ -153,16 +137,18 @@ pub fn grad_x<T: Real>(
     x: &[T],
     stats: &[T],
     dy: &[T],
+    totals: &[T],
     gamma: Option<&[T]>,
     out: &mut [T],
 ) {
-    let (mut plain, mut with, rstd) = gradient_sums(sets, eps, x, stats, dy);
+    let rstd = rstd(sets, eps, stats);
     let gamma_at = |i: usize| gamma.map_or(1.0, |g| g[i % sets.c].f64());
-    for sums in [&mut plain, &mut with] {
-        sums.iter_mut().enumerate().for_each(|(i, v)| *v *= gamma_at(i));
-    }
+    let weighted = |totals: &[T]| -> Vec<f64> {
+        fold(sets, &totals.iter().enumerate().map(|(i, v)| v.f64() * gamma_at(i)).collect::<Vec<_>>())
+    };
     let n = sets.size() as f64;
-    let (a, b) = (fold(sets, &plain), fold(sets, &with));
+    let (with, plain) = totals.split_at(sets.outer * sets.c);
+    let (a, b) = (weighted(plain), weighted(with));
     let per = sets.c / sets.groups;
     let mean = spread::<T>(sets, |s| stats[s].f64());
     // dx = dy * scale - centre - (x - mean) * slope

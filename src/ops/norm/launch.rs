@@ -46,20 +46,29 @@ impl<'a> Norm<'a> {
         self.list.push(Launch::new(Specialisation::new("norm.cu", constants), kernel, grid, args));
     }
 
-    /// Runs a kernel that makes partial results, and says where they are.
-    fn partial(&mut self, kernel: &'static str, args: Vec<LaunchArg>) -> LaunchArg {
+    /// Runs a kernel that writes the output, or if `partial`, partial results, of which it says where they are.
+    fn sums(&mut self, kernel: &'static str, args: Vec<LaunchArg>, partial: bool) -> LaunchArg {
         let Sets { outer, c, .. } = self.sets;
         let slices = self.slices();
-        let partial = self.list.workspace(8 * slices * outer * c);
-        let args = [self.shape(), int(slices)].into_iter().chain(args).chain([partial.clone()]).collect();
+        let [partial, output] = if partial {
+            [self.list.workspace(8 * slices * outer * c), LaunchArg::Null]
+        } else {
+            [LaunchArg::Null, LaunchArg::Output]
+        };
+        let ends = [partial.clone(), output];
+        let args = [self.shape(), int(slices)].into_iter().chain(args).chain(ends).collect();
         self.push(kernel, [c.div_ceil(lanes(c)), outer, slices], args);
         partial
     }
 
-    /// Runs a kernel that has a warp for each set.
-    fn finish(&mut self, kernel: &'static str, args: Vec<LaunchArg>) {
-        let args = [self.shape(), int(self.slices())].into_iter().chain(args).collect();
-        self.push(kernel, [(32 * self.sets.count()).div_ceil(THREADS), 1, 1], args);
+    /// Blocks for a warp for each set.
+    fn warps(&self) -> [usize; 3] {
+        [(32 * self.sets.count()).div_ceil(THREADS), 1, 1]
+    }
+
+    /// Whether a set is a single channel.
+    fn single(&self) -> bool {
+        self.sets.groups == self.sets.c
     }
 
     /// Runs a kernel that goes over all elements.
@@ -81,8 +90,12 @@ const DY: LaunchArg = LaunchArg::Input(2);
 
 pub(super) fn stats(sets: Sets, io: &Operands, gpu: &GpuTraits) -> LaunchList {
     let mut n = Norm::new(sets, [io.inputs[0].kind(), "float"], false, gpu);
-    let partial = n.partial("norm_stats", vec![X]);
-    n.finish("norm_finish", vec![partial, LaunchArg::Output]);
+    let several = n.slices() > 1 || !n.single();
+    let partial = n.sums("norm_stats", vec![X], several);
+    if several {
+        let args = vec![n.shape(), int(n.slices()), partial, LaunchArg::Output];
+        n.push("norm_finish", n.warps(), args);
+    }
     n.list
 }
 
@@ -93,20 +106,26 @@ pub(super) fn normalize(sets: Sets, io: &Operands, eps: f64, affine: bool, gpu: 
     n.list
 }
 
-pub(super) fn grad_x(sets: Sets, io: &Operands, eps: f64, affine: bool, gpu: &GpuTraits) -> LaunchList {
-    let mut n = Norm::new(sets, [io.inputs[0].kind(), io.inputs[2].kind()], affine, gpu);
-    let eps = LaunchArg::from(eps as f32);
-    let partial = n.partial("norm_grad_sums", vec![eps.clone(), X, DY, STATS]);
-    let (gamma, averages) = (n.if_affine(3), n.list.workspace(8 * sets.count()));
-    n.finish("norm_grad_finish", vec![partial, gamma.clone(), averages.clone()]);
-    n.apply("norm_grad_apply", vec![eps, X, DY, STATS, averages, gamma, LaunchArg::Output]);
+pub(super) fn grad_sums(sets: Sets, io: &Operands, eps: f64, gpu: &GpuTraits) -> LaunchList {
+    let mut n = Norm::new(sets, [io.inputs[0].kind(), io.inputs[2].kind()], false, gpu);
+    let several = n.slices() > 1;
+    let partial = n.sums("norm_grad_sums", vec![(eps as f32).into(), X, DY, STATS], several);
+    if several {
+        let args = vec![n.shape(), int(n.slices()), partial, LaunchArg::Output];
+        n.push("norm_grad_totals", [(sets.outer * sets.c).div_ceil(THREADS), 1, 1], args);
+    }
     n.list
 }
 
-pub(super) fn grad_affine(sets: Sets, io: &Operands, eps: f64, gpu: &GpuTraits) -> LaunchList {
-    let mut n = Norm::new(sets, [io.inputs[0].kind(), io.inputs[2].kind()], false, gpu);
-    let partial = n.partial("norm_grad_sums", vec![(eps as f32).into(), X, DY, STATS]);
-    let args = vec![n.shape(), int(n.slices()), partial, LaunchArg::Output];
-    n.push("norm_grad_affine", [sets.c.div_ceil(THREADS), 1, 1], args);
+pub(super) fn grad_x(sets: Sets, io: &Operands, eps: f64, affine: bool, gpu: &GpuTraits) -> LaunchList {
+    let mut n = Norm::new(sets, [io.inputs[0].kind(), io.inputs[2].kind()], affine, gpu);
+    let (sums, gamma, mut averages) = (LaunchArg::Input(3), n.if_affine(4), LaunchArg::Null);
+    if !n.single() {
+        averages = n.list.workspace(8 * sets.count());
+        let args = vec![n.shape(), sums.clone(), gamma.clone(), averages.clone()];
+        n.push("norm_averages", n.warps(), args);
+    }
+    let args = vec![(eps as f32).into(), X, DY, STATS, sums, averages, gamma, LaunchArg::Output];
+    n.apply("norm_grad_apply", args);
     n.list
 }

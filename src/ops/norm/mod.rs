@@ -10,7 +10,7 @@ mod kernel;
 mod launch;
 mod samples;
 
-pub use gradient::{NormGradAffine, NormGradX};
+pub use gradient::{NormGradSums, NormGradX};
 pub use samples::samples;
 
 use crate::device::cpu::Io;
@@ -144,19 +144,20 @@ impl Op for Normalize {
             return crate::ops::gradient::vjp(&[(y, a.dy.clone())], a.inputs);
         }
         let (x, stats) = (&a.inputs[0], &a.inputs[1]);
+        let sums = x.apply(NormGradSums { kind: self.kind, eps: self.eps }, &[stats, a.dy]);
         let dx = a.want(0, || {
             let op = NormGradX { kind: self.kind, eps: self.eps, affine: self.affine };
-            let mut inputs = vec![stats, a.dy];
+            let mut inputs = vec![stats, a.dy, &sums];
             inputs.extend(a.inputs.get(2));
             x.apply(op, &inputs)
         });
         let mut out = vec![dx, None];
         if self.affine {
             let c = a.inputs[2].shape();
-            let both = (a.needs[2] || a.needs[3])
-                .then(|| x.apply(NormGradAffine { kind: self.kind, eps: self.eps }, &[stats, a.dy]));
-            out.push(both.as_ref().map(|b| b.stretch(0, &c)));
-            out.push(both.as_ref().map(|b| b.stretch(c.numel(), &c)));
+            let outer = sums.shape()[1];
+            let total = if outer > 1 { sums.sum(&[1]) } else { sums };
+            out.push(a.want(2, || total.stretch(0, &c)));
+            out.push(a.want(3, || total.stretch(c.numel(), &c)));
         }
         out
     }

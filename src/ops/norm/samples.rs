@@ -1,6 +1,6 @@
 //! Samples of the norms, with an oracle that collects each set's elements.
 
-use super::{NormGradAffine, NormGradX, NormKind, Normalize};
+use super::{NormGradSums, NormGradX, NormKind, Normalize};
 use crate::ops::sample::{self, Array, Domain, Sample};
 
 /// Which set an element belongs to, from the definitions.
@@ -90,23 +90,26 @@ pub fn samples() -> Vec<Sample> {
                     "norm_grad_x",
                     &[x, g, per],
                     move |v| {
-                        v[0].apply(
-                            NormGradX { kind, eps: EPS, affine: true },
-                            &[&v[0].norm_stats(kind), &v[1], &v[2]],
-                        )
+                        let stats = v[0].norm_stats(kind);
+                        let sums = v[0].apply(NormGradSums { kind, eps: EPS }, &[&stats, &v[1]]);
+                        let op = NormGradX { kind, eps: EPS, affine: true };
+                        v[0].apply(op, &[&stats, &v[1], &sums, &v[2]])
                     },
                     move |v| grad_x(&v[0], &v[1], &v[2], kind, EPS),
                 ));
                 add(sample::composite(
-                    "norm_grad_affine",
+                    "norm_grad_sums",
                     &[x, g],
-                    move |v| v[0].apply(NormGradAffine { kind, eps: EPS }, &[&v[0].norm_stats(kind), &v[1]]),
+                    move |v| v[0].apply(NormGradSums { kind, eps: EPS }, &[&v[0].norm_stats(kind), &v[1]]),
                     move |v| {
                         let xhat = standardised(&v[0], &stats(&v[0], kind), kind, EPS);
-                        let mut out = sample::fill([2, c], |_| 0.0);
+                        let outer = if kind == NormKind::Batch { 1 } else { shape[0] };
+                        let image = v[0].data.len() / outer;
+                        let mut out = sample::fill([2, outer, c], |_| 0.0);
                         for (i, g) in v[1].data.iter().enumerate() {
-                            out.data[i % c] += g * xhat.data[i];
-                            out.data[c + i % c] += g;
+                            let place = i / image * c + i % c;
+                            out.data[place] += g * xhat.data[i];
+                            out.data[outer * c + place] += g;
                         }
                         out
                     },
