@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 /// A run is measured on the subjects of a split (by default those it has never seen) beside what it must beat.
 ///
 /// Images made from images: MAE, NMSE, PSNR and SSIM (MONAI's Gaussian window, 3D) per case, and their means with 95 %
-/// intervals, beside the recipe's baselines (`validate.baselines`), fitted on the training split. The data range is fixed,
-/// never an image's own maximum. Label maps: Dice, sensitivity, specificity, PPV and HD95 in mm. Images made from noise:
-/// KID and sliced Wasserstein distance beside those of real images from real ones.
+/// intervals, beside the recipe's baselines (`validate.baselines`), fitted on the training split; and KID, which says how
+/// much the slices look like true ones. The data range is fixed, never an image's own maximum. Label maps: Dice,
+/// sensitivity, specificity, PPV and HD95 in mm. Images made from noise: KID and sliced Wasserstein distance beside those
+/// of real images from real ones.
 ///
 /// A folder of predictions is measured against references of the same names.
 #[derive(clap::Args)]

@@ -23,7 +23,7 @@ mod window;
 
 pub use case::{Case, DataFit};
 pub use config::{Augment, DataConfig};
-pub use dataset::{Dataset, OpenOptions};
+pub use dataset::{Dataset, OpenOptions, Sample};
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use manifest::Split;
 pub use nifti_io::Volume;

@@ -3,7 +3,7 @@
 //! al., ICLR 2018). Both work on descriptions, one row per image: see [`super::features`].
 //!
 //! Either is positive for two samples of the same distribution too, by chance or by a lack of images. So a value means
-//! something only beside the real-vs-real floor, which is that of equally many real images.
+//! something only beside the real-vs-real floor, which is that of equally many real images of other subjects.
 
 use crate::error::{Error, Result};
 use crate::rng::Philox;
@@ -120,28 +120,32 @@ fn on_a_line(x: &[f64], y: &[f64], p: u32) -> f64 {
     sum / (n * m) as f64
 }
 
-/// The real-vs-real floor of a distance: its root mean square over random halvings of the real set (a single halving
-/// may come out at zero or below by luck). Halves have half as many images, which makes the floor a little high.
+/// The real-vs-real floor of a distance from `real`: that of as many real images of other subjects, drawn from `others`;
+/// the root mean square over the draws (a single one may come out at zero or below by luck).
+///
+/// The subjects must be others. Slices of one subject resemble each other, so two halves of the same subjects' slices are
+/// nearer to each other than any new subject, and any honest generator, can come.
 pub fn floor(
     real: Rows,
-    halvings: usize,
+    others: Rows,
+    draws: usize,
     seed: u64,
     distance: impl Fn(Rows, Rows) -> Result<f64>,
 ) -> Result<f64> {
-    if real.len() < 4 || halvings == 0 {
-        return Err(Error::input("the real-vs-real floor halves the real images; at least four are needed"));
+    same_dimension(real, others)?;
+    if draws == 0 {
+        return Err(Error::input("the real-vs-real floor needs at least one draw"));
     }
     let mut rng = Philox::named(seed, "real-vs-real floor");
-    let mut order: Vec<usize> = (0..real.len()).collect();
+    let mut order: Vec<usize> = (0..others.len()).collect();
     let mut total = 0.0;
-    for _ in 0..halvings {
+    for _ in 0..draws {
         rng.shuffle(&mut order);
-        let (a, b) = order.split_at(order.len() / 2);
-        let take = |of: &[usize]| of.iter().flat_map(|&i| real.row(i).to_vec()).collect::<Vec<f64>>();
-        let (a, b) = (take(a), take(b));
-        total += distance(Rows::new(&a, real.dimension)?, Rows::new(&b, real.dimension)?)?.powi(2);
+        let drawn: Vec<f64> =
+            order.iter().take(real.len()).flat_map(|&i| others.row(i).iter().copied()).collect();
+        total += distance(Rows::new(&drawn, real.dimension)?, real)?.powi(2);
     }
-    Ok((total / halvings as f64).sqrt())
+    Ok((total / draws as f64).sqrt())
 }
 
 #[cfg(test)]
@@ -187,12 +191,25 @@ mod tests {
     fn the_floor_lies_far_below_a_difference() {
         let d = 4;
         let (x, y) = (cloud(60, d, 0.0, "real"), cloud(60, d, 0.8, "fake"));
+        let others = cloud(200, d, 0.0, "others");
         for distance in [kid, |a: Rows, b: Rows| sliced_wasserstein(a, b, 32, 2, 1)] {
-            let floor = floor(rows(&x, d), 20, 1, distance).expect("rows");
+            let floor = floor(rows(&x, d), rows(&others, d), 20, 1, distance).expect("rows");
             let value = distance(rows(&x, d), rows(&y, d)).expect("rows");
             assert!(floor > 0.0 && value > 2.0 * floor, "{value} over {floor}");
         }
-        assert!(super::floor(rows(&x[..3 * d], d), 20, 1, kid).is_err());
+        assert!(super::floor(rows(&x, d), rows(&others, d), 0, 1, kid).is_err());
+    }
+
+    /// Two subjects that differ from each other: halves of the slices of both are alike, the slices of another are not.
+    #[test]
+    fn the_floor_is_that_of_other_subjects() {
+        let d = 4;
+        let slices = |shift: f64, name: &str| cloud(30, d, shift, name);
+        let real = [slices(0.5, "a"), slices(-0.5, "b")].concat();
+        let same = [slices(0.5, "c"), slices(-0.5, "d")].concat();
+        let others = [slices(1.0, "e"), slices(0.0, "f")].concat();
+        let of = |set: &[f64]| floor(rows(&real, d), rows(set, d), 10, 1, kid).expect("rows");
+        assert!(of(&others) > 3.0 * of(&same), "{} over {}", of(&others), of(&same));
     }
 
     #[test]

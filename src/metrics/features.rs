@@ -25,6 +25,9 @@ pub const DIMENSION: usize = 2 * (16 + 24 + 32 + 48 + 64);
 /// The seed of the weights.
 const SEED: u64 = 20_240_229;
 
+/// Least extent of an image that can be described.
+pub const SMALLEST: usize = 16;
+
 /// Images that are described at once.
 const BATCH: usize = 16;
 
@@ -47,7 +50,7 @@ pub fn checksum(channels: usize) -> String {
 }
 
 /// Describes images `[n, h, w, c]`, channels last, on an intensity scale that is the same for all sets compared ([-1, 1]
-/// is meant): n rows of [`DIMENSION`] numbers. Extents must be at least 16.
+/// is meant): n rows of [`DIMENSION`] numbers. Extents must be at least [`SMALLEST`].
 pub fn describe<T: Value>(images: &[T], [n, h, w, c]: [usize; 4]) -> Result<Vec<f64>> {
     if n * h * w * c != images.len() || c == 0 {
         return Err(Error::input(format!(
@@ -55,9 +58,9 @@ pub fn describe<T: Value>(images: &[T], [n, h, w, c]: [usize; 4]) -> Result<Vec<
             images.len()
         )));
     }
-    if h < 16 || w < 16 {
+    if h.min(w) < SMALLEST {
         return Err(Error::input(format!(
-            "images of {h} x {w} are too small to be described by features; at least 16 x 16 is needed"
+            "images of {h} x {w} are too small to be described by features; at least {SMALLEST} x {SMALLEST} is needed"
         )));
     }
     let mut out = Vec::with_capacity(n * DIMENSION);

@@ -1,14 +1,16 @@
 //! Measuring a trained run on a split, beside what it must beat.
 
 use super::baselines::Baseline;
-use super::generation::RealImages;
+use super::generation::{MOST, RealImages};
 use super::method::Task;
 use super::run::Predictor;
 use super::{score, segmentation};
 use crate::data::config::Window;
-use crate::data::{DataConfig, Dataset, OpenOptions, Split};
+use crate::data::{DataConfig, Dataset, OpenOptions, Sample, Split};
 use crate::error::Result;
 use crate::metrics::case::{CaseScores, Summary};
+use crate::metrics::distribution::{Rows, kid};
+use crate::metrics::features::{DIMENSION, SMALLEST, describe};
 use serde_json::{Map, Value, json};
 
 /// What was measured.
@@ -72,13 +74,19 @@ fn translation(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     let list = predictor.recipe().validate.baselines.clone();
     let baselines = list.iter().map(|b| Ok((*b, b.fit(&train)?))).collect::<Result<Vec<_>>>()?;
     let mut scores: Vec<Vec<CaseScores>> = vec![Vec::new(); 1 + baselines.len()];
+    let mut looks = Looks::new(&set, 1 + baselines.len());
     for i in 0..set.cases() {
         let case = set.case(i)?;
-        scores[0].push(score::score(&case, &predictor.slices(&case)?, true)?);
-        for (list, (_, baseline)) in scores[1..].iter_mut().zip(&baselines) {
-            list.push(score::score(&case, &baseline.apply(&case)?, true)?);
+        let mut made = vec![predictor.slices(&case)?];
+        for (_, baseline) in &baselines {
+            made.push(baseline.apply(&case)?);
         }
+        for (list, made) in scores.iter_mut().zip(&made) {
+            list.push(score::score(&case, made, true)?);
+        }
+        looks.add(i, case.target.as_deref().unwrap_or_default(), &made);
     }
+    let kids = looks.kids()?;
     let names = ["network"].into_iter().chain(list.iter().map(|b| b.name()));
     let all: Vec<(&str, Summary)> =
         names.zip(scores).map(|(name, s)| Ok((name, Summary::of(s)?))).collect::<Result<_>>()?;
@@ -104,8 +112,68 @@ fn translation(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     for (name, summary) in &all[1..] {
         scores.extend(means(summary, &format!("{name} ")));
     }
+    if !kids.is_empty() {
+        text += &format!(
+            "\n\nhow much {} slices look like the true ones (KID on random features, lower is better):",
+            looks.len()
+        );
+        let mut of = Map::new();
+        for ((name, _), kid) in all.iter().zip(&kids) {
+            text += &format!("\n{name:<12}{kid:>12.5}");
+            of.insert(name.replace('-', ""), json!(kid));
+            scores.push((if *name == "network" { "kid".into() } else { format!("{name} kid") }, *kid));
+        }
+        json.insert("kid".into(), of.into());
+    }
     let summaries = all.into_iter().map(|(name, summary)| (name.to_string(), summary)).collect();
     Ok(Evaluation { subjects: set.cases(), scores, text, json, summaries })
+}
+
+/// Slices that are compared as sets, whatever belongs to whom: blurred images have small errors, but do not look like real
+/// ones.
+struct Looks {
+    /// Of which case and which slice.
+    chosen: Vec<Sample>,
+    /// Extents of a slice.
+    shape: [usize; 3],
+    truth: Vec<f32>,
+    /// By every method.
+    made: Vec<Vec<f32>>,
+}
+
+impl Looks {
+    /// Evenly spaced slices among those that training would use.
+    fn new(set: &Dataset, methods: usize) -> Self {
+        let (all, n) = (set.samples(), set.len().min(MOST));
+        let chosen = (0..n).map(|i| all[i * all.len() / n]).collect();
+        Looks { chosen, shape: set.target_shape(), truth: Vec::new(), made: vec![Vec::new(); methods] }
+    }
+
+    fn len(&self) -> usize {
+        self.chosen.len()
+    }
+
+    fn add(&mut self, case: usize, target: &[f32], made: &[Vec<f32>]) {
+        let each: usize = self.shape.iter().product();
+        for sample in self.chosen.iter().filter(|s| s.case == case) {
+            let slice = sample.slice * each..(sample.slice + 1) * each;
+            self.truth.extend(&target[slice.clone()]);
+            self.made.iter_mut().zip(made).for_each(|(to, from)| to.extend(&from[slice.clone()]));
+        }
+    }
+
+    /// Each method's distance from the truth; empty where slices are too few or too small to be described.
+    fn kids(&self) -> Result<Vec<f64>> {
+        let [h, w, c] = self.shape;
+        if h.min(w) < SMALLEST || self.len() < 2 {
+            return Ok(Vec::new());
+        }
+        let describe = |pixels: &[f32]| describe(pixels, [self.len(), h, w, c]);
+        let truth = describe(&self.truth)?;
+        let of =
+            |made: &Vec<f32>| kid(Rows::new(&describe(made)?, DIMENSION)?, Rows::new(&truth, DIMENSION)?);
+        self.made.iter().map(of).collect()
+    }
 }
 
 fn segments(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
@@ -132,7 +200,7 @@ fn images(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     let set = open(predictor, split)?;
     let real = RealImages::of(&set)?;
     let made = predictor.images(real.len(), predictor.recipe().seed)?;
-    let (found, floor) = (real.distances(&made)?, real.floor()?);
+    let (found, floor) = (real.distances(&made)?, real.floor(&open(predictor, Split::Train)?)?);
     let mut text = format!("{} generated images against {} real slices\n\n", real.len(), real.len());
     text += &format!("{:<28}{:>12}{:>14}{:>8}\n", "", "generated", "real vs real", "ratio");
     for (name, a, b) in
@@ -140,7 +208,7 @@ fn images(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     {
         text += &format!("{name:<28}{a:>12.5}{b:>14.5}{:>8.2}\n", a / b);
     }
-    text += "\nreal vs real is what a perfect generator would reach with so few images";
+    text += "\nreal vs real: as many slices of training subjects in the place of the generated ones; no generator can be expected to come nearer";
     text += &format!(
         "\ndiversity of the generated images, 1 being that of the real ones: {:.2} (spread), {:.2} (distance to the nearest)",
         found.diversity.spread, found.diversity.nearest

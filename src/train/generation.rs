@@ -11,9 +11,10 @@ use crate::metrics::features::{DIMENSION, describe};
 pub const MOST: usize = 256;
 /// Random directions of the sliced Wasserstein distance.
 const PROJECTIONS: usize = 128;
-/// Random halvings behind a floor.
-const HALVINGS: usize = 20;
-/// Seed of directions and halvings: the same for all runs, so that their numbers can be compared.
+/// Draws of other real images behind a floor, and from at most how many.
+const DRAWS: usize = 20;
+const OTHERS: usize = 4 * MOST;
+/// Seed of directions and draws: the same for all runs, so that their numbers can be compared.
 const SEED: u64 = 1;
 
 /// Real images of a split, evenly spaced, with their descriptions.
@@ -38,7 +39,11 @@ pub struct Distances {
 impl RealImages {
     /// Of the slices that training would use.
     pub fn of(set: &Dataset) -> Result<Self> {
-        let (n, [h, w, c]) = (set.len().min(MOST), set.input_shape());
+        Self::at_most(set, MOST)
+    }
+
+    fn at_most(set: &Dataset, most: usize) -> Result<Self> {
+        let (n, [h, w, c]) = (set.len().min(most), set.input_shape());
         let mut pixels = vec![0.0; n * h * w * c];
         for (i, image) in pixels.chunks_mut(h * w * c).enumerate() {
             set.read(i * set.len() / n, image, &mut [])?;
@@ -75,14 +80,15 @@ impl RealImages {
         })
     }
 
-    /// Of real images from real images: what a perfect generator would reach.
-    pub fn floor(&self) -> Result<Distances> {
-        let real = || Rows::new(&self.features, DIMENSION);
+    /// Of as many real images of other subjects, the training split's: what a perfect generator would reach.
+    pub fn floor(&self, train: &Dataset) -> Result<Distances> {
+        let others = Self::at_most(train, OTHERS)?;
+        let (real, others) = (Rows::new(&self.features, DIMENSION)?, Rows::new(&others.features, DIMENSION)?);
         let swd = |a: Rows, b: Rows| sliced_wasserstein(a, b, PROJECTIONS, 1, SEED);
         Ok(Distances {
-            kid: floor(real()?, HALVINGS, SEED, kid)?,
-            swd: floor(real()?, HALVINGS, SEED, swd)?,
-            diversity: diversity(real()?, real()?)?,
+            kid: floor(real, others, DRAWS, SEED, kid)?,
+            swd: floor(real, others, DRAWS, SEED, swd)?,
+            diversity: diversity(real, real)?,
         })
     }
 
