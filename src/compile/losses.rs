@@ -5,6 +5,7 @@
 use crate::graph::{Node, NodeId, Source, State};
 use crate::ops::fused::{ConvLoss, ConvMap, Expression, MOST_RESULTS, Map, MapSum, Token, in_order};
 use crate::ops::reshape::Reshape;
+use crate::ops::unary::Unary;
 use crate::shape::Shape;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -50,44 +51,76 @@ fn find(nodes: &[Node], states: &[State], outputs: &[(String, NodeId)]) -> Vec<F
             inputs.iter().for_each(|&i| readers.entry(i).or_default().push(id));
         }
     }
-    let kept: Vec<NodeId> =
-        outputs.iter().map(|&(_, id)| id).chain(states.iter().map(|s| s.current)).collect();
+    // Whoever is read from outside is read by one more.
+    let outside = outputs.iter().map(|&(_, id)| id).chain(states.iter().map(|s| s.current));
+    outside.for_each(|id| readers.entry(id).or_default().push(NodeId::MAX));
     let candidates = (0..nodes.len()).filter(|&id| live[id] && nodes[id].shape.numel() <= MOST_RESULTS);
-    candidates.filter_map(|conv| fusable(nodes, conv, readers.get(&conv)?, kept.contains(&conv))).collect()
+    candidates.filter_map(|conv| fusable(nodes, conv, &readers)).collect()
 }
 
-/// The loss and the gradient among a convolution's readers.
-fn fusable(nodes: &[Node], conv: NodeId, readers: &[NodeId], kept: bool) -> Option<Found> {
+/// A convolution with loss and gradient, be they of its result or of a function of it.
+fn fusable(nodes: &[Node], conv: NodeId, readers: &BTreeMap<NodeId, Vec<NodeId>>) -> Option<Found> {
     let (map, inputs) = op_of::<ConvMap>(nodes, conv).filter(|(map, _)| !map.extra)?;
-    let alone = |e: &Expression| {
-        let whole = |l: &crate::ops::fused::Leaf| l.offset == 0 && in_order(l, &e.extents);
-        e.leaves.len() == 1
-            && whole(&e.leaves[0])
-            && !e.drops()
-            && e.extents.numel() == nodes[conv].shape.numel()
+    let own = readers.get(&conv)?;
+    let n = nodes[conv].shape.numel();
+    let functions = own.iter().filter_map(|&id| Some((id, function(nodes, id, n)?)));
+    let (of, first, loss, gradient) = [(conv, vec![Token::Leaf(0)])]
+        .into_iter()
+        .chain(functions)
+        .find_map(|(of, code)| ends(nodes, readers.get(&of)?, n).map(|(l, g)| (of, code, l, g)))?;
+    let (sum, slope) = (op_of::<MapSum>(nodes, loss)?.0, op_of::<Map>(nodes, gradient)?.0);
+    let taken = |id: &NodeId| [loss, gradient].contains(id);
+    let between = |id: &NodeId| *id == of && readers[&of].iter().all(taken);
+    let others = own.iter().any(|id| !taken(id) && !between(id));
+    let behind = |code: &[Token]| -> Vec<Token> {
+        code.iter().flat_map(|t| if *t == Token::Leaf(0) { first.clone() } else { vec![*t] }).collect()
     };
-    let (loss, sum) = readers.iter().find_map(|&id| {
-        let (sum, _) = op_of::<MapSum>(nodes, id)?;
-        (nodes[id].shape.numel() == 1 && alone(&sum.expression)).then_some((id, sum))
-    })?;
-    let (gradient, slope) = readers.iter().find_map(|&id| {
-        let (slope, _) = op_of::<Map>(nodes, id)?;
-        (nodes[id].backward && alone(&slope.expression)).then_some((id, slope))
-    })?;
-    let others = kept || readers.iter().any(|&id| id != loss && id != gradient);
     let op = ConvLoss {
         conv: map.clone(),
         extents: nodes[conv].shape.clone(),
-        loss: sum.expression.code.clone(),
-        gradient: slope.expression.code.clone(),
+        loss: behind(&sum.expression.code),
+        gradient: behind(&slope.expression.code),
         scale: sum.scale,
         gradient_dtype: nodes[gradient].dtype,
         kept: others.then_some(nodes[conv].dtype),
         flops: map.flops + sum.flops + slope.flops,
     };
-    let numbers = |code: &[Token]| code.iter().all(|t| !matches!(t, Token::Leaf(i) if *i > 0));
-    let fits = numbers(&op.loss) && numbers(&op.gradient) && numbers(&op.conv.code);
-    fits.then(|| Found { conv, loss, gradient, op, inputs: inputs.to_vec() })
+    Some(Found { conv, loss, gradient, op, inputs: inputs.to_vec() })
+}
+
+/// The sum of everything and the map of everything among a value's readers.
+fn ends(nodes: &[Node], readers: &[NodeId], n: usize) -> Option<(NodeId, NodeId)> {
+    let live = || readers.iter().copied().filter(|&id| id < nodes.len());
+    let loss = live().find(|&id| {
+        let terms = op_of::<MapSum>(nodes, id).map(|(sum, _)| &sum.expression);
+        nodes[id].shape.numel() == 1 && terms.is_some_and(|e| of_one(e, n))
+    })?;
+    let gradient = live().find(|&id| {
+        nodes[id].backward && op_of::<Map>(nodes, id).is_some_and(|(map, _)| of_one(&map.expression, n))
+    })?;
+    Some((loss, gradient))
+}
+
+/// What a node computes of each element of its only input, if that is all.
+fn function(nodes: &[Node], id: NodeId, n: usize) -> Option<Vec<Token>> {
+    if id >= nodes.len() {
+        return None;
+    }
+    if let Some((f, _)) = op_of::<Unary>(nodes, id) {
+        return Some(vec![Token::Leaf(0), Token::Unary(*f)]);
+    }
+    op_of::<Map>(nodes, id)
+        .filter(|(map, _)| of_one(&map.expression, n))
+        .map(|(map, _)| map.expression.code.clone())
+}
+
+/// Whether an expression is of one value alone, of all its `n` elements in order.
+fn of_one(e: &Expression, n: usize) -> bool {
+    e.extents.numel() == n
+        && e.leaves.len() == 1
+        && e.leaves[0].offset == 0
+        && in_order(&e.leaves[0], &e.extents)
+        && !e.drops()
 }
 
 /// A node's operation, if it is of that type, and its inputs.
