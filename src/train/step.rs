@@ -36,6 +36,17 @@ pub struct Watch {
     pub gradients: bool,
 }
 
+/// Elements of a gradient whose squares are summed at once: the CPU stores them.
+const PIECE: usize = 1 << 23;
+
+/// The 2-norm of a flat gradient.
+fn norm(flat: &Var) -> Var {
+    let n = flat.shape().numel();
+    let piece = |at: usize| flat.stretch(at, &[PIECE.min(n - at)]).square().sum_all();
+    let pieces = (0..n).step_by(PIECE).map(piece);
+    pieces.reduce(|a, b| a.add(&b)).unwrap_or_else(|| flat.sum_all()).sqrt()
+}
+
 /// A step under construction.
 pub struct StepBuilder {
     graph: Graph,
@@ -173,7 +184,7 @@ impl StepBuilder {
                     flat = clipped;
                     self.output(&format!("grad_norm/{name}"), &norm);
                 } else if self.watch.health {
-                    let norm = graph.phase("metric", || flat.square().sum_all().sqrt());
+                    let norm = graph.phase("metric", || norm(&flat));
                     self.output(&format!("grad_norm/{name}"), &norm);
                 }
                 let op = OptimiserStep { rule: update.rule, n: net.spec().param_count() };
