@@ -1,9 +1,10 @@
 use super::say;
 use crate::device::launch::Math;
 use crate::error::{Error, Result};
-use crate::exec::device::Choice;
+use crate::exec::device::{Choice, Device};
 use crate::fsio;
 use crate::train::profile::diff::{Diff, Verdict};
+use crate::train::profile::gpu::Timing;
 use crate::train::profile::measure::Effort;
 use crate::train::profile::{Profile, html, profile, text};
 use crate::train::recipe::Recipe;
@@ -50,6 +51,10 @@ struct Run {
     /// How a GPU multiplies: f32, tf32 or bf16 (mixed precision)
     #[arg(long, default_value = "f32")]
     precision: Math,
+    /// How a GPU's kernels are timed: cupti (inside of the CUDA graph, by NVIDIA's library CUPTI), events (around every launch,
+    /// without a graph), or auto (cupti where it can be used)
+    #[arg(long, default_value = "auto")]
+    timing: Timing,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -90,9 +95,12 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn measure(recipe: &std::path::Path, args: &Run) -> Result<()> {
     let device = super::open_device_in(args.device, args.precision, args.threads)?;
+    if matches!(device, Device::Cpu) && args.timing != Timing::Auto {
+        return Err(Error::usage("--timing is of kernels on a GPU; on the CPU it is by the host's clock"));
+    }
     let recipe = Recipe::load(recipe, &args.set)?;
     let effort = Effort { warm_up: WARM_UP, steps: usize::from(args.steps), traced: TRACED };
-    let (profile, trace) = profile(&recipe, &device, effort)?;
+    let (profile, trace) = profile(&recipe, &device, effort, args.timing)?;
     say(text::whole(&profile).trim_end());
     let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
         Some(path) => fsio::write_bytes(path, text().as_bytes()),

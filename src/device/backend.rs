@@ -81,6 +81,25 @@ pub trait Backend {
     fn finish(&self) -> Result<()>;
 }
 
+/// A kernel that ran, as a device notes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelRecord {
+    /// Its name.
+    pub name: String,
+    /// When it began, in nanoseconds of the device's clock.
+    pub began: u64,
+    /// When it ended.
+    pub ended: u64,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of shared memory of a block that were asked for when it was launched.
+    pub dynamic_shared: usize,
+    /// What it took besides.
+    pub facts: KernelFacts,
+}
+
 /// A device that can tell when what was asked of it happened, and what its kernels take.
 pub trait Timed: Backend {
     /// A point in the order of what was asked.
@@ -100,6 +119,17 @@ pub trait Timed: Backend {
 
     /// What a multiprocessor has.
     fn limits(&self) -> Result<Limits>;
+
+    /// Notes every kernel that runs from here on, also inside of recordings, and says by what means; or why it cannot.
+    fn note(&self) -> std::result::Result<String, String> {
+        Err("this device notes no kernels".into())
+    }
+
+    /// Ends what [`Timed::note`] began when everything is done, and gives the kernels in the order in which they began; or says
+    /// what is wrong with what was noted.
+    fn noted(&self) -> std::result::Result<Vec<KernelRecord>, String> {
+        Ok(Vec::new())
+    }
 
     /// Names what is asked from here on, up to the matching [`Timed::leave`], to a profiler that watches from outside. They
     /// may lie in one another.

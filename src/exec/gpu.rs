@@ -267,14 +267,17 @@ impl<B: Backend> GpuProgram<B> {
     /// Runs on the inputs that are there, as a recording.
     pub(super) fn go(&mut self) -> Result<()> {
         if self.recording.is_none() {
-            let (backend, ready) = (&self.backend, &self.ready);
-            let all = &mut || launch_all(&**backend, ready.iter().flatten());
-            match backend.record(all)? {
+            match self.record()? {
                 Some(recording) => self.recording = Some(recording),
-                None => return launch_all(&**backend, ready.iter().flatten()),
+                None => return launch_all(&*self.backend, self.ready.iter().flatten()),
             }
         }
         self.backend.replay(self.recording.as_ref().expect("just recorded"))
+    }
+
+    /// Records all launches anew.
+    pub(super) fn record(&self) -> Result<Option<B::Recording>> {
+        self.backend.record(&mut || launch_all(&*self.backend, self.ready.iter().flatten()))
     }
 
     /// As [`GpuProgram::run`], never as a recording; `observe` is called for every step and must call the closure that

@@ -66,6 +66,27 @@ impl<B: Timed> GpuProgram<B> {
         self.backend.place(&marks.done)
     }
 
+    /// As [`GpuProgram::run_marked`], as a recording of its own, which is made at the first run: what notes kernels
+    /// ([`Timed::note`]) must be there when a recording is made, and training's own is to know nothing of it.
+    pub fn run_noted(
+        &mut self,
+        states: &DeviceStates<B>,
+        inputs: &[(&str, &[f32])],
+        marks: &RunMarks<B>,
+        recording: &mut Option<B::Recording>,
+    ) -> Result<()> {
+        if recording.is_none() {
+            *recording = self.record()?;
+        }
+        let recording =
+            recording.as_ref().ok_or_else(|| Error::input("this device makes no recordings to look into"))?;
+        self.backend.place(&marks.begun)?;
+        self.begin(states, inputs)?;
+        self.backend.place(&marks.copied)?;
+        self.backend.replay(recording)?;
+        self.backend.place(&marks.done)
+    }
+
     /// As [`GpuProgram::run_marked`], launch by launch and with marks before and behind each, in the order of
     /// [`GpuProgram::launched`]. Nothing is waited for.
     pub fn run_marked_each(

@@ -82,9 +82,18 @@ enum { STREAMS = 8, HOST = 0 };
 typedef struct { unsigned at[STREAMS]; } Clock;
 typedef struct { int kind, id; } Handle;
 enum { STREAM = 1, EVENT, MODULE, FUNCTION, GRAPH, EXECUTABLE };
+// A kernel that is launched, and who is told of each that runs (the stand-in for CUPTI).
+typedef struct { const char *name; int grid[3], block[3], shared; } Launch;
+typedef struct { Launch *at; int count; } Launches;
+typedef struct { Handle h; char name[64]; } Function;
+static void (*watcher)(const Launch *);
+void standin_watch(void (*who)(const Launch *)) { watcher = who; }
+static void ran(const Launches *all) {
+    for (int i = 0; watcher && i < all->count; i++) watcher(&all->at[i]);
+}
 typedef struct { Handle h; Clock clock; int timing; double at; } Event;
-typedef struct { Handle h; Clock clock; int capturing; int nodes; } Stream;
-typedef struct { Handle h; int nodes; } Graph;
+typedef struct { Handle h; Clock clock; int capturing; Launches nodes; } Stream;
+typedef struct { Handle h; Launches nodes; } Graph;
 
 static int current_context;
 static char context_token;
@@ -445,8 +454,9 @@ R cuModuleUnload(void *m) { CALL("cuModuleUnload"); CHECK(((Handle *)m)->kind ==
 R cuModuleGetFunction(void **f, void *m, const char *name) {
     CALL("cuModuleGetFunction", " %s", name);
     CHECK(((Handle *)m)->kind == MODULE);
-    Handle *own = calloc(1, sizeof *own);
-    own->kind = FUNCTION;
+    Function *own = calloc(1, sizeof *own);
+    own->h.kind = FUNCTION;
+    snprintf(own->name, sizeof own->name, "%s", name);
     *f = own;
     return OK;
 }
@@ -462,8 +472,15 @@ R cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, un
     CHECK(gx && gy && gz && bx && bx * by * bz <= 1024 && gy < 65536 && gz < 65536);
     CHECK(args && !extra);
     CHECK(!args[0] || (uintptr_t)args[0] % 16 == 0);
-    if (((Stream *)s)->capturing) ((Stream *)s)->nodes++;
-    else ask(s);
+    Launch one = {((Function *)f)->name, {gx, gy, gz}, {bx, by, bz}, shared};
+    if (((Stream *)s)->capturing) {
+        Launches *all = &((Stream *)s)->nodes;
+        all->at = realloc(all->at, (all->count + 1) * sizeof one);
+        all->at[all->count++] = one;
+    } else {
+        ask(s);
+        ran(&(Launches){&one, 1});
+    }
     return OK;
 }
 
@@ -471,11 +488,11 @@ R cuStreamBeginCapture_v2(void *s, int mode) {
     CALL("cuStreamBeginCapture_v2");
     CHECK(mode == 1 && !stream_of(s)->capturing);
     ((Stream *)s)->capturing = 1;
-    ((Stream *)s)->nodes = 0;
+    ((Stream *)s)->nodes = (Launches){0};
     return OK;
 }
 R cuStreamEndCapture(void *s, void **g) {
-    CALL("cuStreamEndCapture", " %d nodes", stream_of(s)->nodes);
+    CALL("cuStreamEndCapture", " %d nodes", stream_of(s)->nodes.count);
     CHECK(((Stream *)s)->capturing);
     ((Stream *)s)->capturing = 0;
     Graph *own = calloc(1, sizeof *own);
@@ -495,9 +512,10 @@ R cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long flags) {
 }
 R cuGraphDestroy(void *g) { CALL("cuGraphDestroy"); CHECK(((Handle *)g)->kind == GRAPH); free(g); return OK; }
 R cuGraphLaunch(void *e, void *s) {
-    CALL("cuGraphLaunch", " %d nodes on %d", ((Graph *)e)->nodes, stream_of(s)->h.id);
+    CALL("cuGraphLaunch", " %d nodes on %d", ((Graph *)e)->nodes.count, stream_of(s)->h.id);
     CHECK(((Handle *)e)->kind == EXECUTABLE);
     ask(s);
+    ran(&((Graph *)e)->nodes);
     return OK;
 }
 R cuGraphExecDestroy(void *e) { CALL("cuGraphExecDestroy"); CHECK(((Handle *)e)->kind == EXECUTABLE); free(e); return OK; }

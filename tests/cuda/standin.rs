@@ -6,11 +6,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Folders with the stand-ins as libraries: a driver (and NVTX beside it), one from before memory pools, a run-time
-/// compiler.
+/// compiler, CUPTI.
 pub struct Libraries {
     pub driver: PathBuf,
     pub old_driver: PathBuf,
     pub compiler: PathBuf,
+    pub cupti: PathBuf,
 }
 
 /// Builds them once; `None` where there is no C compiler (an error in CI).
@@ -25,21 +26,23 @@ fn build() -> Option<Libraries> {
     let library = |folder: &str, file: &str, names: &[&str], more: &[&str]| -> Option<PathBuf> {
         let folder = root.join(folder);
         std::fs::create_dir_all(&folder).expect("a folder");
-        for name in names {
-            let out = Command::new("cc")
-                .args(["-std=gnu11", "-O1", "-shared", "-fPIC"])
-                .args(more)
-                .arg(source.join(file))
-                .arg("-o")
-                .arg(folder.join(name))
-                .output();
-            match out {
-                Ok(out) => assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr)),
-                Err(e) => {
-                    common::not_checked(&format!("no C compiler ({e})"));
-                    return None;
-                }
+        let out = Command::new("cc")
+            .args(["-std=gnu11", "-O1", "-shared", "-fPIC"])
+            .args(more)
+            .arg(source.join(file))
+            .arg("-o")
+            .arg(folder.join(names[0]))
+            .output();
+        match out {
+            Ok(out) => assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr)),
+            Err(e) => {
+                common::not_checked(&format!("no C compiler ({e})"));
+                return None;
             }
+        }
+        // One library by all of its names: loaded once, by whichever it is asked for.
+        for name in &names[1..] {
+            std::os::unix::fs::symlink(names[0], folder.join(name)).expect("a link");
         }
         Some(folder)
     };
@@ -50,6 +53,7 @@ fn build() -> Option<Libraries> {
         driver: library("driver", "driver.c", &names, &[])?,
         old_driver: library("old", "driver.c", &names, &["-DOLD"])?,
         compiler: library("compiler", "nvrtc.c", &["libnvrtc.so.13"], &[])?,
+        cupti: library("cupti", "cupti.c", &["libcupti.so.13"], &["-ldl"])?,
     })
 }
 

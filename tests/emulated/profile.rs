@@ -6,10 +6,11 @@ use gan::exec::States;
 use gan::exec::cost::{Bandwidth, Peaks};
 use gan::exec::gpu::{DeviceStates, GpuProgram};
 use gan::train::method::{self, Shapes};
+use gan::train::profile::gpu::{GpuTarget, Timing};
 use gan::train::profile::measure::{Effort, Work, measure};
 use gan::train::profile::report::Subject;
 use gan::train::profile::summary::summarise;
-use gan::train::profile::target::{GpuTarget, Target};
+use gan::train::profile::target::Target;
 use gan::train::profile::{html, text, trace};
 use gan::train::programs::trace_step;
 use gan::train::recipe::Recipe;
@@ -55,7 +56,7 @@ fn every_launch_of_a_step_is_timed_and_told() {
     };
     let programs: Vec<_> = steps.iter().map(bind).collect();
     let launches = programs[0].launched().unwrap_or_else(|e| panic!("{e}")).len();
-    let mut target = GpuTarget::new(programs, there, 1000).unwrap_or_else(|e| panic!("{e}"));
+    let mut target = GpuTarget::new(programs, there, 1000, Timing::Auto).unwrap_or_else(|e| panic!("{e}"));
     let n = shapes.input().numel();
     let mut batches = 0;
     let mut next = || {

@@ -36,7 +36,7 @@ impl Program {
                 let of = |part: &str, key: &str| number(&profile[part][key]);
                 let row = json!({
                     "recipe": "pix2pix", "size": 256, "batch": batch, "dtype": precision,
-                    "ms": of("step", "median_ms")?, "floor ms": of("work", "floor_ms")?,
+                    "timing": profile["mode"], "ms": of("step", "median_ms")?, "floor ms": of("work", "floor_ms")?,
                     "compute ms": of("shares", "compute_ms")?, "calls ms": of("shares", "calls_ms")?,
                     "peak TFLOP/s": of("peaks", "flops_per_s")? / 1e12,
                 });

@@ -8,10 +8,11 @@
 
 use super::compiler::{Compiler, Specialisation};
 use super::context::{Context, Event, Memory, Module, Pinned, Recording};
+use super::cupti::Cupti;
 use super::driver::{Driver, Version, done};
 use super::nvrtc::suits;
 use super::nvtx;
-use crate::device::backend::{Backend, Fetch, Piece, Timed};
+use crate::device::backend::{Backend, Fetch, KernelRecord, Piece, Timed};
 use crate::device::launch::{GpuTraits, Launch, Math};
 use crate::device::occupancy::{KernelFacts, Limits};
 use crate::error::{Error, Result};
@@ -412,6 +413,17 @@ impl Timed for CudaDevice {
             // A driver of CUDA 11.4 knows all of them.
             reserved: ask(Attribute::CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK)?,
         })
+    }
+
+    fn note(&self) -> std::result::Result<String, String> {
+        let cupti = Cupti::find(self.driver_version())?;
+        cupti.begin()?;
+        Ok(cupti.describe())
+    }
+
+    fn noted(&self) -> std::result::Result<Vec<KernelRecord>, String> {
+        Backend::finish(self).map_err(|e| e.to_string())?;
+        Cupti::find(self.driver_version())?.end()
     }
 
     fn enter(&self, name: &str) {

@@ -6,10 +6,12 @@
 pub mod cache;
 pub mod compiler;
 mod context;
+pub mod cupti;
 pub mod device;
 pub mod driver;
 pub mod nvrtc;
 mod nvtx;
+mod search;
 pub mod sources;
 pub mod usage;
 

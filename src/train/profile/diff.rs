@@ -72,6 +72,9 @@ impl<'a> Diff<'a> {
         differ("size", format!("{:?}", a.size), format!("{:?}", b.size));
         differ("device", a.on.clone(), b.on.clone());
         differ("precision", a.precision.clone(), b.precision.clone());
+        if let (Some(a), Some(b)) = (self.old.mode, self.new.mode) {
+            differ("timing of calls", format!("{a:?}").to_lowercase(), format!("{b:?}").to_lowercase());
+        }
         differ("FLOPs", self.old.work.flops.to_string(), self.new.work.flops.to_string());
         all
     }

@@ -65,6 +65,19 @@ pub struct Measured {
     pub traced: Vec<Span>,
 }
 
+impl Measured {
+    /// Drops what the steps gave in which every call was timed, on a GPU.
+    fn forget_watched(&mut self) {
+        self.waits.truncate(self.plain.len());
+        let Measured { watched, samples, gaps, calls, watched_processor, traced, .. } = self;
+        watched.clear();
+        samples.clear();
+        gaps.clear();
+        (*calls, *watched_processor) = Default::default();
+        traced.clear();
+    }
+}
+
 /// Where time went, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sums {
@@ -98,9 +111,7 @@ pub fn measure(target: &mut dyn Target, work: &mut Work, effort: Effort) -> Resu
         // A GPU is behind what it is asked for: what is as in training comes in a row. What is timed launch by launch is
         // waited for after every step, so that a step's marks are enough.
         run.series(0, effort.steps, false)?;
-        for step in 0..effort.steps {
-            run.series(step, 1, true)?;
-        }
+        while !run.watched()? {}
     } else {
         // Taking turns, so that whatever else the machine does meets both kinds alike.
         for step in 0..effort.steps {
@@ -138,19 +149,36 @@ impl Run<'_, '_> {
     /// Steps of both kinds, of which nothing is kept.
     fn warm_up(&mut self) -> Result<()> {
         for i in 0..self.effort.warm_up.max(1) {
-            let mut tape = Tape::like(&self.zero);
-            self.target.begin(&mut tape)?;
-            self.step(&mut tape, i % 2 == 1)?;
-            self.target.settle(&mut tape)?;
+            // Once more where times are taken in another way from then on.
+            while !self.warm_up_step(i % 2 == 1)? {}
         }
         Ok(())
     }
 
-    /// Runs steps without waiting in between (but where training waits), then looks at what happened. They count as the
-    /// steps `first..` of their kind.
-    fn series(&mut self, first: usize, count: usize, watched: bool) -> Result<()> {
+    fn warm_up_step(&mut self, watched: bool) -> Result<bool> {
         let mut tape = Tape::like(&self.zero);
-        self.target.begin(&mut tape)?;
+        self.target.begin(&mut tape, watched)?;
+        self.step(&mut tape, watched)?;
+        self.target.settle(&mut tape)
+    }
+
+    /// All steps with every call timed; `false` where they are to be run again, for times are taken in another way from now
+    /// on.
+    fn watched(&mut self) -> Result<bool> {
+        for step in 0..self.effort.steps {
+            if !self.series(step, 1, true)? {
+                self.out.forget_watched();
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Runs steps without waiting in between (but where training waits), then looks at what happened. They count as the
+    /// steps `first..` of their kind. Gives what [`Target::settle`] does.
+    fn series(&mut self, first: usize, count: usize, watched: bool) -> Result<bool> {
+        let mut tape = Tape::like(&self.zero);
+        self.target.begin(&mut tape, watched)?;
         let before = ProcessorTime::now();
         let began = tape.now();
         for at in first..first + count {
@@ -159,7 +187,9 @@ impl Run<'_, '_> {
             self.step(&mut tape, watched)?;
             tape.add(Kind::Step, start, tape.now());
         }
-        self.target.settle(&mut tape)?;
+        if !self.target.settle(&mut tape)? {
+            return Ok(false);
+        }
         if let (Some(before), Some(now)) = (before, ProcessorTime::now()) {
             let out = &mut self.out;
             let sum = if watched { &mut out.watched_processor } else { &mut out.plain_processor };
@@ -190,7 +220,7 @@ impl Run<'_, '_> {
         if watched && first < self.effort.traced {
             out.traced.extend(spans.iter().filter(|s| s.began <= end));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// One training step: batches, runs, and the losses where training reads them.

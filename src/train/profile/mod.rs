@@ -6,6 +6,7 @@
 //! each part is read.
 
 pub mod diff;
+pub mod gpu;
 pub mod html;
 pub mod measure;
 pub mod memory;
@@ -27,18 +28,19 @@ use crate::exec::States;
 use crate::exec::cost::Peaks;
 use crate::exec::device::{Device, Planned};
 use crate::exec::gpu::{DeviceStates, GpuProgram};
+use gpu::{GpuTarget, Timing};
 use measure::{Effort, Work, measure};
 use report::Subject;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Instant;
-use target::{CpuTarget, GpuTarget, Target};
+use target::{CpuTarget, Target};
 
 /// Batches that are made one after the other to see how long one takes.
 const BATCHES: u32 = 4;
 
 /// Profiles a recipe's training step on a device. With the spans of the first steps, as a trace.
-pub fn profile(recipe: &Recipe, device: &Device, effort: Effort) -> Result<(Profile, Value)> {
+pub fn profile(recipe: &Recipe, device: &Device, effort: Effort, timing: Timing) -> Result<(Profile, Value)> {
     let method = method::build(recipe)?;
     let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
     let dataset = Arc::new(Dataset::open(&recipe.data, Split::Train, None, open)?);
@@ -51,7 +53,7 @@ pub fn profile(recipe: &Recipe, device: &Device, effort: Effort) -> Result<(Prof
     // While nothing else is going on in this process.
     let peaks = Peaks::measure(device)?;
     let losses = programs.iter().map(|p| p.scalars.clone()).collect();
-    let mut target = target(device, programs, states)?;
+    let mut target = target(device, programs, states, timing)?;
     let mut loader = open_loader(recipe, method.as_ref(), dataset.clone(), 0)?;
     let mut next = || loader.next().map(|batch| (batch.input, batch.target));
     let mut work =
@@ -82,7 +84,12 @@ fn subject(recipe: &Recipe, shapes: &Shapes, device: &Device) -> Subject {
 }
 
 /// The programs on their device, with states of their own.
-fn target(device: &Device, programs: Vec<StepProgram<Planned>>, states: States) -> Result<Box<dyn Target>> {
+fn target(
+    device: &Device,
+    programs: Vec<StepProgram<Planned>>,
+    states: States,
+    timing: Timing,
+) -> Result<Box<dyn Target>> {
     let planned = programs.into_iter().map(|p| p.program);
     let Device::Cuda(device) = device else {
         let own = |p| match p {
@@ -101,7 +108,7 @@ fn target(device: &Device, programs: Vec<StepProgram<Planned>>, states: States) 
         Planned::Cpu(_) => unreachable!("planned for the GPU"),
     };
     let programs = planned.map(&mut bind).collect::<Result<Vec<_>>>()?;
-    Ok(Box::new(GpuTarget::new(programs, there, other_bytes)?))
+    Ok(Box::new(GpuTarget::new(programs, there, other_bytes, timing)?))
 }
 
 /// How long one thread takes for a batch.

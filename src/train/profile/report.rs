@@ -1,6 +1,7 @@
 //! What a profile says, as it is written to JSON: every other form is made from this.
 
 use super::memory::{Kept, Live};
+use super::target::Mode;
 use crate::error::{Error, Result};
 use crate::exec::cost::{Bound, Peaks};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub struct Profile {
     pub subject: Subject,
     /// In words, how times were taken.
     pub timing: String,
+    /// By what those of calls were; absent in profiles of earlier versions.
+    #[serde(default)]
+    pub mode: Option<Mode>,
     /// The highest rates that the device was seen to reach.
     pub peaks: Peaks,
     /// How long a step takes.
@@ -249,7 +253,8 @@ pub struct Gpu {
     pub spilled: usize,
     /// The share of a multiprocessor's threads that it can fill, where that is known.
     pub occupancy: Option<f64>,
-    /// The time that the device had nothing to do before a call, launched one by one.
+    /// The time that the device had nothing to do before a call: inside of the CUDA graph if [`Profile::mode`] is
+    /// [`Mode::Cupti`], else where calls are launched one by one.
     pub gap_us: f64,
 }
 

@@ -129,7 +129,8 @@ pub fn summarise(
         format: FORMAT.into(),
         version: VERSION,
         program: env!("CARGO_PKG_VERSION").into(),
-        timing: target.timing().into(),
+        timing: target.timing(),
+        mode: Some(target.mode()),
         step: step_times(measured, target.asynchronous()),
         shares: shares(measured),
         work: WorkDone {
