@@ -8,6 +8,7 @@ use crate::rng::Philox;
 use crate::train::method::{self, Shapes};
 use crate::train::programs::plan_step;
 use crate::train::recipe::Recipe;
+use crate::train::tuning::Source;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -63,6 +64,7 @@ struct Step {
 pub fn run(args: &Args) -> Result<()> {
     let What::Step(args) = &args.what;
     let device = super::open_device_in(args.device, args.precision, args.threads)?;
+    Source::Cached.apply(&device)?;
     if args.steps == 0 {
         return Err(Error::usage("--steps 0: at least one step must be timed"));
     }

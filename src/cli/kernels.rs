@@ -10,7 +10,7 @@ use crate::train::recipe::Recipe;
 use crate::train::reporter::line;
 use std::path::PathBuf;
 
-/// Show, empty or fill the cache of compiled CUDA kernels
+/// Show, empty or fill the cache of compiled CUDA kernels, and find the fastest for a device
 ///
 /// Kernels are compiled for their exact shapes when a run first needs them, and kept in GAN_CACHE_DIR, else in the
 /// user's cache folder. `build` compiles ahead everything that recipes need; it takes NVIDIA's run-time compiler (NVRTC), but
@@ -29,6 +29,11 @@ enum What {
     Clear,
     /// Compile everything that recipes need
     Build(Build),
+    /// Time every variant of every convolution of recipes on a GPU, and keep a table of the fastest
+    ///
+    /// Training takes the table's variants from then on, and records them in the run's folder. Without a table a rule by shape
+    /// holds. The table counts for this device, driver, compiler and version of the kernels alone.
+    Tune(super::tune::Args),
 }
 
 #[derive(clap::Args)]
@@ -67,6 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
             say(format!("removed {} kernels from {}", cache.clear(), cache.folder().display()));
         }
         What::Build(args) => build(args)?,
+        What::Tune(args) => super::tune::run(args)?,
     }
     Ok(())
 }
@@ -103,7 +109,13 @@ fn build(args: &Build) -> Result<()> {
         };
         for (architecture, usual) in &targets {
             let multiprocessors = args.multiprocessors.map_or(*usual, usize::from);
-            let gpu = GpuTraits { multiprocessors, math: args.precision, fixed_shapes: true, fused: true };
+            let gpu = GpuTraits {
+                multiprocessors,
+                math: args.precision,
+                fixed_shapes: true,
+                fused: true,
+                choices: None,
+            };
             let all = specialisations(&recipe, &extents, &gpu)?;
             let mut new = 0;
             for (i, what) in all.iter().enumerate() {
@@ -151,7 +163,7 @@ fn architecture(text: &str) -> Result<String, String> {
 }
 
 /// `256` or `96,128`.
-fn size(text: &str) -> Result<[usize; 2], String> {
+pub(super) fn size(text: &str) -> Result<[usize; 2], String> {
     let numbers: Option<Vec<usize>> =
         text.split(',').map(|n| n.trim().parse().ok().filter(|n| *n > 0)).collect();
     match numbers.as_deref() {

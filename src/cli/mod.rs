@@ -14,6 +14,7 @@ mod recipes;
 mod report;
 mod sweep;
 mod train;
+mod tune;
 
 use crate::device::launch::Math;
 use crate::error::{Error, Result};

@@ -8,6 +8,7 @@ use crate::train::profile::gpu::Timing;
 use crate::train::profile::measure::Effort;
 use crate::train::profile::{Profile, html, profile, text};
 use crate::train::recipe::Recipe;
+use crate::train::tuning::Source;
 use std::path::PathBuf;
 
 /// Tell where a training step's time and memory go
@@ -95,6 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn measure(recipe: &std::path::Path, args: &Run) -> Result<()> {
     let device = super::open_device_in(args.device, args.precision, args.threads)?;
+    Source::Cached.apply(&device)?;
     if matches!(device, Device::Cpu) && args.timing != Timing::Auto {
         return Err(Error::usage("--timing is of kernels on a GPU; on the CPU it is by the host's clock"));
     }

@@ -9,6 +9,7 @@ use crate::train::info::RunInfo;
 use crate::train::recipe::Recipe;
 use crate::train::run::{Predictor, RunDir};
 use crate::train::session::{TrainOptions, train};
+use crate::train::tuning::Source;
 use std::path::PathBuf;
 
 /// Train a recipe with several seeds and folds, and summarise
@@ -109,6 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
                     json_lines: false,
                     command: std::env::args().collect::<Vec<_>>().join(" "),
                     device: device.clone(),
+                    choices: Source::Cached,
                     stop: stop.clone(),
                 };
                 train(&recipe, &options)?;

@@ -5,6 +5,7 @@ use crate::train::recipe::Recipe;
 use crate::train::reporter;
 use crate::train::run::RunDir;
 use crate::train::session::{TrainOptions, train};
+use crate::train::tuning::Source;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,10 @@ pub struct Args {
     /// How a GPU multiplies: f32, tf32 or bf16 (mixed precision)
     #[arg(long, default_value = "f32")]
     precision: Math,
+    /// Which variants of a GPU's kernels a new run takes: auto (as `gan kernels tune` measured, where it did), none (by the rule
+    /// for shapes), or a file, such as another run's choices.json. A resumed run takes those that it recorded
+    #[arg(long, value_name = "FILE", default_value = "auto")]
+    choices: Source,
     /// The run folder [default: runs/<name>, numbered if it exists]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -80,6 +85,7 @@ pub fn run(args: Args) -> Result<()> {
         json_lines: args.json_lines,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         device,
+        choices: args.choices,
         stop: on_interrupt()?,
     };
     train(&recipe, &options)

@@ -1,6 +1,7 @@
 //! What is launched on a GPU, as plain data: an operation turns the shapes of its operands into a [`LaunchList`]
 //! without a GPU at hand, and whoever holds one runs the list as often as it likes.
 
+use super::choices::Choices;
 pub use super::cuda::compiler::Specialisation;
 use crate::dtype::DType;
 use crate::shape::Shape;
@@ -70,6 +71,8 @@ pub struct GpuTraits {
     pub fixed_shapes: bool,
     /// Whether neighbouring pointwise operations become one kernel.
     pub fused: bool,
+    /// Which variants were measured to be the fastest.
+    pub choices: Option<&'static Choices>,
 }
 
 impl GpuTraits {

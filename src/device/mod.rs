@@ -1,6 +1,7 @@
 //! Devices: bytes, threads, launches and matrix products. This level knows no operation.
 
 pub mod backend;
+pub mod choices;
 pub mod cpu;
 pub mod cuda;
 pub mod launch;

@@ -211,7 +211,7 @@ mod tests {
     use crate::device::launch::Math;
 
     const GPU: GpuTraits =
-        GpuTraits { multiprocessors: 4, math: Math::Fma, fixed_shapes: false, fused: true };
+        GpuTraits { multiprocessors: 4, math: Math::Fma, fixed_shapes: false, fused: true, choices: None };
 
     #[test]
     fn axes_are_joined_where_all_operands_allow() {

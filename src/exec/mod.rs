@@ -1,10 +1,12 @@
 //! Running a plan: here on the CPU device, in [`gpu`] on a device that runs launches, in [`device`] on whichever was chosen.
 
 pub mod checked;
+pub mod choices;
 pub mod cost;
 pub mod device;
 pub mod gpu;
 pub mod timed;
+pub mod tune;
 
 use crate::compile::plan::{Passes, Plan, Step, plan, plan_with};
 use crate::device::cpu::{Buffer, Memory, Slot, available};

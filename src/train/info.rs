@@ -29,6 +29,9 @@ pub struct RunInfo {
     pub memory_bytes: [usize; 2],
     /// FLOPs of a step.
     pub flops_per_step: u64,
+    /// Fingerprint of the table of kernel variants that it takes (`choices.json`), where it takes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices: Option<String>,
     /// When it was first started (UTC).
     #[serde(default)]
     pub started: String,

@@ -1,6 +1,7 @@
 //! What a run writes for those who watch it: TensorBoard's events, `metrics.csv` and sample pictures.
 
 use super::csvlog::MetricsLog;
+use super::curves;
 use super::recipe::Recipe;
 use super::run::RunDir;
 use super::tensorboard::{Events, HParam};
@@ -91,6 +92,11 @@ impl Record {
         }
         for (name, curve) in &seen.curves {
             self.val.pr_curve(&format!("pr/{name}"), step, curve)?;
+            self.val.image(&format!("roc/{name}"), step, &curves::roc(curve)?)?;
+            self.val.image(&format!("dice_by_threshold/{name}"), step, &curves::dice(curve)?)?;
+            if let Some(area) = curve.area() {
+                self.val.scalar(&format!("roc_auc/{name}"), step, area as f32)?;
+            }
         }
         self.val.flush()?;
         self.train.flush()

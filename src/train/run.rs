@@ -5,6 +5,7 @@
 //!   recipe.toml       the resolved recipe
 //!   data.json         what was fitted on the training split: canvas, intensity ranges
 //!   splits_final.json the folds, where the run is one of a cross-validation
+//!   choices.json      the variants of kernels, where the run takes measured ones
 //!   run.json          program version, command, device, threads, and when it ended
 //!   checkpoints/      {last,best}_net_<NETWORK>.safetensors, last_state.safetensors
 //!   train/ val/       TensorBoard events
@@ -18,6 +19,7 @@ use super::method::{self, Method, Task};
 use super::recipe::Recipe;
 use super::segmentation;
 use super::step::StepBuilder;
+use super::tuning;
 use crate::data::nifti_io::Stored;
 use crate::data::{Case, DataFit, Volume};
 use crate::dtype::DType;
@@ -179,6 +181,7 @@ impl Predictor {
         }
         let architecture = architecture(&recipe, method.as_ref(), name);
         checkpoint::load_weights(&path, &spec, &mut states, &architecture)?;
+        tuning::apply_recorded(run, device)?;
         let forward = Forward::new(device, states)?;
         Ok(Predictor { recipe, fit, method, spec, forward, which })
     }

@@ -16,6 +16,7 @@ use super::record::Record;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::start;
+use super::tuning;
 use super::validation::Validator;
 use crate::data::{DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
 use crate::error::{Error, Result};
@@ -48,6 +49,8 @@ pub struct TrainOptions {
     pub command: String,
     /// Where to compute.
     pub device: Device,
+    /// Which variants of kernels a new run takes.
+    pub choices: tuning::Source,
     /// Set from outside to stop after the current step.
     pub stop: Arc<AtomicBool>,
 }
@@ -151,6 +154,18 @@ impl<'a> Session<'a> {
         let specs = method.networks(&shapes.size)?;
         let hash = run::recipe_hash(recipe, &fit);
 
+        let table = if options.resume && run.exists() {
+            tuning::apply_recorded(&run, &options.device)?
+        } else {
+            options.choices.apply(&options.device)?
+        };
+        if let Some(table) = &table {
+            let n = table.choices.len();
+            reporter.note(&format!(
+                "kernels: the variants of {n} shapes are as they were measured ({})",
+                tuning::FILE
+            ));
+        }
         // Before anything large is allocated: this refuses what does not fit into memory.
         let programs = plan_step(recipe, &options.device, method.as_ref(), &specs, &shapes)?;
         let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes)?;
@@ -167,7 +182,7 @@ impl<'a> Session<'a> {
         fsio::create_dir(run.root())?;
         let locked = if locked.is_some() { locked } else { start::lock(&run)? };
         let cost = StepCost::of(method.as_ref(), &programs, total);
-        start::prepare_folder(recipe, options, &run, &fit, &specs, &cost)?;
+        start::prepare_folder(recipe, options, &run, &fit, &specs, &cost, table.as_ref())?;
 
         let resumed = (progress.step > 0).then_some(progress.step);
         if let Some(other) = before.filter(|b| resumed.is_some() && *b != options.device.name()) {

@@ -8,16 +8,19 @@ use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::session::TrainOptions;
+use super::tuning;
 use crate::data::{DataFit, folds};
 use crate::error::{Error, Result};
 use crate::exec::States;
+use crate::exec::choices::Table;
 use crate::fsio;
 use crate::nn::NetSpec;
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 /// What a run that was killed at its very beginning may have left.
-const OURS: [&str; 7] = [LOCK, "checkpoints", "samples", "run.json", "data.json", SPLITS, "recipe.toml"];
+const OURS: [&str; 8] =
+    [LOCK, "checkpoints", "samples", tuning::FILE, "run.json", "data.json", SPLITS, "recipe.toml"];
 
 /// The folds of a cross-validation, as nnU-Net names them.
 const SPLITS: &str = "splits_final.json";
@@ -108,6 +111,7 @@ pub fn prepare_folder(
     fit: &DataFit,
     specs: &[NetSpec],
     cost: &StepCost,
+    table: Option<&Table>,
 ) -> Result<()> {
     for folder in [run.checkpoints(), run.join("samples")] {
         fsio::create_dir(&folder)?;
@@ -133,10 +137,14 @@ pub fn prepare_folder(
         incidents: before.map_or_else(Vec::new, |b| b.incidents),
         threads: rayon::current_num_threads(),
         parameters: specs.iter().map(|s| (s.name.clone(), s.param_count())).collect(),
+        choices: table.map(Table::digest),
         memory_bytes: [cost.temporaries, cost.states],
         flops_per_step: cost.flops,
         finished: false,
     };
+    if let Some(table) = table {
+        table.write(&run.join(tuning::FILE))?;
+    }
     run.save_json("run.json", &info)?;
     run.save_json("data.json", fit)?;
     if recipe.data.fold.is_some() {

@@ -8,3 +8,4 @@ mod messages;
 mod profile;
 mod standin;
 mod tools;
+mod tune;

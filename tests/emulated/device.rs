@@ -31,7 +31,7 @@ impl Emulator {
     /// With or without fusion.
     pub fn with(mode: Mode, math: Math, fused: bool) -> Arc<Self> {
         // Few multiprocessors, so that loops take several turns; more than one, so that long sums are sliced.
-        let traits = GpuTraits { multiprocessors: 3, math, fixed_shapes: false, fused };
+        let traits = GpuTraits { multiprocessors: 3, math, fixed_shapes: false, fused, choices: None };
         #[allow(clippy::arc_with_non_send_sync)]
         // a program holds its device by Arc; this one stays in its thread
         Arc::new(Emulator { mode, traits, memory: RefCell::default() })

@@ -10,3 +10,4 @@ mod operations;
 mod primitives;
 mod profile;
 mod suite;
+mod tune;

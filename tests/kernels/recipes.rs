@@ -37,7 +37,7 @@ fn recipe(name: &str) -> (Recipe, Extents) {
 
 /// An H200.
 fn gpu(math: Math, fused: bool) -> GpuTraits {
-    GpuTraits { multiprocessors: 132, math, fixed_shapes: true, fused }
+    GpuTraits { multiprocessors: 132, math, fixed_shapes: true, fused, choices: None }
 }
 
 /// What training and predicting with a recipe launches, by kernel file, each once.

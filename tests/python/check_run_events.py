@@ -133,6 +133,22 @@ def check_curves(events, names, columns):
         assert np.all(np.diff(tp) <= 0) and np.all(np.diff(fp) <= 0)
         assert np.allclose(precision, np.where(tp + fp > 0, tp / np.maximum(tp + fp, 1), 1), atol=1e-6)
         assert np.allclose(recall, np.where(tp + fn > 0, tp / np.maximum(tp + fn, 1), 1), atol=1e-6)
+        false_rate = fp / np.maximum(fp + tn, 1)
+        dice = np.where(tp + fp + fn > 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1), 1)
+        check_plot(events, f"roc/{name}", false_rate, recall)
+        check_plot(events, f"dice_by_threshold/{name}", np.arange(len(dice)) / (len(dice) - 1), dice)
+        x, y = np.append(false_rate, 0), np.append(recall, 0)
+        area = np.sum((x[:-1] - x[1:]) * (y[:-1] + y[1:])) / 2
+        assert np.isclose(events["val"].Scalars(f"roc_auc/{name}")[-1].value, area, atol=1e-6), name
+
+
+def check_plot(events, tag, x, y):
+    """Every point of a curve is drawn where it belongs; a pixel to the side for what is rounded the other way."""
+    picture = np.asarray(Image.open(io.BytesIO(events["val"].Images(tag)[-1].encoded_image_string)))
+    assert picture.shape == (301, 301, 3), picture.shape
+    drawn = np.pad(np.all(picture == (31, 78, 160), axis=2), 1)
+    column, row = np.rint(300 * x).astype(int), 300 - np.rint(300 * y).astype(int)
+    assert all(drawn[r : r + 3, c : c + 3].any() for r, c in zip(row, column)), tag
 
 
 def read(run):

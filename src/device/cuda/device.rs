@@ -13,6 +13,7 @@ use super::driver::{Driver, Version, done};
 use super::nvrtc::suits;
 use super::nvtx;
 use crate::device::backend::{Backend, Fetch, KernelRecord, Piece, Timed};
+use crate::device::choices::Choices;
 use crate::device::launch::{GpuTraits, Launch, Math};
 use crate::device::occupancy::{KernelFacts, Limits};
 use crate::error::{Error, Result};
@@ -65,6 +66,8 @@ pub struct CudaDevice {
     modules: Mutex<HashMap<Specialisation, Arc<Module>>>,
     reads: Mutex<Pinned>,
     traits: GpuTraits,
+    /// Which variants of kernels programs take that are planned from now on.
+    choices: Mutex<Option<&'static Choices>>,
     target: String,
     ordinal: usize,
     capability: u32,
@@ -102,11 +105,17 @@ impl CudaDevice {
             context,
             compiler,
             modules: Mutex::default(),
-            traits: GpuTraits { multiprocessors, math, fixed_shapes: true, fused: true },
+            traits: GpuTraits { multiprocessors, math, fixed_shapes: true, fused: true, choices: None },
+            choices: Mutex::default(),
             target,
             ordinal,
             capability,
         })
+    }
+
+    /// Lets programs that are planned from now on take these variants of kernels, or what the rule by shape says.
+    pub fn choose(&self, choices: Option<&'static Choices>) {
+        *self.choices.lock().unwrap_or_else(|e| e.into_inner()) = choices;
     }
 
     /// Its number.
@@ -197,7 +206,7 @@ impl Backend for CudaDevice {
     type Recording = Recording;
 
     fn traits(&self) -> GpuTraits {
-        self.traits
+        GpuTraits { choices: *self.choices.lock().unwrap_or_else(|e| e.into_inner()), ..self.traits }
     }
 
     fn available(&self) -> Option<u64> {

@@ -2,6 +2,7 @@
 //! tested without a GPU; the kernels' own headers (`kernels/conv.cu`, `kernels/conv_grad_w.cu`) say what it all means.
 
 use super::geometry::ConvGeometry;
+use super::variants::chosen;
 pub use crate::device::launch::Math;
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int,
@@ -124,8 +125,16 @@ pub fn choose(g: &ConvGeometry, pass: Pass, math: Math, multiprocessors: usize) 
 
 /// Tiles no larger than a product needs.
 pub fn tiles(p: Product, math: Math) -> Tiles {
-    let side = |extent: usize| extent.next_power_of_two().clamp(16, 128);
-    let (bm, bn) = (side(p.m), side(p.n));
+    tiled(side(p.m), side(p.n), math)
+}
+
+/// A side of a tile no larger than an extent needs.
+pub fn side(extent: usize) -> usize {
+    extent.next_power_of_two().clamp(16, 128)
+}
+
+/// Tiles of so many rows and columns, with warps and buffers to suit.
+pub fn tiled(bm: usize, bn: usize, math: Math) -> Tiles {
     let warps_m = (bm / 32).max(1);
     let warps_n = (bn / 32).clamp(1, 8 / warps_m);
     Tiles { bm, bn, bk: 32, warps_m, warps_n, stages: if math == Math::Fma { 2 } else { 3 } }
@@ -287,7 +296,7 @@ pub fn launches(
 ) -> LaunchList {
     let mut list = LaunchList::default();
     let out = io.output.kind();
-    if choose(g, pass, gpu.math, gpu.multiprocessors).1 == 1 {
+    if chosen(g, pass, gpu).1 == 1 {
         sums(&mut list, g, pass, io, gpu, epilogue, out, LaunchArg::Output);
     } else {
         let (partial, slices) = partial_sums(&mut list, g, pass, io, gpu, io.out().numel());
@@ -307,7 +316,7 @@ pub fn partial_sums(
     gpu: &GpuTraits,
     results: usize,
 ) -> (LaunchArg, usize) {
-    let (_, slices) = choose(g, pass, gpu.math, gpu.multiprocessors);
+    let (_, slices) = chosen(g, pass, gpu);
     let partial = list.workspace(ELEMENT * slices * results);
     sums(list, g, pass, io, gpu, &Epilogue::default(), "float", partial.clone());
     (partial, slices)
@@ -324,7 +333,7 @@ fn sums(
     out: &str,
     to: LaunchArg,
 ) {
-    let (tiles, slices) = choose(g, pass, gpu.math, gpu.multiprocessors);
+    let (tiles, slices) = chosen(g, pass, gpu);
     let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
     let [(first, first_aligned), (second, second_aligned)] = [0, 1].map(|i| operand(list, io, i, gpu));
     let constants = epilogue.constants(out);

@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod geometry;
 pub mod launch;
 mod samples;
+pub mod variants;
 
 pub use samples::samples;
 

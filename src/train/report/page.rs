@@ -10,6 +10,7 @@ use crate::train::csvlog::{bytes, count, duration};
 use crate::train::evaluation::caveats;
 use crate::train::recipe::Recipe;
 use crate::train::run;
+use crate::train::tuning;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
@@ -382,9 +383,14 @@ fn again(story: &Story) -> String {
     let precision = story.info.as_ref().and_then(|i| i.device.split_once(" in ")).map_or("", |(_, p)| p);
     let device = if device == "cpu" { String::new() } else { format!(" --device {device}") };
     let precision = if precision.is_empty() { String::new() } else { format!(" --precision {precision}") };
+    let choices = match &story.info {
+        Some(info) if info.choices.is_some() => format!(" --choices {}/{}", story.name, tuning::FILE),
+        Some(info) if info.device != "cpu" => " --choices none".into(),
+        _ => String::new(),
+    };
     let mut all = format!(
         "<p>From the recipe below, with all defaults and overrides written out:</p><pre>{}</pre>",
-        text(&format!("{own}{device}{precision}"))
+        text(&format!("{own}{device}{precision}{choices}"))
     );
     if let Some(info) = &story.info {
         let _ = write!(

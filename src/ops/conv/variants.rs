@@ -1,0 +1,257 @@
+//! The ways to launch a convolution's kernels, and which one is taken: what was measured on the device
+//! (`gan kernels tune`), else a rule by shape.
+//!
+//! Variants differ in tiles and in the slices of the sum, so also in the order of additions: two of them agree only up to
+//! rounding.
+
+use super::geometry::ConvGeometry;
+use super::launch::{Math, Pass, Product, Tiles, choose, geometry_argument, product, side, slices, tiled};
+use crate::device::launch::GpuTraits;
+use std::fmt;
+use std::str::FromStr;
+
+/// What a variant is chosen by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// The sizes.
+    pub geometry: ConvGeometry,
+    /// Which of the three products.
+    pub pass: Pass,
+    /// Its arithmetic.
+    pub math: Math,
+}
+
+/// A way to launch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Rows of a block's tile.
+    pub bm: usize,
+    /// Columns of a block's tile.
+    pub bn: usize,
+    /// Slices of the sum.
+    pub slices: usize,
+}
+
+/// Extents of a tile that the kernels are made for.
+const SIDES: [usize; 4] = [16, 32, 64, 128];
+const PASSES: [(&str, Pass); 3] =
+    [("forward", Pass::Forward), ("grad_x", Pass::GradX), ("grad_w", Pass::GradW)];
+
+/// `forward bf16 1,64,128,...`: pass, arithmetic, and the 22 numbers of the geometry in the order of its fields.
+impl fmt::Display for ConvShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pass = PASSES.iter().find(|p| p.1 == self.pass).map_or("", |p| p.0);
+        let numbers = geometry_argument(&self.geometry).map(|n| n.to_string());
+        write!(f, "{pass} {} {}", self.math.name(), numbers.join(","))
+    }
+}
+
+impl FromStr for ConvShape {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let wrong = || format!("{s:?} names no convolution");
+        let [pass, math, numbers] = s.split(' ').collect::<Vec<_>>()[..] else { return Err(wrong()) };
+        let pass = PASSES.iter().find(|p| p.0 == pass).ok_or_else(wrong)?.1;
+        // Sizes that the kernels can count.
+        let number = |n: &str| n.parse().ok().filter(|n| *n <= i32::MAX as usize);
+        let numbers: Option<Vec<usize>> = numbers.split(',').map(number).collect();
+        let numbers: [usize; 22] = numbers.ok_or_else(wrong)?.try_into().map_err(|_| wrong())?;
+        let three = |i: usize| [numbers[i], numbers[i + 1], numbers[i + 2]];
+        let geometry = ConvGeometry {
+            n: numbers[0],
+            c: numbers[1],
+            k: numbers[2],
+            groups: numbers[3],
+            input: three(4),
+            output: three(7),
+            kernel: three(10),
+            stride: three(13),
+            padding: three(16),
+            dilation: three(19),
+        };
+        let g = &geometry;
+        let counts = [g.n, g.c, g.k, g.groups]
+            .into_iter()
+            .chain([g.input, g.output, g.kernel, g.stride, g.dilation].into_iter().flatten());
+        let positive = counts.into_iter().all(|n| n > 0);
+        if !positive || !g.c.is_multiple_of(g.groups) || !g.k.is_multiple_of(g.groups) {
+            return Err(wrong());
+        }
+        Ok(ConvShape { geometry, pass, math: math.parse().map_err(|_| wrong())? })
+    }
+}
+
+/// `128x64/8`: rows and columns of a tile, and slices.
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}/{}", self.bm, self.bn, self.slices)
+    }
+}
+
+impl FromStr for Variant {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let parse = || {
+            let (tile, slices) = s.split_once('/')?;
+            let (bm, bn) = tile.split_once('x')?;
+            Some(Variant { bm: bm.parse().ok()?, bn: bn.parse().ok()?, slices: slices.parse().ok()? })
+        };
+        parse().ok_or_else(|| format!("{s:?} names no variant"))
+    }
+}
+
+impl Variant {
+    /// Its tiles.
+    pub fn tiles(&self, math: Math) -> Tiles {
+        tiled(self.bm, self.bn, math)
+    }
+}
+
+impl ConvShape {
+    fn product(&self) -> Product {
+        product(&self.geometry, self.pass)
+    }
+
+    /// The most slices that have something to do each.
+    fn most_slices(&self) -> usize {
+        let depth = tiled(SIDES[0], SIDES[0], self.math).bk;
+        (self.product().k.div_ceil(depth) / 4).clamp(1, 64)
+    }
+
+    /// Whether the kernels can do it so.
+    pub fn allows(&self, v: &Variant) -> bool {
+        SIDES.contains(&v.bm) && SIDES.contains(&v.bn) && (1..=self.most_slices()).contains(&v.slices)
+    }
+
+    /// What is taken where nothing was measured.
+    pub fn default(&self, multiprocessors: usize) -> Variant {
+        let (tiles, slices) = choose(&self.geometry, self.pass, self.math, multiprocessors);
+        Variant { bm: tiles.bm, bn: tiles.bn, slices }
+    }
+
+    /// What may be faster than the default, which comes first: tiles half as large on either side, and fewer and more slices
+    /// than the rule gives them.
+    pub fn legal(&self, multiprocessors: usize) -> Vec<Variant> {
+        let (p, g) = (self.product(), &self.geometry);
+        let phases: usize = if self.pass == Pass::GradX { g.stride.iter().product() } else { 1 };
+        let mut all = vec![self.default(multiprocessors)];
+        for bm in [side(p.m), side(p.m) / 2] {
+            for bn in [side(p.n), side(p.n) / 2] {
+                let tiles = tiled(bm.max(SIDES[0]), bn.max(SIDES[0]), self.math);
+                let blocks = p.m.div_ceil(tiles.bm) * p.n.div_ceil(tiles.bn) * g.groups * phases;
+                let usual = slices(blocks, p.k.div_ceil(tiles.bk), multiprocessors);
+                for slices in [usual, 1, usual / 2, 2 * usual] {
+                    let v = Variant { bm: tiles.bm, bn: tiles.bn, slices };
+                    if self.allows(&v) && !all.contains(&v) {
+                        all.push(v);
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+/// The tiles and slices that a convolution takes on a device.
+pub fn chosen(g: &ConvGeometry, pass: Pass, gpu: &GpuTraits) -> (Tiles, usize) {
+    let measured = gpu.choices.and_then(|choices| {
+        let shape = ConvShape { geometry: g.clone(), pass, math: gpu.math };
+        let variant: Variant = choices.of(&shape.to_string())?.parse().ok()?;
+        shape.allows(&variant).then_some(variant)
+    });
+    match measured {
+        Some(v) => (v.tiles(gpu.math), v.slices),
+        None => choose(g, pass, gpu.math, gpu.multiprocessors),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::choices::Choices;
+
+    fn shape(c: usize, k: usize, size: usize, pass: Pass) -> ConvShape {
+        let geometry = ConvGeometry {
+            n: 1,
+            c,
+            k,
+            groups: 1,
+            input: [1, 2 * size, 2 * size],
+            output: [1, size, size],
+            kernel: [1, 4, 4],
+            stride: [1, 2, 2],
+            padding: [0, 1, 1],
+            dilation: [1; 3],
+        };
+        ConvShape { geometry, pass, math: Math::Bf16 }
+    }
+
+    #[test]
+    fn names_are_read_back_and_others_are_not() {
+        for pass in [Pass::Forward, Pass::GradX, Pass::GradW] {
+            let shape = shape(64, 128, 8, pass);
+            assert_eq!(shape.to_string().parse(), Ok(shape));
+        }
+        let name = shape(64, 128, 8, Pass::GradX).to_string();
+        assert_eq!(name, "grad_x bf16 1,64,128,1,1,16,16,1,8,8,1,4,4,1,2,2,0,1,1,1,1,1");
+        let v = Variant { bm: 128, bn: 64, slices: 8 };
+        assert_eq!((v.to_string().as_str(), "128x64/8".parse()), ("128x64/8", Ok(v)));
+        let wrong = [
+            "",
+            "forward",
+            "forward bf16 1,2",
+            "forward fp8 1",
+            &name.replace("grad_x", "x"),
+            &name.replace("64", "0"),
+        ];
+        for text in wrong {
+            assert!(text.parse::<ConvShape>().is_err(), "{text}");
+        }
+        assert!(name.replace(",64,", ",99999999999,").parse::<ConvShape>().is_err());
+        assert!("128x64".parse::<Variant>().is_err() && "-1x64/2".parse::<Variant>().is_err());
+    }
+
+    #[test]
+    fn all_that_is_tried_is_allowed_and_the_rule_comes_first() {
+        for pass in [Pass::Forward, Pass::GradX, Pass::GradW] {
+            for (c, k, size) in [(3, 64, 128), (64, 128, 64), (512, 512, 1), (1, 1, 2)] {
+                let shape = shape(c, k, size, pass);
+                let legal = shape.legal(132);
+                assert_eq!(legal[0], shape.default(132));
+                assert!(legal.iter().all(|v| shape.allows(v)), "{shape}: {legal:?}");
+                let mut names: Vec<String> = legal.iter().map(Variant::to_string).collect();
+                names.sort();
+                names.dedup();
+                assert_eq!(names.len(), legal.len(), "each once");
+            }
+        }
+        let shape = shape(64, 128, 64, Pass::Forward);
+        let names: Vec<String> = shape.legal(132).iter().map(Variant::to_string).collect();
+        assert_eq!(names[..4], ["128x128/8", "128x128/1", "128x128/4", "128x64/4"]);
+        let not = [(256, 64, 1), (64, 48, 1), (64, 64, 9), (64, 64, 0)];
+        assert!(not.iter().all(|&(bm, bn, slices)| !shape.allows(&Variant { bm, bn, slices })));
+    }
+
+    #[test]
+    fn what_was_measured_is_taken_and_what_was_asked_is_known() {
+        let shape = shape(64, 128, 64, Pass::Forward);
+        let with = |variant: &str| {
+            let table = [(shape.to_string(), variant.to_string())].into();
+            let choices = Choices::leak(table);
+            let gpu = GpuTraits {
+                multiprocessors: 132,
+                math: Math::Bf16,
+                fixed_shapes: true,
+                fused: true,
+                choices: Some(choices),
+            };
+            let (tiles, slices) = chosen(&shape.geometry, shape.pass, &gpu);
+            assert_eq!(choices.asked(), [shape.to_string()]);
+            (tiles.bm, tiles.bn, slices)
+        };
+        assert_eq!(with("64x32/2"), (64, 32, 2));
+        assert_eq!(with("64x32/99"), (128, 128, 8), "what cannot be done is not");
+    }
+}
