@@ -16,6 +16,9 @@ fn minimal(family: &str) -> String {
             "target = []",
             "generator = { kind = \"dcgan\" }\ndiscriminator = { kind = \"dcgan\", norm = \"batch\" }",
         ),
+        "paired-wgan" => {
+            ("", "network = { kind = \"unet\" }\ndiscriminator = { kind = \"patch\", norm = \"none\" }")
+        }
         _ => ("", "network = { kind = \"unet\" }"),
     };
     let (labels, loss, kind) = match family {
@@ -38,6 +41,7 @@ const KINDS: &[(&str, &str, &str, &[&str])] = &[
     ("### `[model]` with kind `pix2pix`", "model", "cyclegan", &[]),
     ("### `[model]` with kind `gan`", "model", "gan", &[]),
     ("### `[model]` with kind `gan`", "model", "wgan", &[]),
+    ("### `[model]` with kind `paired-wgan`", "model", "paired-wgan", &[]),
     ("### `[model]` with kind `supervised`", "model", "distance", &[]),
     ("### `[model.generator]` with kind `unet`", "model.generator", "pix2pix", &[]),
     (
@@ -113,6 +117,7 @@ const KINDS: &[(&str, &str, &str, &[&str])] = &[
     ("### `[loss]` of `cyclegan`", "loss", "cyclegan", &[]),
     ("### `[loss]` of `gan`", "loss", "gan", &[]),
     ("### `[loss]` of `wgan`", "loss", "wgan", &[]),
+    ("### `[loss]` of `paired-wgan`", "loss", "paired-wgan", &[]),
     ("### `[loss]` of `supervised` with kind `regions`", "loss", "regions", &[]),
     ("### `[loss]` of `supervised` with kind `classes`", "loss", "classes", &[]),
     ("### `[loss]` of `supervised` with kind `distance`", "loss", "distance", &[]),

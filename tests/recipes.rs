@@ -80,6 +80,14 @@ fn tiny(name: &str) -> Vec<&'static str> {
         "unet3d-tumour" => vec!["model.network.base=2", "model.network.downs=2", "data.patch=[8, 12, 12]"],
         "srcnn" => vec!["model.network.widths=[4, 4]"],
         "vdsr" | "denoise" => vec!["model.network.layers=3", "model.network.width=4"],
+        "denoise-wgan" => vec![
+            "model.network.layers=3",
+            "model.network.width=4",
+            "model.discriminator.ndf=4",
+            "model.discriminator.layers=1",
+            "loss.n_critic=2",
+            "train.batch=2",
+        ],
         other => panic!("no tiny size for {other}"),
     });
     set
@@ -296,6 +304,16 @@ fn vdsr() {
 #[test]
 fn denoiser() {
     translates("denoise", &[T1], &["loss/l2"], &["gaussian", "median", "nlm"]);
+}
+
+#[test]
+fn denoiser_with_a_critic() {
+    translates(
+        "denoise-wgan",
+        &[T1],
+        &["loss/W", "loss/GP", "loss/G_GAN", "loss/G_distance"],
+        &["gaussian", "median", "nlm"],
+    );
 }
 
 /// The list knows every file in `recipes/`.

@@ -38,6 +38,7 @@ shipped!(
     "srcnn",
     "vdsr",
     "denoise",
+    "denoise-wgan",
 );
 
 pub fn run(args: &Args) -> Result<()> {

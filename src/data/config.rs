@@ -36,6 +36,9 @@ pub struct DataConfig {
     pub input: Vec<String>,
     /// Modalities that it is to produce (default `["pet"]`); empty for models from noise.
     pub target: Vec<String>,
+    /// Inputs and targets are two sets of images of which no two belong together: a subject may have either, grids may differ
+    /// (default false). For CycleGAN.
+    pub unpaired: bool,
     /// The one target is a label map, of which these are the meanings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
@@ -145,6 +148,7 @@ impl Default for DataConfig {
             phantom: None,
             input: vec!["t1".into()],
             target: vec!["pet".into()],
+            unpaired: false,
             labels: None,
             degrade: None,
             plane: Plane::Axial,
@@ -196,6 +200,11 @@ impl DataConfig {
             return Err(Error::input("data: `input` lists no modality; name at least one"));
         }
         self.check_labels()?;
+        if self.unpaired && (self.target.is_empty() || self.labels.is_some() || self.patch.is_some()) {
+            return Err(Error::input(
+                "data: `unpaired` is for two sets of images of which slices are taken; name the second one in `target`, and remove `labels` and `patch`",
+            ));
+        }
         if let Some(degrade) = &self.degrade {
             degrade.check()?;
         }
@@ -329,7 +338,9 @@ impl DataConfig {
         }
         let modalities: Vec<String> = self.input.iter().chain(&self.target).cloned().collect();
         let pattern = self.pattern.as_deref().unwrap_or("");
-        self.found(Manifest::scan(pattern, &modalities, &self.split, self.split_seed)?)
+        let mut firsts = vec![self.input[0].clone()];
+        firsts.extend(self.target.first().filter(|_| self.unpaired).cloned());
+        self.found(Manifest::scan_any(pattern, &modalities, &firsts, &self.split, self.split_seed)?)
     }
 
     fn found(&self, manifest: Manifest) -> Result<Manifest> {

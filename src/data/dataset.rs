@@ -1,5 +1,7 @@
 //! A data set: the slices of one split, ready for a network.
 
+mod unpaired;
+
 use super::case::{self, Case, CaseData, DataFit};
 use super::config::DataConfig;
 use super::manifest::{Entry, Manifest, Split};
@@ -49,6 +51,8 @@ pub struct Dataset {
     slices_in_all: usize,
     fit: DataFit,
     need_target: bool,
+    /// The targets, where they belong to nobody (`data.unpaired`).
+    others: Option<Box<Dataset>>,
     cache: Cache,
 }
 
@@ -61,7 +65,19 @@ impl Dataset {
         fit: Option<&DataFit>,
         options: OpenOptions,
     ) -> Result<Dataset> {
-        let manifest = config.manifest()?;
+        if config.unpaired {
+            return Self::open_sets(config, split, fit, options);
+        }
+        Self::open_in(config, config.manifest()?, split, fit, options)
+    }
+
+    fn open_in(
+        config: &DataConfig,
+        manifest: Manifest,
+        split: Split,
+        fit: Option<&DataFit>,
+        options: OpenOptions,
+    ) -> Result<Dataset> {
         let fit = match fit {
             Some(f) => f.clone(),
             None if split == Split::Train => {
@@ -81,6 +97,7 @@ impl Dataset {
             slices_in_all: 0,
             fit,
             need_target: options.need_target,
+            others: None,
             cache: Cache::new(config.cache_mb.saturating_mul(1 << 20)),
             entries,
         };
@@ -168,7 +185,12 @@ impl Dataset {
     /// Extents `[h, w, c]` of a target slice.
     pub fn target_shape(&self) -> [usize; 3] {
         let [h, w] = self.fit.canvas;
-        [h, w, self.config.target_channels()]
+        [h, w, self.others.as_ref().map_or(self.config.target_channels(), |o| o.config.input.len())]
+    }
+
+    /// The set of targets, of which they are the inputs, where they are nobody's (`data.unpaired`).
+    pub fn others(&self) -> Option<&Dataset> {
+        self.others.as_deref()
     }
 
     /// Writes sample `index` to `[h][w][c]` buffers; `target` may be empty.
@@ -288,8 +310,18 @@ impl fmt::Display for Dataset {
             self.slices_in_all,
             self.config.plane,
             self.config.input.join("+"),
-            self.config.target.join("+")
-        )
+            self.others.as_ref().map_or(&self.config.target, |o| &o.config.input).join("+")
+        )?;
+        match &self.others {
+            Some(o) => write!(
+                f,
+                " (unpaired: {} subjects, {} of {} slices)",
+                o.entries.len(),
+                o.samples.len(),
+                o.slices_in_all
+            ),
+            None => Ok(()),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub struct LoaderConfig {
     pub augment: Augment,
     /// Whether an epoch's last, incomplete batch is left out. Otherwise it is shorter.
     pub drop_last: bool,
-    /// Draws the target from another sample than the input (CycleGAN).
+    /// Draws the target from another sample than the input (CycleGAN); it is one of [`Dataset::others`] if there are any.
     pub unpaired: bool,
 }
 
@@ -170,6 +170,12 @@ impl Maker {
         (if self.config.drop_last { n / b } else { n.div_ceil(b) }) as u64
     }
 
+    /// Inputs that an epoch takes.
+    fn inputs_per_epoch(&self) -> u64 {
+        let (n, b) = (self.dataset.len(), self.config.batch);
+        if self.config.drop_last { (n / b * b) as u64 } else { n as u64 }
+    }
+
     fn batch(&mut self, step: u64) -> Result<Batch> {
         let per_epoch = self.steps_per_epoch();
         let (epoch, within) = (step / per_epoch, (step % per_epoch) as usize);
@@ -205,9 +211,21 @@ impl Maker {
             let drawn = Drawn::new(&self.config.augment, &mut rng);
             let mut drawn_target = drawn;
             if self.config.unpaired {
-                let other = self.at(1, epoch, from + i);
-                let mut unused = vec![0.0; ni];
-                self.dataset.read(other, &mut unused, y)?;
+                let dataset = self.dataset.clone();
+                match dataset.others() {
+                    Some(others) => {
+                        // Of another number: an epoch of the inputs is none of theirs.
+                        let place = epoch * self.inputs_per_epoch() + (from + i) as u64;
+                        let (n, turn) = (others.len(), place / others.len() as u64);
+                        let other = self.place(1, turn, (place % n as u64) as usize, n);
+                        others.read(other, y, &mut [])?;
+                    }
+                    None => {
+                        let other = self.at(1, epoch, from + i);
+                        let mut unused = vec![0.0; ni];
+                        self.dataset.read(other, &mut unused, y)?;
+                    }
+                }
                 drawn_target = Drawn::new(&self.config.augment, &mut rng);
             }
             drawn.geometry(x, si, Interpolation::Linear);
@@ -219,11 +237,17 @@ impl Maker {
 
     /// The sample at a position of an epoch's order. `which`: 0 inputs, 1 unpaired targets.
     fn at(&mut self, which: usize, epoch: u64, position: usize) -> usize {
+        let n = self.dataset.len();
+        self.place(which, epoch, position, n)
+    }
+
+    /// The same, among `n` samples.
+    fn place(&mut self, which: usize, epoch: u64, position: usize, n: usize) -> usize {
         if !self.config.shuffle && which == 0 {
             return position;
         }
         if self.order[which].as_ref().is_none_or(|(e, _)| *e != epoch) {
-            let mut order: Vec<u32> = (0..self.dataset.len() as u32).collect();
+            let mut order: Vec<u32> = (0..n as u32).collect();
             let name = ["loader/order", "loader/unpaired"][which];
             Philox::new(self.config.seed ^ stream_id(name), epoch).shuffle(&mut order);
             self.order[which] = Some((epoch, order));

@@ -163,6 +163,17 @@ impl Manifest {
     /// Finds the files of a pattern with the placeholders `{subject}` and `{modality}`. A subject counts if it has the
     /// first modality; the splits are dealt by `fractions` with `seed`.
     pub fn scan(pattern: &str, modalities: &[String], fractions: &[f64; 3], seed: u64) -> Result<Manifest> {
+        Self::scan_any(pattern, modalities, &modalities[..modalities.len().min(1)], fractions, seed)
+    }
+
+    /// As [`Manifest::scan`], with the subjects that have any of the modalities `firsts`.
+    pub fn scan_any(
+        pattern: &str,
+        modalities: &[String],
+        firsts: &[String],
+        fractions: &[f64; 3],
+        seed: u64,
+    ) -> Result<Manifest> {
         for part in ["{subject}", "{modality}"] {
             if !pattern.contains(part) {
                 return Err(Error::input(format!(
@@ -170,25 +181,28 @@ impl Manifest {
                 )));
             }
         }
-        let first = modalities
-            .first()
-            .ok_or_else(|| Error::input("data: `input` lists no modality; name at least one"))?;
-        let sought = pattern.replace("{modality}", first);
-        let fixed =
-            Path::new(&sought).components().take_while(|c| !has_subject(&c.as_os_str().to_string_lossy()));
-        let start: PathBuf = fixed.collect();
-        let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
-        let rest: Vec<String> = Path::new(&sought)
-            .components()
-            .skip_while(|c| !has_subject(&c.as_os_str().to_string_lossy()))
-            .map(|c| c.as_os_str().to_string_lossy().into_owned())
-            .collect();
+        if firsts.is_empty() {
+            return Err(Error::input("data: `input` lists no modality; name at least one"));
+        }
         let mut found = BTreeSet::new();
-        walk(&start, &rest, None, &mut found)?;
-        if found.is_empty() {
-            return Err(Error::input(format!(
-                "no file matches the pattern `{sought}`; check the path and the modality's name"
-            )));
+        for first in firsts {
+            let sought = pattern.replace("{modality}", first);
+            let fixed = Path::new(&sought)
+                .components()
+                .take_while(|c| !has_subject(&c.as_os_str().to_string_lossy()));
+            let start: PathBuf = fixed.collect();
+            let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
+            let rest: Vec<String> = Path::new(&sought)
+                .components()
+                .skip_while(|c| !has_subject(&c.as_os_str().to_string_lossy()))
+                .map(|c| c.as_os_str().to_string_lossy().into_owned())
+                .collect();
+            walk(&start, &rest, None, &mut found)?;
+            if found.is_empty() {
+                return Err(Error::input(format!(
+                    "no file matches the pattern `{sought}`; check the path and the modality's name"
+                )));
+            }
         }
         let entries = found
             .into_iter()
@@ -221,11 +235,17 @@ impl Manifest {
         Ok(part)
     }
 
+    /// Whether there is such a modality; an error names the nearest.
+    pub fn check_column(&self, modality: &str) -> Result<()> {
+        if self.modalities.iter().any(|m| m == modality) {
+            return Ok(());
+        }
+        Err(missing_column(&self.source, modality, &self.modalities))
+    }
+
     /// The file of a modality; a missing column, cell or file is an error that says which.
     pub fn file<'a>(&self, entry: &'a Entry, modality: &str) -> Result<&'a Path> {
-        if !self.modalities.iter().any(|m| m == modality) {
-            return Err(missing_column(&self.source, modality, &self.modalities));
-        }
+        self.check_column(modality)?;
         let path = entry.files.get(modality).ok_or_else(|| {
             Error::input(format!(
                 "{}: subject {} has no `{modality}` image; add it or leave the subject out",

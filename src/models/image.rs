@@ -3,7 +3,7 @@
 use super::{MultiScaleGan, PatchGan, PixelGan, ResnetGenerator, UnetGenerator};
 use crate::error::{Error, Result};
 use crate::graph::Var;
-use crate::nn::Ctx;
+use crate::nn::{Ctx, Norm};
 use serde::{Deserialize, Serialize};
 
 /// A generator. In a recipe: `generator = { kind = "resnet", blocks = 6 }`.
@@ -71,6 +71,15 @@ impl ImageDiscriminator {
             ImageDiscriminator::Patch(d) => vec![d.forward(cx, x)],
             ImageDiscriminator::Pixel(d) => vec![d.forward(cx, x)],
             ImageDiscriminator::MultiScale(d) => d.forward(cx, x),
+        }
+    }
+
+    /// Normalisation of its inner layers.
+    pub fn norm(&self) -> Norm {
+        match self {
+            ImageDiscriminator::Patch(d) => d.norm,
+            ImageDiscriminator::Pixel(d) => d.norm,
+            ImageDiscriminator::MultiScale(d) => d.patch.norm,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Measuring a trained run on a split, beside what it must beat.
 
 use super::baselines::Baseline;
-use super::generation::{MOST, RealImages};
+use super::generation::{MOST, RealImages, Unpaired};
 use super::method::Task;
 use super::run::Predictor;
 use super::{score, segmentation};
@@ -30,6 +30,7 @@ pub struct Evaluation {
 /// Measures a run on a split.
 pub fn evaluate(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     match predictor.method().task() {
+        Task::Translate if predictor.recipe().data.unpaired => unpaired(predictor, split),
         Task::Translate => translation(predictor, split),
         Task::Segment => segments(predictor, split),
         Task::Generate => images(predictor, split),
@@ -127,6 +128,32 @@ fn translation(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     }
     let summaries = all.into_iter().map(|(name, summary)| (name.to_string(), summary)).collect();
     Ok(Evaluation { subjects: set.cases(), scores, text, json, summaries })
+}
+
+/// Without pairs there is nothing to compare an image with: as sets, beside the inputs as they are.
+fn unpaired(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
+    let set = open(predictor, split)?;
+    let subjects = Unpaired::of(&set)?;
+    let train = open(predictor, Split::Train)?;
+    let floor = subjects.real.floor(train.others().expect("two sets"))?;
+    let network = subjects.real.distances(&subjects.made(|case| predictor.slices(case))?)?;
+    let identity = subjects.real.distances(&subjects.made(|case| Ok(score::apply_identity(case)))?)?;
+    let mut text = format!(
+        "slices made of {} subjects against {} real slices of others (lower is better)\n\n",
+        subjects.cases(),
+        subjects.real.len()
+    );
+    text += &format!("{:<14}{:>24}{:>22}\n", "", "KID (random features)", "sliced Wasserstein");
+    let mut scores = Vec::new();
+    let mut json = Map::new();
+    for (name, d) in [("network", network), ("identity", identity), ("real vs real", floor)] {
+        text += &format!("{name:<14}{:>24.5}{:>22.5}\n", d.kid, d.swd);
+        let own = if name == "network" { String::new() } else { format!("{name} ") };
+        scores.extend([(format!("{own}kid"), d.kid), (format!("{own}swd"), d.swd)]);
+        json.insert(name.replace(' ', "_"), json!({ "kid": d.kid, "swd": d.swd }));
+    }
+    text += "\nreal vs real: as many slices of training subjects in the place of those made; no network can be expected to come nearer. Whether an image shows the anatomy of its input, no such number tells: look at the pictures";
+    Ok(Evaluation { subjects: set.cases(), scores, text, json, summaries: Vec::new() })
 }
 
 /// Slices that are compared as sets, whatever belongs to whom: blurred images have small errors, but do not look like real

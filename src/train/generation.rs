@@ -1,7 +1,7 @@
 //! Generated images against real ones, as sets: distances with the floor of real against real, and sheets to look at.
 
 use super::panels::{Display, Image, grid};
-use crate::data::Dataset;
+use crate::data::{Case, Dataset, Sample};
 use crate::error::Result;
 use crate::metrics::distribution::{Rows, floor, kid, sliced_wasserstein};
 use crate::metrics::diversity::{Diversity, diversity};
@@ -111,6 +111,46 @@ impl RealImages {
             lines.push(line);
         }
         grid(&lines, 2)
+    }
+}
+
+/// Subjects of which images are made, and real images that these are to be like, of other subjects.
+pub struct Unpaired {
+    cases: Vec<Case>,
+    /// Of which case and which slice images are compared.
+    chosen: Vec<Sample>,
+    /// The real images.
+    pub real: RealImages,
+}
+
+impl Unpaired {
+    /// Of a split of two sets (`data.unpaired`).
+    pub fn of(set: &Dataset) -> Result<Self> {
+        let others = set.others().expect("two sets");
+        let (all, n) = (set.samples(), set.len().min(MOST));
+        Ok(Unpaired {
+            cases: (0..set.cases()).map(|i| set.case(i)).collect::<Result<_>>()?,
+            chosen: (0..n).map(|i| all[i * all.len() / n]).collect(),
+            real: RealImages::of(others)?,
+        })
+    }
+
+    /// How many subjects images are made of.
+    pub fn cases(&self) -> usize {
+        self.cases.len()
+    }
+
+    /// Slices that `make` makes of the subjects, evenly spaced among those that training would use.
+    pub fn made(&self, mut make: impl FnMut(&Case) -> Result<Vec<f32>>) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for (i, case) in self.cases.iter().enumerate() {
+            let slices = make(case)?;
+            let each = slices.len() / case.input_shape[0];
+            for sample in self.chosen.iter().filter(|s| s.case == i) {
+                all.extend(&slices[sample.slice * each..(sample.slice + 1) * each]);
+            }
+        }
+        Ok(all)
     }
 }
 

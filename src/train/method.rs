@@ -4,11 +4,13 @@
 
 use super::adversarial::Adversarial;
 use super::cyclegan::CycleGan;
+use super::paired_wgan::PairedWgan;
 use super::pix2pix::Pix2pix;
 use super::recipe::{Loss, Metric, Model, Recipe};
 use super::step::{StepBuilder, Update};
 use super::supervised::Supervised;
 use super::wgan::Wgan;
+use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Net, NetSpec};
@@ -49,6 +51,11 @@ impl Task {
             Task::Segment => &[Metric::Dice, Metric::Sensitivity],
             Task::Generate => &[Metric::Kid, Metric::Swd],
         }
+    }
+
+    /// The task whose metrics can be taken: without pairs, images are compared as sets.
+    pub fn measured(self, data: &DataConfig) -> Task {
+        if data.unpaired { Task::Generate } else { self }
     }
 
     /// What decides where a recipe does not say it.
@@ -222,6 +229,9 @@ pub fn build(recipe: &Recipe) -> Result<Box<dyn Method>> {
         (Model::Wgan(model), Loss::Wgan(loss)) => {
             Box::new(Wgan { model: model.clone(), loss: loss.clone(), size: 0, channels: inputs })
         }
+        (Model::PairedWgan(model), Loss::PairedWgan(loss)) => {
+            Box::new(PairedWgan { model: model.clone(), loss: loss.clone(), inputs, targets })
+        }
         (Model::Supervised(model), Loss::Supervised(loss)) => Box::new(Supervised {
             network: model.network.clone(),
             residual: model.residual,
@@ -246,6 +256,9 @@ fn check_data(recipe: &Recipe, method: &dyn Method) -> Result<()> {
     match method.needs() {
         Needs::Images if !data.target.is_empty() => wrong(
             "`data.target` names what an image is turned into, but this model makes images from noise; set it to []",
+        ),
+        needs if data.unpaired && needs != Needs::Unpaired => wrong(
+            "`data.unpaired` gives two sets of images without pairs, which only CycleGAN learns from; remove it",
         ),
         Needs::Pairs | Needs::Unpaired if data.target.is_empty() => {
             wrong("`data.target` lists no modality; name at least one")

@@ -16,6 +16,7 @@ pub mod init;
 pub mod kernels;
 pub mod method;
 pub mod model_graph;
+pub mod paired_wgan;
 pub mod panels;
 pub mod pix2pix;
 pub mod pool;

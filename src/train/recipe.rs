@@ -4,6 +4,7 @@ use super::adversarial::AdversarialLoss;
 use super::baselines::Baseline;
 use super::cyclegan::{CycleGanLoss, CycleGanModel};
 use super::method;
+use super::paired_wgan::{PairedWganLoss, PairedWganModel};
 use super::pix2pix::{Pix2pixLoss, Pix2pixModel};
 use super::recipe_text::{explain, set};
 use super::supervised::{SupervisedLoss, SupervisedModel};
@@ -83,6 +84,9 @@ pub enum Model {
     Gan(NoiseModel),
     /// A generator from noise and a critic (Arjovsky et al., ICML 2017; Gulrajani et al., NeurIPS 2017).
     Wgan(NoiseModel),
+    /// A network that betters images and a critic (Yang et al., IEEE TMI 2018).
+    #[serde(rename = "paired-wgan")]
+    PairedWgan(PairedWganModel),
     /// One network that is shown the answers.
     Supervised(SupervisedModel),
 }
@@ -95,6 +99,7 @@ impl Model {
             Model::CycleGan(_) => "cyclegan",
             Model::Gan(_) => "gan",
             Model::Wgan(_) => "wgan",
+            Model::PairedWgan(_) => "paired-wgan",
             Model::Supervised(_) => "supervised",
         }
     }
@@ -112,6 +117,8 @@ pub enum Loss {
     Gan(AdversarialLoss),
     /// Of a Wasserstein GAN.
     Wgan(WganLoss),
+    /// Of a network with a critic.
+    PairedWgan(PairedWganLoss),
     /// Of a supervised network.
     Supervised(SupervisedLoss),
 }
@@ -133,6 +140,7 @@ impl Loss {
             Model::CycleGan(_) => Loss::CycleGan(typed(table)?),
             Model::Gan(_) => Loss::Gan(typed(table)?),
             Model::Wgan(_) => Loss::Wgan(typed(table)?),
+            Model::PairedWgan(_) => Loss::PairedWgan(typed(table)?),
             Model::Supervised(_) => Loss::Supervised(typed(table)?),
         })
     }
@@ -383,7 +391,7 @@ impl Recipe {
         let mut recipe =
             Recipe { name, about, seed, data, model, loss, optimiser, train, validate, log, health };
         if !metric_given {
-            let usual = method::build(&recipe).map(|m| m.task().usual_metric());
+            let usual = method::build(&recipe).map(|m| m.task().measured(&recipe.data).usual_metric());
             recipe.validate.metric = usual.map_err(|e| Error::input(format!("{source}: {e}")))?;
         }
         recipe.check().map_err(|e| Error::input(format!("{source}: {e}")))?;
@@ -443,7 +451,7 @@ impl Recipe {
             return wrong("log", "needs `every` and `checkpoint_every` of at least 1");
         }
         let method = method::build(self)?;
-        let (task, metric) = (method.task(), self.validate.metric);
+        let (task, metric) = (method.task().measured(&self.data), self.validate.metric);
         if !task.metrics().contains(&metric) {
             let known: Vec<&str> = task.metrics().iter().map(|m| m.name()).collect();
             let known = known.join(", ");

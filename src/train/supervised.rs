@@ -84,6 +84,17 @@ pub enum Distance {
     Charbonnier,
 }
 
+impl Distance {
+    /// Traces it.
+    pub fn between(self, y: &Var, target: &Var) -> Var {
+        match self {
+            Distance::L1 => l1(y, target),
+            Distance::L2 => l2(y, target),
+            Distance::Charbonnier => charbonnier(y, target, 1e-3),
+        }
+    }
+}
+
 /// The network and the loss for given channels.
 #[derive(Clone, Debug)]
 pub struct Supervised {
@@ -191,11 +202,7 @@ impl Supervised {
                 }
                 vec![entropy.mul_scalar(ce), dice(&p, &t, smooth).mul_scalar(weight)]
             }
-            SupervisedLoss::Distance { distance } => vec![match distance {
-                Distance::L1 => l1(y, target),
-                Distance::L2 => l2(y, target),
-                Distance::Charbonnier => charbonnier(y, target, 1e-3),
-            }],
+            SupervisedLoss::Distance { distance } => vec![distance.between(y, target)],
         }
     }
 

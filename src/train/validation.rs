@@ -1,7 +1,7 @@
 //! Watching a training run: the held-out subjects are predicted, scored and drawn.
 
 use super::forward::{self, Forward};
-use super::generation::RealImages;
+use super::generation::{RealImages, Unpaired};
 use super::method::{Method, Task};
 use super::panels::{Comparison, ComparisonStyle, Image, comparison};
 use super::recipe::Recipe;
@@ -36,6 +36,8 @@ enum Subjects {
     Cases(Vec<Case>),
     /// Real images, to which the generated ones are compared as a set.
     Images(RealImages),
+    /// Subjects without targets, and the real images that theirs are to be like.
+    Unpaired(Unpaired),
 }
 
 /// The validation split.
@@ -60,6 +62,9 @@ impl Validator {
     ) -> Result<Self> {
         let set = Dataset::open(&recipe.data, Split::Val, Some(fit), open)?;
         let (subjects, names) = match method.task() {
+            Task::Translate if recipe.data.unpaired => {
+                (Subjects::Unpaired(Unpaired::of(&set)?), vec!["kid".into(), "swd".into()])
+            }
             Task::Generate => (Subjects::Images(RealImages::of(&set)?), vec!["kid".into(), "swd".into()]),
             Task::Translate => {
                 (Subjects::Cases(cases(&set)?), ["mae", "nmse", "psnr", "ssim"].map(String::from).into())
@@ -106,6 +111,17 @@ impl Validator {
                 let panel = if rows == 0 { None } else { Some(("images/fake", real.sheet(&made, rows)?)) };
                 Ok(Seen { scores, panel, tiles: Vec::new(), curves: Vec::new() })
             }
+            Subjects::Unpaired(unpaired) => {
+                let made = unpaired.made(|case| run::predict_case(forward, method, net, case, recipe))?;
+                let distances = unpaired.real.distances(&made)?;
+                let mut scores = vec![("val/kid".into(), distances.kid), ("val/swd".into(), distances.swd)];
+                if self.diverse {
+                    scores.extend(named(distances.diversity));
+                }
+                let sheet = |rows| unpaired.real.sheet(&made, rows);
+                let panel = if rows == 0 { None } else { Some(("images/fake", sheet(rows)?)) };
+                Ok(Seen { scores, panel, tiles: Vec::new(), curves: Vec::new() })
+            }
             Subjects::Cases(cases) => {
                 let mut scored = Vec::new();
                 let mut outputs = Vec::new();
@@ -149,7 +165,7 @@ fn named(d: Diversity) -> [(String, f64); 2] {
 /// Whether there are at least two images, large enough for the features.
 fn can_be_described(subjects: &Subjects) -> bool {
     let (n, [h, w]) = match subjects {
-        Subjects::Images(real) => (real.len(), real.size()),
+        Subjects::Images(real) | Subjects::Unpaired(Unpaired { real, .. }) => (real.len(), real.size()),
         Subjects::Cases(cases) => {
             let of = |c: &Case| [c.target_shape[1], c.target_shape[2]];
             let n: usize = cases.iter().map(|c| middle(c).len()).sum();

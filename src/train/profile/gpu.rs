@@ -124,6 +124,8 @@ impl<B: Timed> GpuTarget<B> {
             return Err(Error::input(format!("{why}; use `--timing events`")));
         }
         self.recordings.iter_mut().for_each(|r| *r = None);
+        // What kernels take is what the driver says again.
+        self.launched = self.programs.iter().map(GpuProgram::launched).collect::<Result<_>>()?;
         self.way = Way::Events(Some(why));
         Ok(())
     }
