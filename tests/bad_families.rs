@@ -177,9 +177,12 @@ fn predictions() {
     let set = ["--set", "data.input=[\"t1ce\", \"flair\"]"];
     gan(dir, &[&["train", "seg.toml", "--out", "two", "--quiet"], &set[..]].concat()).ok();
     let t1 = "ph/sub-0001/anat/sub-0001_T1w.nii.gz";
-    // How many files there are is a matter of the command line.
-    let out = gan(dir, &["predict", "two", t1, "--out", "p"]);
-    assert!(out.code == Some(2) && out.stderr.contains("2 images a subject (t1ce, flair)"), "{}", out.stderr);
+    // A modality is missing.
+    refused(
+        dir,
+        &["predict", "two", t1, "--out", "p"],
+        &["two takes 2 images a subject (t1ce, flair), but 1 files are given", "in this order"],
+    );
     let out = gan(dir, &["predict", "two", "--out", "p"]);
     assert!(out.code == Some(2) && out.stderr.contains("name the images"), "{}", out.stderr);
     let frames = nifti(&[24, 28, 24, 4], 0.0, |i| i as f32);

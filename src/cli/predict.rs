@@ -60,8 +60,10 @@ pub fn run(args: &Args) -> Result<()> {
     let data = predictor.recipe().data.clone();
     let per_case = data.input.len();
     if !args.inputs.len().is_multiple_of(per_case) {
-        return Err(Error::usage(format!(
-            "the run takes {per_case} images a subject ({}), but {} files are given; name them subject by subject in this order",
+        // Not the command line's form is wrong, but a modality is missing (or one too many is there).
+        return Err(Error::input(format!(
+            "{} takes {per_case} images a subject ({}), but {} files are given; name all images of each subject, in this order",
+            args.run.display(),
             data.input.join(", "),
             args.inputs.len()
         )));
