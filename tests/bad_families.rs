@@ -181,7 +181,7 @@ fn predictions() {
     refused(
         dir,
         &["predict", "two", t1, "--out", "p"],
-        &["two takes 2 images a subject (t1ce, flair), but 1 files are given", "in this order"],
+        &["two takes 2 images a subject (t1ce, flair), 1 given", "in this order"],
     );
     let out = gan(dir, &["predict", "two", "--out", "p"]);
     assert!(out.code == Some(2) && out.stderr.contains("name the images"), "{}", out.stderr);

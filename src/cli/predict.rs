@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.inputs.len().is_multiple_of(per_case) {
         // Not the command line's form is wrong, but a modality is missing (or one too many is there).
         return Err(Error::input(format!(
-            "{} takes {per_case} images a subject ({}), but {} files are given; name all images of each subject, in this order",
+            "{} takes {per_case} images a subject ({}), {} given; name all images of each subject, in this order",
             args.run.display(),
             data.input.join(", "),
             args.inputs.len()

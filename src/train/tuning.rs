@@ -64,9 +64,10 @@ pub fn apply_recorded(run: &RunDir, device: &Device) -> Result<Option<Table>> {
 
 /// The table that a run recorded.
 fn recorded(run: &RunDir) -> Result<Option<Table>> {
-    let Some(digest) = run.load_json::<RunInfo>("run.json").ok().and_then(|info| info.choices) else {
+    if !run.join("run.json").exists() {
         return Ok(None);
-    };
+    }
+    let Some(digest) = run.load_json::<RunInfo>("run.json")?.choices else { return Ok(None) };
     let path = run.join(FILE);
     let other = |why: String| {
         Error::input(format!(

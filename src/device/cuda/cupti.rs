@@ -252,8 +252,8 @@ fn lock() -> std::sync::MutexGuard<'static, Noted> {
 }
 
 /// A buffer, as the allocator wants to hear of it again: records lie at multiples of 8 bytes.
-fn buffer(bytes: usize) -> std::alloc::Layout {
-    std::alloc::Layout::from_size_align(bytes, 8).expect("a small size")
+fn buffer() -> std::alloc::Layout {
+    std::alloc::Layout::from_size_align(BUFFER, 8).expect("a small size")
 }
 
 /// The library wants a buffer for records.
@@ -261,14 +261,14 @@ unsafe extern "C" fn requested(at: *mut *mut u8, bytes: *mut usize, most: *mut u
     // SAFETY: the library gives three places to write to; the buffer is as long as told (or absent and of no bytes: then it
     // drops records and counts them), and given back to `completed`. As many records as fit (0).
     unsafe {
-        *at = std::alloc::alloc_zeroed(buffer(BUFFER));
+        *at = std::alloc::alloc_zeroed(buffer());
         *bytes = if (*at).is_null() { 0 } else { BUFFER };
         *most = 0;
     }
 }
 
 /// The library gives a buffer back, of which `valid` bytes are records.
-unsafe extern "C" fn completed(_: *mut c_void, _: u32, at: *mut u8, bytes: usize, valid: usize) {
+unsafe extern "C" fn completed(_: *mut c_void, _: u32, at: *mut u8, _: usize, valid: usize) {
     if at.is_null() {
         return;
     }
@@ -287,7 +287,7 @@ unsafe extern "C" fn completed(_: *mut c_void, _: u32, at: *mut u8, bytes: usize
     }
     drop(noted);
     // SAFETY: made by `requested` with this layout.
-    unsafe { std::alloc::dealloc(at, buffer(bytes)) };
+    unsafe { std::alloc::dealloc(at, buffer()) };
 }
 
 /// # Safety
