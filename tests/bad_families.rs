@@ -84,6 +84,8 @@ fn settings_that_do_not_belong_together() {
         ("noise.toml", &["validate.metric=psnr"], &["`validate.metric`", "kid, swd"]),
         ("noise.toml", &["data.patch=[8, 8, 8]"], &["`data.patch`", "slices"]),
         ("noise.toml", &["data.labels={values=[0, 1]}"], &["`data.labels`", "remove it"]),
+        ("noise.toml", &["loss.r1=1"], &["`loss.r1`", "batch norm", "`model.discriminator.norm`"]),
+        ("noise.toml", &["loss.r1=-1"], &["`loss.r1`", "negative"]),
         ("wgan.toml", &["loss.lipschitz={penalty=10.0}"], &["batch norm", "`model.discriminator.norm`"]),
         ("wgan.toml", &["loss.n_critic=0"], &["`loss.n_critic`"]),
         ("wgan.toml", &["loss.lipschitz={clip=-1.0}"], &["`loss.lipschitz`", "positive"]),

@@ -11,7 +11,7 @@ use gan::models::{
 use gan::nn::{NetSpec, Norm};
 use gan::ops::optimiser::Rule;
 use gan::rng::Philox;
-use gan::train::adversarial::Adversarial;
+use gan::train::adversarial::{Adversarial, AdversarialLoss};
 use gan::train::cyclegan::{CycleGan, CycleGanLoss, CycleGanModel, POOLS};
 use gan::train::step::{StepBuilder, Update};
 use gan::train::supervised::{Distance, Supervised, SupervisedLoss};
@@ -126,6 +126,43 @@ fn the_residual_pair_trains_by_gradient_penalty() {
             spec.name
         );
     }
+}
+
+/// A penalty that outweighs everything else makes the discriminator flatter at real images; its other losses begin as
+/// they would without it.
+#[test]
+fn r1_flattens_the_discriminator_at_real_images() {
+    let real = noise(4 * 256, "real");
+    let penalties = |r1: f64, lr: f32| -> (f64, Vec<f64>) {
+        let loss = AdversarialLoss { r1, ..Default::default() };
+        let method = Adversarial { model: dcgan(Norm::None), loss, size: 16, channels: 1 };
+        let rule = Rule::adam(0.5, 0.999);
+        let specs = method.describe().expect("valid sizes");
+        let mut step = StepBuilder::new(DType::F32, 7);
+        let x = step.graph().input("input", [4, 16, 16, 1]);
+        let z = step.normal([4, 6]);
+        let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
+        method.trace_step(&mut step, &nets, &x, &z, [&plain(rule), &plain(rule)]);
+        let outputs = step.outputs();
+        let mut program = Program::new(step.graph(), &outputs).expect("plans");
+        let mut states = initialised(&specs, rule.slots());
+        let mut first = 0.0;
+        let seen = (0..20).map(|i| {
+            run(&mut program, &mut states, i, lr, &[("input", &real)]);
+            if i == 0 {
+                first = program.scalar(&mut states, "loss/D_real");
+            }
+            if r1 > 0.0 { program.scalar(&mut states, "loss/R1") / r1 } else { 0.0 }
+        });
+        let seen = seen.collect();
+        (first, seen)
+    };
+    let (without, _) = penalties(0.0, 1e-3);
+    let (with, strong) = penalties(1e4, 1e-3);
+    let (_, weak) = penalties(1e-4, 1e-3);
+    assert_eq!(with, without);
+    assert!((strong[0] / weak[0] - 1.0).abs() < 1e-5, "gamma is a factor: {strong:?} {weak:?}");
+    assert!(strong[19] < 0.5 * strong[0] && strong[19] < 0.5 * weak[19], "{strong:?} {weak:?}");
 }
 
 #[test]

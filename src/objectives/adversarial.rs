@@ -126,6 +126,17 @@ pub fn gradient_penalty(critic: impl Fn(&Var) -> Var, mix: &Var) -> (Var, Var) {
     (norm.add_scalar(-1.0).square().mean_all(), norm)
 }
 
+/// The gradient penalty R1 (Mescheder et al., "Which Training Methods for GANs do actually Converge?", ICML 2018): the
+/// mean over the real images of `|d D / d image|^2`, without the weight gamma / 2. `logits` are what the discriminator
+/// says of `real`, which must be a variable of its own in their graph; it must not mix the images of a batch (no batch
+/// norm).
+#[track_caller]
+pub fn r1_penalty(logits: &Var, real: &Var) -> Var {
+    let gradient = grad(&logits.sum_all(), std::slice::from_ref(real)).remove(0);
+    let n = real.shape().first().copied().unwrap_or(1);
+    gradient.square().sum_all().mul_scalar(1.0 / n.max(1) as f64)
+}
+
 /// `alpha real + (1 - alpha) fake`, with alpha `[n, 1, ..]` (uniform random numbers): where the penalty is taken.
 #[track_caller]
 pub fn interpolate(alpha: &Var, real: &Var, fake: &Var) -> Var {
@@ -202,6 +213,23 @@ pub fn samples() -> Vec<Sample> {
                 };
                 let total: f64 = x[0].data.chunks(4).map(|i| (norm(i) - 1.0).powi(2)).sum();
                 array(Shape::scalar(), vec![total / 3.0])
+            },
+        )
+        .fixing(0),
+    );
+    all.push(
+        composite(
+            "r1_penalty",
+            &[(&[3, 2, 2, 1], Domain::Normal), (&[2, 2, 1], Domain::Normal)],
+            |x| {
+                let real = x[0].detach();
+                r1_penalty(&real.square().mul(&x[1]), &real)
+            },
+            |x| {
+                let of = |image: &[f64]| {
+                    image.iter().zip(&x[1].data).map(|(v, w)| (2.0 * v * w).powi(2)).sum::<f64>()
+                };
+                array(Shape::scalar(), vec![x[0].data.chunks(4).map(of).sum::<f64>() / 3.0])
             },
         )
         .fixing(0),

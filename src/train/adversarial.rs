@@ -6,11 +6,12 @@
 
 use super::method::{self, Method, Needs, Shapes, Task};
 use super::step::{StepBuilder, Update};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::models::NoiseModel;
 use crate::nn::{Net, NetSpec};
 use crate::objectives::GanMode;
+use crate::objectives::adversarial::r1_penalty;
 use serde::{Deserialize, Serialize};
 
 /// The loss.
@@ -19,6 +20,14 @@ use serde::{Deserialize, Serialize};
 pub struct AdversarialLoss {
     /// How logits become losses; BCE in both papers.
     pub gan: GanMode,
+    /// Weight gamma of the penalty R1 on the discriminator's gradients at real images; 0 in both papers. It keeps the
+    /// discriminator from knowing few images by heart, and training from circling.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub r1: f64,
+}
+
+fn is_zero(v: &f64) -> bool {
+    *v == 0.0
 }
 
 /// The networks and the loss for square images of a given extent.
@@ -52,6 +61,11 @@ pub(super) fn describe(model: &NoiseModel, size: usize, channels: usize) -> Resu
 impl Adversarial {
     /// Which tensors the networks keep: G, D.
     pub fn describe(&self) -> Result<Vec<NetSpec>> {
+        if self.loss.r1 > 0.0 && self.model.judges_batches() {
+            return Err(Error::input(
+                "`loss.r1` judges every image by itself, but batch norm in the discriminator mixes them; set `model.discriminator.norm` to \"none\" or \"layer\"",
+            ));
+        }
         describe(&self.model, self.size, self.channels)
     }
 
@@ -70,12 +84,29 @@ impl Adversarial {
         let judge =
             |step: &StepBuilder, x: &Var| step.graph().scope("D", || self.model.judge(&step.train(d), x));
         let fake = graph.phase("G forward", || self.generate(step, g, z));
-        let of_real = graph.phase("D real", || judge(step, real));
+        // With R1 the discriminator is differentiated twice at real images, for which lower precision is too coarse.
+        let (of_real, penalty) = if self.loss.r1 > 0.0 {
+            graph.exact(|| {
+                let of_real = graph.phase("D real", || judge(step, real));
+                let r1 =
+                    graph.phase("D penalty", || r1_penalty(&of_real, real).mul_scalar(0.5 * self.loss.r1));
+                (of_real, Some(r1))
+            })
+        } else {
+            (graph.phase("D real", || judge(step, real)), None)
+        };
         let d_real = graph.phase("D real", || mode.d_real(&of_real));
         let of_fake = graph.phase("D fake", || judge(step, &fake.detach()));
         let d_fake = graph.phase("D fake", || mode.d_fake(&of_fake));
         step.accuracy("D", mode, &[of_real], &[of_fake]);
-        graph.phase("D backward", || step.update(d, &d_real.add(&d_fake), updates[1]));
+        let d_loss = graph.phase("D backward", || match &penalty {
+            Some(r1) => d_real.add(&d_fake).add(r1),
+            None => d_real.add(&d_fake),
+        });
+        graph.phase("D backward", || step.update(d, &d_loss, updates[1]));
+        if let Some(r1) = &penalty {
+            step.output("loss/R1", r1);
+        }
         let loss = graph.phase("G loss", || mode.g(&judge(step, &fake)));
         graph.phase("G backward", || step.update(g, &loss, updates[0]));
         for (name, value) in LOSSES.into_iter().zip([&d_real, &d_fake, &loss]) {
@@ -95,6 +126,15 @@ impl Adversarial {
 }
 
 impl Method for Adversarial {
+    fn check(&self) -> Result<()> {
+        if !(self.loss.r1 >= 0.0 && self.loss.r1.is_finite()) {
+            return Err(Error::input(
+                "`loss.r1` must not be negative; 0 is without, 0.2 suits images of 32 x 32",
+            ));
+        }
+        Ok(())
+    }
+
     fn needs(&self) -> Needs {
         Needs::Images
     }
