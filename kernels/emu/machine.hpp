@@ -51,7 +51,7 @@ const int MAX_THREADS = 1024;
 const int MAX_STATIC = 32;
 enum Order { FORWARD, REVERSE, RANDOM };
 enum Async { LATE, EARLY, ANY_TIME };
-enum State { RUNNABLE, AT_BARRIER, AT_WARP, DONE };
+enum State { RUNNABLE, AT_BARRIER, AT_WARP, AT_MBAR, DONE };
 
 struct Copy {
     u8* to;
@@ -68,6 +68,7 @@ struct Fiber : EmuThread {
     Copy* copies;
     int copy_count, copy_room, groups;
     u32 barriers, warp_barriers; // passed so far
+    int mbar, parity;            // waited for in shared memory: which one, and the phase
     void* tsan;
 };
 

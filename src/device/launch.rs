@@ -2,6 +2,7 @@
 //! without a GPU at hand, and whoever holds one runs the list as often as it likes.
 
 pub use super::cuda::compiler::Specialisation;
+use super::tensor_map::TensorMap;
 use crate::dtype::DType;
 use crate::shape::Shape;
 
@@ -70,6 +71,33 @@ pub struct GpuTraits {
     pub fixed_shapes: bool,
     /// Whether neighbouring pointwise operations become one kernel.
     pub fused: bool,
+    /// Which convolutions take the kernels of sm_90a.
+    pub hopper: Hopper,
+}
+
+/// Which convolutions take the kernels that only sm_90a runs (`kernels/conv_hopper.cu`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hopper {
+    /// None: another device, or they are not wanted.
+    Off,
+    /// Those that fill their tiles.
+    Suited,
+    /// All that they can compute.
+    Always,
+}
+
+/// As the variable GAN_HOPPER has it.
+impl std::str::FromStr for Hopper {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "off" => Ok(Hopper::Off),
+            "suited" => Ok(Hopper::Suited),
+            "always" => Ok(Hopper::Always),
+            _ => Err("write off, suited or always".into()),
+        }
+    }
 }
 
 impl GpuTraits {
@@ -149,6 +177,8 @@ pub enum LaunchArg {
     Table(usize),
     /// Passed by value: its bytes.
     Bytes(Vec<u8>),
+    /// Passed by value: maps of a tensor at an address, for the copy engine.
+    Maps(Box<LaunchArg>, Vec<TensorMap>),
     /// An address that the kernel does not follow.
     Null,
 }

@@ -3,6 +3,7 @@
 
 use gan::device::backend::Backend;
 use gan::device::launch::{Launch, LaunchArg, LaunchList, Math, Operand, Operands};
+use gan::device::tensor_map::TensorMap;
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Epilogue, Pass, launches};
@@ -139,7 +140,16 @@ impl Layer {
         let workspace = device.allocate(list.workspace_bytes)?;
         assert!(list.tables.is_empty(), "convolutions have no tables");
         let size = if device.traits().math == Math::Bf16 { 2 } else { 4 };
-        let address = |arg: &LaunchArg| match arg {
+        let maps = |of: &LaunchArg, maps: &[TensorMap]| -> gan::error::Result<Vec<u8>> {
+            let address = match of {
+                LaunchArg::Input(i) => device.address(&inputs[*i]),
+                LaunchArg::Workspace(at) => device.address(&workspace) + *at as u64,
+                other => unreachable!("convolutions read no {other:?}"),
+            };
+            Ok(maps.iter().map(|m| device.tensor_map(m, address)).collect::<gan::error::Result<Vec<_>>>()?.concat())
+        };
+        let address = |arg: &LaunchArg| Ok(match arg {
+            LaunchArg::Maps(of, all) => maps(of, all)?,
             LaunchArg::Bytes(bytes) => bytes.clone(),
             LaunchArg::Input(i) => device.address(&inputs[*i]).to_ne_bytes().to_vec(),
             LaunchArg::InputAt(i, at) => {
@@ -149,12 +159,12 @@ impl Layer {
             LaunchArg::Workspace(at) => (device.address(&workspace) + *at as u64).to_ne_bytes().to_vec(),
             LaunchArg::Null => vec![0; 8],
             other => unreachable!("convolutions take no {other:?}"),
-        };
+        });
         let ready = list
             .launches
             .into_iter()
             .map(|l| {
-                let args = l.args.iter().map(address).collect();
+                let args = l.args.iter().map(address).collect::<gan::error::Result<_>>()?;
                 Ok((device.kernel(&l.specialisation, l.kernel, l.shared)?, l, args))
             })
             .collect::<gan::error::Result<Vec<(B::Kernel, Launch, Vec<Vec<u8>>)>>>()?;

@@ -8,5 +8,6 @@ mod layers_rehearsed;
 mod odd;
 mod operations;
 mod primitives;
+mod primitives_hopper;
 mod profile;
 mod suite;

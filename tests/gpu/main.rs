@@ -22,6 +22,8 @@ mod bench;
 mod layers;
 #[path = "../emulated/primitives.rs"]
 mod primitives;
+#[path = "../emulated/primitives_hopper.rs"]
+mod primitives_hopper;
 mod profiles;
 mod program;
 mod record;
@@ -116,7 +118,10 @@ fn has_tensor_cores(device: &CudaDevice) -> bool {
 }
 
 fn conformance(device: &CudaDevice) -> Outcome {
-    let faults = primitives::faults(device, has_tensor_cores(device));
+    let mut faults = primitives::faults(device, has_tensor_cores(device));
+    if device.target() == "sm_90a" {
+        faults.extend(primitives_hopper::faults(device));
+    }
     if faults.is_empty() { Ok("all as documented".into()) } else { Err(faults.join("\n")) }
 }
 

@@ -117,7 +117,7 @@ const fn tiles([bm, bn, bk, warps_m, warps_n, stages]: [usize; 6]) -> Tiles {
 }
 
 /// Calls `f(x index, w index, y index)` for every product of the trilinear form.
-fn products(g: &ConvGeometry, mut f: impl FnMut(usize, usize, usize)) {
+pub fn products(g: &ConvGeometry, mut f: impl FnMut(usize, usize, usize)) {
     let (gc, gk) = (g.group_c(), g.group_k());
     for image in 0..g.n {
         for o in 0..g.out_pixels() {

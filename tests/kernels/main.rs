@@ -5,6 +5,7 @@ mod common;
 mod compile;
 mod conv;
 mod elementwise;
+mod hopper;
 #[path = "../common/geometry.rs"]
 mod geometry;
 mod matmul;

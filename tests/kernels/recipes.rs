@@ -3,7 +3,7 @@
 use crate::compile::{cache, nvrtc};
 use gan::device::cuda::compiler::Compiler;
 use gan::device::cuda::usage::{self, Usage};
-use gan::device::launch::{GpuTraits, Math, Specialisation};
+use gan::device::launch::{GpuTraits, Hopper, Math, Specialisation};
 use gan::train::kernels::{Extents, programs, specialisations};
 use gan::train::recipe::Recipe;
 use rayon::prelude::*;
@@ -37,7 +37,7 @@ fn recipe(name: &str) -> (Recipe, Extents) {
 
 /// An H200.
 fn gpu(math: Math, fused: bool) -> GpuTraits {
-    GpuTraits { multiprocessors: 132, math, fixed_shapes: true, fused }
+    GpuTraits { multiprocessors: 132, math, fixed_shapes: true, fused, hopper: Hopper::Off }
 }
 
 /// What training and predicting with a recipe launches, by kernel file, each once.

@@ -11,6 +11,7 @@ pub mod driver;
 pub mod nvrtc;
 mod nvtx;
 pub mod sources;
+mod tensor_map;
 pub mod usage;
 
 /// Why a library could not be loaded, in the words of the system's loader.
