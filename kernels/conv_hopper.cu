@@ -108,12 +108,20 @@ conv_hopper(const Geometry argument, BY_VALUE Sources sources, BY_VALUE TensorMa
     __syncthreads();
 
     const int channels = GRAD_X ? geometry.c : geometry.k, column_tiles = ceil_div(channels, BN);
+#ifdef GEOMETRY
+    // Of a step's depth, in sixteens, what is not zero anyway: less than all of it where there are few channels.
+    constexpr int parts = min_of(ceil_div(GRAD_X ? geometry.k : geometry.c, 16), DEPTH / 16);
+#else
+    constexpr int parts = DEPTH / 16; // a branch between products would cost more
+#endif
     const int tiles = column_tiles * row_tiles * slices * PHASES;
     const int group = uniform(warp_id() / 4) - 1; // -1 copies, 0 and 1 multiply
 
     if (group < 0) {
         registers_down_to<PRODUCER_REGISTERS>();
         if (threadIdx.x == 0) {
+            prefetch_map(&sources.phase[0]);
+            prefetch_map(&weights);
             for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {
                 const Work t = work(geometry, tile, slices, row_tiles, column_tiles);
                 if (t.exists) produce(ring, geometry, t, sources, weights);
@@ -134,7 +142,8 @@ conv_hopper(const Geometry argument, BY_VALUE Sources sources, BY_VALUE TensorMa
             const u64 b = descriptor(buffer + RING_ROWS * 2 * DEPTH, GRAD_X ? SUB_TILE : 0);
 #pragma unroll
             for (int k = 0; k < DEPTH / 16; k++)
-                wgmma<false, GRAD_X>(sums, further(a, 32 * k), further(b, (GRAD_X ? 2048 : 32) * k), !begins || k > 0);
+                if (k < parts)
+                    wgmma<false, GRAD_X>(sums, further(a, 32 * k), further(b, (GRAD_X ? 2048 : 32) * k), !begins || k > 0);
         });
 
         const bool any = t.begin < t.end; // else no product has set the sums

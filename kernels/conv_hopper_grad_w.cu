@@ -5,18 +5,22 @@
 //
 // Maths: dw[k, (tap, c)] = sum over result pixels of dy[pixel, k] x[pixel at tap, c]. A step is 64 pixels; both operands lie
 // across the summed index.
-//   A  [64 pixels, 128]  of dy, in two sub-tiles of 64 channels: one for each consumer
-//   B  [64 pixels, BN]   of x, in sub-tiles of 64 channels of one tap: im2col copies as in conv_hopper.cu
+//   A  [64 pixels, ROWS]  of dy, in sub-tiles of 64 channels
+//   B  [64 pixels, BN]    of x, in sub-tiles of 64 channels of one tap: im2col copies as in conv_hopper.cu
+// Of 128 rows each consumer takes 64 and all columns, of 64 rows each takes all and half of the columns.
 // The pixels are cut into slices; with more than one, `sum_slices` adds the partial results in order.
 //
 //   gridDim.x   as many blocks as fit; each takes tile blockIdx.x, blockIdx.x + gridDim.x, ...
-//   block       384 threads;  shared memory: STAGES (128 + BN) 128 bytes and 16 STAGES for the barriers
+//   block       384 threads;  shared memory: STAGES (ROWS + BN) 128 bytes and 16 STAGES for the barriers
 //
-// Constants as in conv_hopper.cu, but none of the epilogue's; PAIRS tells of dw.
+// Constants: ROWS (64, 128); BN (64, 128, 256; with 64 rows not 64); the others as in conv_hopper.cu, but none of the
+// epilogue's; PAIRS tells of dw.
 #include "ring.cuh"
 
-typedef Ring<STAGES, (RING_ROWS + BN) * 2 * DEPTH> Buffers;
+typedef Ring<STAGES, (ROWS + BN) * 2 * DEPTH> Buffers;
 constexpr int SUB_TILES = BN / 64;
+constexpr int OWN = ROWS == 128 ? SUB_TILES : SUB_TILES / 2; // of one consumer
+static_assert(OWN > 0, "each consumer needs a sub-tile");
 
 // 64 columns of the result: 64 channels, beginning with `channel`, of one tap.
 struct Columns {
@@ -37,7 +41,7 @@ conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE Tenso
     __syncthreads();
 
     const int taps = volume(geometry.kernel);
-    const int row_tiles = ceil_div(geometry.k, RING_ROWS);
+    const int row_tiles = ceil_div(geometry.k, ROWS);
     const int column_tiles = ceil_div(taps * ceil_div(geometry.c, 64), SUB_TILES);
     const int tiles = row_tiles * column_tiles * slices;
     const int steps = ceil_div(geometry.n * volume(geometry.output), DEPTH), each = ceil_div(steps, slices);
@@ -46,8 +50,10 @@ conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE Tenso
     if (group < 0) {
         registers_down_to<PRODUCER_REGISTERS>();
         if (threadIdx.x == 0) {
+            prefetch_map(&x);
+            prefetch_map(&dy);
             for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {
-                const int column = tile % column_tiles * SUB_TILES, m0 = tile / column_tiles % row_tiles * RING_ROWS;
+                const int column = tile % column_tiles * SUB_TILES, m0 = tile / column_tiles % row_tiles * ROWS;
                 const int begin = min_of(tile / (column_tiles * row_tiles) * each, steps);
                 const int end = min_of(begin + each, steps);
                 for (int step = begin; step < end; step++) {
@@ -59,14 +65,14 @@ conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE Tenso
                     ring.reserve();
                     u64* const full = ring.full(ring.stage);
                     u8* const a = ring.tile();
-                    tma_tiled2(a, &dy, full, m0, pixel);
-                    tma_tiled2(a + SUB_TILE, &dy, full, m0 + 64, pixel);
+#pragma unroll
+                    for (int m = 0; m < ROWS; m += 64) tma_tiled2(a + m / 64 * SUB_TILE, &dy, full, m0 + m, pixel);
 #pragma unroll
                     for (int s = 0; s < SUB_TILES; s++) {
                         Columns c = columns(geometry, column + s);
                         if (c.tap >= taps) c = {0, ceil_div(geometry.c, 64) * 64}; // beyond the last: zeros
                         const Triple j = split3(c.tap, geometry.kernel[1], geometry.kernel[2]);
-                        load_pixels(a + (2 + s) * SUB_TILE, &x, full, c.channel, image, at,
+                        load_pixels(a + (ROWS / 64 + s) * SUB_TILE, &x, full, c.channel, image, at,
                                     {j.d * geometry.dilation[0], j.h * geometry.dilation[1], j.w * geometry.dilation[2]});
                     }
                     ring.next();
@@ -79,12 +85,16 @@ conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE Tenso
     registers_up_to<CONSUMER_REGISTERS>();
     const int g = lane_id() >> 2, first = 2 * (lane_id() & 3);
     for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {
-        const int column = tile % column_tiles * SUB_TILES, m0 = tile / column_tiles % row_tiles * RING_ROWS;
+        // What of the tile is this consumer's.
+        const int row = ROWS == 128 ? group : 0, from = ROWS == 128 ? 0 : group * OWN;
+        const int column = tile % column_tiles * SUB_TILES + from;
+        const int m0 = tile / column_tiles % row_tiles * ROWS + 64 * row;
         const int slice = tile / (column_tiles * row_tiles);
         const int begin = min_of(slice * each, steps), end = min_of(begin + each, steps);
-        float sums[BN / 2];
+        float sums[64 * OWN / 2];
         ring.multiply(sums, begin, end, [&](const u8* buffer, bool begins) {
-            const u64 a = descriptor(buffer + group * SUB_TILE, 0), b = descriptor(buffer + 2 * SUB_TILE, SUB_TILE);
+            const u64 a = descriptor(buffer + row * SUB_TILE, 0);
+            const u64 b = descriptor(buffer + (ROWS / 64 + from) * SUB_TILE, SUB_TILE);
 #pragma unroll
             for (int k = 0; k < DEPTH / 16; k++)
                 wgmma<true, true>(sums, further(a, 2048 * k), further(b, 2048 * k), !begins || k > 0);
@@ -93,10 +103,10 @@ conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE Tenso
         const bool any = begin < end; // else no product has set the sums
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const int m = m0 + 64 * group + 16 * (warp_id() & 3) + 8 * half + g;
+            const int m = m0 + 16 * (warp_id() & 3) + 8 * half + g;
             if (m >= geometry.k) continue;
 #pragma unroll
-            for (int s = 0; s < SUB_TILES; s++) {
+            for (int s = 0; s < OWN; s++) {
                 const Columns of = columns(geometry, column + s);
                 if (of.tap >= taps) continue;
 #pragma unroll

@@ -210,8 +210,13 @@ mod tests {
     use super::*;
     use crate::device::launch::{Hopper, Math};
 
-    const GPU: GpuTraits =
-        GpuTraits { multiprocessors: 4, math: Math::Fma, fixed_shapes: false, fused: true, hopper: Hopper::Off };
+    const GPU: GpuTraits = GpuTraits {
+        multiprocessors: 4,
+        math: Math::Fma,
+        fixed_shapes: false,
+        fused: true,
+        hopper: Hopper::Off,
+    };
 
     #[test]
     fn axes_are_joined_where_all_operands_allow() {

@@ -2,7 +2,11 @@
 //! would get.
 
 mod checked;
+mod convolutions;
 mod device;
+#[path = "../common/geometry.rs"]
+mod geometry;
+mod hopper;
 mod layers;
 mod layers_rehearsed;
 mod odd;

@@ -117,8 +117,7 @@ fn im2col(
         .map(|pixel| {
             let (at, image) = place(pixel);
             let moved = at.iter().zip(tap).map(|(a, t)| a + *t as i64);
-            let at: Vec<i64> =
-                [i64::from(c0)].into_iter().chain(moved).chain([image as i64]).collect();
+            let at: Vec<i64> = [i64::from(c0)].into_iter().chain(moved).chain([image as i64]).collect();
             row(&extents, &data, &at)
         })
         .collect();

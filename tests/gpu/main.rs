@@ -18,6 +18,10 @@
 //! | `GAN_GPU_RECORD` | where the record goes | `target/gpu-record` below the working directory |
 
 mod bench;
+#[path = "../emulated/convolutions.rs"]
+mod convolutions;
+#[path = "../common/geometry.rs"]
+mod geometry;
 #[path = "../emulated/layers.rs"]
 mod layers;
 #[path = "../emulated/primitives.rs"]
@@ -72,8 +76,9 @@ fn main() -> ExitCode {
     };
     println!("{}", device.describe());
     let mut record = Record::new(&device.describe());
-    let stages: [(&str, Stage); 14] = [
+    let stages: [(&str, Stage); 15] = [
         ("primitives", &|_| conformance(&device)),
+        ("convolutions of sm_90a", &|_| own_convolutions(&device)),
         ("operations f32", &|_| operations(&device)),
         ("products tf32", &|_| products(Math::Tf32)),
         ("products bf16", &|_| products(Math::Bf16)),
@@ -123,6 +128,15 @@ fn conformance(device: &CudaDevice) -> Outcome {
         faults.extend(primitives_hopper::faults(device));
     }
     if faults.is_empty() { Ok("all as documented".into()) } else { Err(faults.join("\n")) }
+}
+
+/// Small ones and those of training, where the device has the kernels.
+fn own_convolutions(device: &CudaDevice) -> Outcome {
+    if device.target() != "sm_90a" {
+        return Ok(format!("none on {}", device.target()));
+    }
+    let geometries = [convolutions::small(), convolutions::large()].concat();
+    list(3 * geometries.len(), &convolutions::faults(device, &geometries))
 }
 
 /// A device, as the suite wants one: recorded and replayed, as in training.

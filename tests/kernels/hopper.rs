@@ -2,8 +2,7 @@
 //! emulator against plain double-precision sums; with bugs planted; and compiled.
 
 use crate::common::{assert_close, kernels, normal};
-use crate::conv::products;
-use crate::geometry::{cube, row, square};
+use crate::geometry::{cube, products, row, square};
 use gan::device::launch::{GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Math, Operand, Operands};
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
@@ -160,7 +159,8 @@ fn every_pass_of_every_shape_in_every_mode() {
             let gpu = device([1, 2, 9][i % 3], Hopper::Always, false);
             let list = case.list(&gpu, DType::F32, &Epilogue::default());
             for mode in Mode::all() {
-                let got = case.run(&list, DType::F32, mode).unwrap_or_else(|e| panic!("{name} {pass:?}: {e}"));
+                let got =
+                    case.run(&list, DType::F32, mode).unwrap_or_else(|e| panic!("{name} {pass:?}: {e}"));
                 // Products of bf16 numbers are exact in fp32; what is left is the order of additions.
                 assert_close(&format!("{name} {pass:?} {mode:?}"), &got, &case.want, 4e-6);
             }
@@ -275,7 +275,11 @@ fn a_ring_that_is_used_wrongly_is_noticed() {
         ("a product is not waited for", vec![("wgmma_wait<1>();", "")], 3),
         ("a buffer is filled again unasked", vec![("mbar_wait(empty(stage), parity ^ 1);", "")], 9),
         ("phases have no parity", vec![("parity ^= 1;", "")], 9),
-        ("fewer bytes are expected than come", vec![("(full(stage), Bytes)", "(full(stage), Bytes - 128)")], 9),
+        (
+            "fewer bytes are expected than come",
+            vec![("(full(stage), Bytes)", "(full(stage), Bytes - 128)")],
+            9,
+        ),
         ("sums are used without a fence", vec![("wgmma_fence();", "")], 9),
     ] {
         let modes = noticed(&patches);
@@ -320,7 +324,11 @@ fn threadsanitizer_sees_a_buffer_given_back_too_early() {
     let (memory, launch) = (case.memory(&list, DType::F32), &list.launches[0]);
     let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
     let faulty = build(launch)
-        .patch("include/ring.cuh", "if (step > begin) release(stage == 0 ? Stages - 1 : stage - 1);", "release(stage);")
+        .patch(
+            "include/ring.cuh",
+            "if (step > begin) release(stage == 0 ? Stages - 1 : stage - 1);",
+            "release(stage);",
+        )
         .patch("include/ring.cuh", "if (begin < end) release(stage == 0 ? Stages - 1 : stage - 1);", "");
     let mode = Mode { order: Order::Forward, copies: Async::Early, seed: 1 };
     let error =

@@ -5,9 +5,10 @@ mod common;
 mod compile;
 mod conv;
 mod elementwise;
-mod hopper;
 #[path = "../common/geometry.rs"]
 mod geometry;
+mod hopper;
+mod hopper_compile;
 mod matmul;
 mod pixels;
 mod planted;

@@ -78,10 +78,14 @@ mod tests {
         for &(name, text) in KERNELS.iter().chain(HEADERS) {
             for line in text.lines().filter(|l| l.trim_start().starts_with("#include")) {
                 let ours = HEADERS.iter().any(|h| line == format!("#include \"{}\"", h.0));
-                let emulated = ["emu", "hopper"].iter().any(|e| line == format!("#include \"../emu/{e}.cuh\""));
+                let emulated =
+                    ["emu", "hopper"].iter().any(|e| line == format!("#include \"../emu/{e}.cuh\""));
                 assert!(ours || emulated, "{name}: {line}");
             }
-            assert!(["ptx.cuh", "hopper.cuh"].contains(&name) || !text.contains("asm"), "{name} has inline assembly");
+            assert!(
+                ["ptx.cuh", "hopper.cuh"].contains(&name) || !text.contains("asm"),
+                "{name} has inline assembly"
+            );
             assert!(text.lines().count() <= 500, "{name} is longer than a file should be");
         }
     }

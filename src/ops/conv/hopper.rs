@@ -9,7 +9,7 @@ use crate::device::launch::{
 use crate::device::tensor_map::{ROW, Take, TensorMap};
 use crate::dtype::DType;
 
-/// Rows of a tile: of two warpgroups.
+/// Rows of a tile of two warpgroups.
 const ROWS: usize = 128;
 /// Summed indices of a step.
 const DEPTH: usize = 64;
@@ -21,6 +21,8 @@ const THREADS: u32 = 384;
 /// The shape of a block's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
+    /// Rows of a tile: of two warpgroups, or of one, which then share its columns.
+    pub rows: usize,
     /// Columns of a tile.
     pub bn: usize,
     /// Buffers in flight.
@@ -37,11 +39,12 @@ impl Variant {
     fn new(g: &ConvGeometry, pass: Pass, multiprocessors: usize) -> Self {
         let p = product(g, pass);
         let columns = if pass == Pass::GradW { g.taps() * g.c.next_multiple_of(ROW) } else { p.n };
-        let row_tiles = p.m.div_ceil(ROWS);
+        let rows = if pass == Pass::GradW && p.m <= 64 { 64 } else { ROWS };
+        let row_tiles = p.m.div_ceil(rows);
         let blocks = |bn: usize| row_tiles * columns.div_ceil(bn) * phases(g, pass).len();
         // Wide tiles read shared memory less often; they must still be enough for all multiprocessors.
         let bn = match columns {
-            0..=64 => 64,
+            0..=64 if rows == ROWS => 64,
             c if c > 128 && blocks(256) >= multiprocessors => 256,
             _ => 128,
         };
@@ -59,18 +62,18 @@ impl Variant {
             (multiprocessors / blocks).min(steps / 4).clamp(1, 64)
         };
         let slices = steps.div_ceil(steps.div_ceil(wanted)); // none is empty
-        let stages = (SHARED / stage_bytes(bn)).min(8);
-        Variant { bn, stages, slices, row_tiles, items: blocks * slices }
+        let stages = (SHARED / stage_bytes(rows, bn)).min(8);
+        Variant { rows, bn, stages, slices, row_tiles, items: blocks * slices }
     }
 
     /// Bytes of dynamic shared memory: the buffers, and two barriers for each.
     pub fn shared(&self) -> usize {
-        self.stages * (stage_bytes(self.bn) + 16)
+        self.stages * (stage_bytes(self.rows, self.bn) + 16)
     }
 }
 
-fn stage_bytes(bn: usize) -> usize {
-    (ROWS + bn) * 2 * DEPTH
+fn stage_bytes(rows: usize, bn: usize) -> usize {
+    (rows + bn) * 2 * DEPTH
 }
 
 /// Which of sm_90a's kernels a pass takes, if any: this alone decides, by the shape, the device, and whether the operands lie
@@ -171,10 +174,9 @@ fn maps(g: &ConvGeometry, pass: Pass, bn: usize) -> Option<[Vec<TensorMap>; 2]> 
     let other = match pass {
         Pass::Forward => TensorMap { extents: weights, take: Take::Tiled(vec![ROW, 1, bn]) },
         Pass::GradX => TensorMap { extents: weights, take: Take::Tiled(vec![ROW, 1, DEPTH]) },
-        Pass::GradW => TensorMap {
-            extents: vec![g.k, g.n * g.out_pixels()],
-            take: Take::Tiled(vec![ROW, DEPTH]),
-        },
+        Pass::GradW => {
+            TensorMap { extents: vec![g.k, g.n * g.out_pixels()], take: Take::Tiled(vec![ROW, DEPTH]) }
+        }
     };
     let pixels = if pass == Pass::GradW { DEPTH } else { ROWS };
     other.is_valid(&[]).then_some(())?;
@@ -211,12 +213,12 @@ pub fn launches(
     if gpu.fixed_shapes {
         constants.push(format!("GEOMETRY={}", geometry_argument(g).map(|v| v.to_string()).join(",")));
     }
-    let partial =
-        if whole { LaunchArg::Null } else { list.workspace(ELEMENT * v.slices * results) };
+    let partial = if whole { LaunchArg::Null } else { list.workspace(ELEMENT * v.slices * results) };
     let to = if whole { LaunchArg::Output } else { LaunchArg::Null };
     let mut args = vec![geometry_argument(g)[..].into(), sources, others];
     let (file, kernel) = match pass {
         Pass::GradW => {
+            constants.push(format!("ROWS={}", v.rows));
             args.extend([to, partial.clone(), int(v.slices)]);
             ("conv_hopper_grad_w.cu", "conv_hopper_grad_w")
         }
