@@ -109,7 +109,7 @@ template <bool Across, int Rows> DEVICE void write_operand(u8* memory, const flo
 }
 
 // 128 threads. a: 64 x 64, b: COLUMNS columns of 64 (the summed index fastest); out: 64 x COLUMNS, twice their product: once
-// over what was in the sums before, once added to it. Then each thread's number, after the warps have changed their registers.
+// over what was in the sums before, once added to it.
 KERNEL __launch_bounds__(128, 1) warpgroup_products(const float* a, const float* b, float* out) {
     SMEM_DYN(memory);
     u8* const columns = memory + 64 * 128;
@@ -130,7 +130,15 @@ KERNEL __launch_bounds__(128, 1) warpgroup_products(const float* a, const float*
     const int row = 16 * warp_id() + (lane_id() >> 2), column = 2 * (lane_id() & 3);
     for (int i = 0; i < COLUMNS / 2; i++)
         out[(row + 8 * (i >> 1 & 1)) * COLUMNS + i / 4 * 8 + column + (i & 1)] = d[i];
-    registers_down_to<40>();
-    registers_up_to<64>();
-    out[64 * COLUMNS + int(threadIdx.x)] = float(threadIdx.x);
+}
+
+// 384 threads. out: each thread's number times its argument, after a third of them has handed registers to the others.
+KERNEL __launch_bounds__(384, 1) registers(const float* in, float* out) {
+    const float v = in[int(threadIdx.x)];
+    if (uniform(warp_id() / 4) == 0) {
+        registers_down_to<40>();
+    } else {
+        registers_up_to<232>();
+    }
+    out[int(threadIdx.x)] = v * float(threadIdx.x);
 }

@@ -107,6 +107,7 @@ void land_row(const Box& b, int row, const long long* first) {
 }
 
 void land_box(int which) {
+    Unseen state;
     Box b = engine.boxes[which];
     memmove(&engine.boxes[which], &engine.boxes[which + 1], sizeof(Box) * u64(--engine.box_count - which));
     const MapDescription& m = b.map;
@@ -207,6 +208,7 @@ u64 read_operands(const Product& p, int warp) {
 void multiply(const Product& p, int warp) {
     if (read_operands(p, warp) != p.content)
         fail(true, "what a product reads was changed while it ran: %s:%d", p.site.file, p.site.line);
+    Unseen state;
     static float b[16][256], row[256];
     for (int k = 0; k < 16; k++)
         for (int c = 0; c < p.columns; c++) b[k][c] = as_float(u32(product_b[k][c]) << 16);
@@ -226,6 +228,7 @@ void multiply(const Product& p, int warp) {
 void run_products(int warp, int count) {
     WarpProducts& w = engine.warps[warp];
     for (int i = 0; i < count; i++) multiply(w.queue[i], warp);
+    Unseen state;
     memmove(w.queue, w.queue + count, sizeof(Product) * u64(w.count -= count));
 }
 
@@ -237,20 +240,27 @@ struct ProductOperands {
 
 void perform_product(void** operands) {
     ProductOperands** o = reinterpret_cast<ProductOperands**>(operands);
-    WarpProducts& w = engine.warps[o[0]->warp];
-    Product p = o[0]->product;
-    for (int l = 0; l < 32; l++) {
-        p.d[l] = o[l]->d;
-        if (o[l]->product.x != p.x || o[l]->product.y != p.y || o[l]->product.add != p.add)
-            fail(true, "lanes ask for different products: %s:%d", p.site.file, p.site.line);
+    const int warp = o[0]->warp;
+    WarpProducts& w = engine.warps[warp];
+    const EmuSite site = o[0]->product.site;
+    if (!w.fenced) fail(true, "a product without wgmma_fence since the last wait: %s:%d", site.file, site.line);
+    if (w.count == MAX_PRODUCTS)
+        fail(true, "more than %d products without a wait: %s:%d", MAX_PRODUCTS, site.file, site.line);
+    Product& p = w.queue[w.count];
+    {
+        Unseen state;
+        p = o[0]->product;
+        for (int l = 0; l < 32; l++) {
+            p.d[l] = o[l]->d;
+            if (o[l]->product.x != p.x || o[l]->product.y != p.y || o[l]->product.add != p.add)
+                fail(true, "lanes ask for different products: %s:%d", site.file, site.line);
+        }
     }
-    if (!w.fenced) fail(true, "a product without wgmma_fence since the last wait: %s:%d", p.site.file, p.site.line);
-    if (w.count == MAX_PRODUCTS) fail(true, "more than %d products without a wait: %s:%d", MAX_PRODUCTS, p.site.file, p.site.line);
     p.group = w.groups;
-    p.content = read_operands(p, o[0]->warp);
-    w.queue[w.count++] = p;
-    if (machine.async == EARLY) run_products(o[0]->warp, w.count);
-    if (machine.async == ANY_TIME) run_products(o[0]->warp, int(next_random() % u32(w.count + 1)));
+    p.content = read_operands(p, warp);
+    w.count++;
+    if (machine.async == EARLY) run_products(warp, w.count);
+    if (machine.async == ANY_TIME) run_products(warp, int(next_random() % u32(w.count + 1)));
 }
 void perform_fence(void** operands) {
     engine.warps[reinterpret_cast<ProductOperands**>(operands)[0]->warp].fenced = true;
@@ -352,8 +362,11 @@ void emu_tma(void* to, const void* map, u64* bar, int rank, bool im2col, const i
     if (engine.box_count == MAX_BOXES) fail(true, "more than %d boxes in flight: %s:%d", MAX_BOXES, site.file, site.line);
     // To ThreadSanitizer the box is written now, by this thread; whoever waits for the barrier has seen that.
     TSAN(__tsan_write_range(to, b.bytes); __tsan_release(&engine.mbars[b.bar]));
-    memset(to, 0xff, b.bytes);
-    engine.boxes[engine.box_count++] = b;
+    {
+        Unseen state;
+        memset(to, 0xff, u64(b.bytes));
+        engine.boxes[engine.box_count++] = b;
+    }
     if (machine.async == EARLY) land_box(engine.box_count - 1);
     maybe_land(self());
 }

@@ -1,7 +1,7 @@
 //! The convolutions of sm_90a by themselves, launched as the program launches them, against plain double-precision sums: on
 //! the emulator, and on a device before anything is trained with them.
 
-use crate::geometry::{cube, products, row, square};
+use crate::geometry::{products, row, square};
 use gan::device::backend::{Backend, Fetch};
 use gan::device::launch::{GpuTraits, Hopper, LaunchArg, LaunchList, Math, Operand, Operands};
 use gan::dtype::DType;
@@ -19,17 +19,6 @@ pub fn small() -> Vec<ConvGeometry> {
         row((1, 24, [1, 9, 11], 16, [1, 3, 5], [1; 3], [0, 2, 2], [1, 2, 1], 1)),
         row((2, 16, [4, 6, 7], 8, [4, 2, 3], [2, 2, 1], [1, 0, 1], [1; 3], 1)),
         row(square(2, 128, 5, 264, 1, 1, 0, 1, 1)),
-    ]
-}
-
-/// As in training: every width of a tile, many tiles a block, long sums, slices.
-pub fn large() -> Vec<ConvGeometry> {
-    vec![
-        row(square(1, 64, 128, 128, 4, 2, 1, 1, 1)),
-        row(square(1, 256, 66, 256, 3, 1, 0, 1, 1)),
-        row(square(4, 512, 16, 512, 4, 2, 1, 1, 1)),
-        row(cube(1, 32, 32, 64, 3, 1, 1, 1, 1)),
-        row(cube(2, 64, 16, 128, 2, 2, 0, 1, 1)),
     ]
 }
 

@@ -152,7 +152,6 @@ fn product(columns: usize, a_across: bool, b_across: bool) -> Case {
             want.push((2.0 * dot) as f32);
         }
     }
-    want.extend((0..128).map(|i| i as f32));
     Case {
         what: format!("{columns} columns, across {a_across} {b_across}"),
         kernel: "warpgroup_products",
@@ -182,6 +181,17 @@ fn cases() -> Vec<Case> {
         given: vec![Given::Numbers(lanes)],
         tolerance: 1e-6,
     }];
+    let threads = numbers("threads", 384);
+    all.push(Case {
+        what: String::new(),
+        kernel: "registers",
+        constants: vec![],
+        threads: 384,
+        shared: 0,
+        want: threads.iter().enumerate().map(|(i, v)| v * i as f32).collect(),
+        given: vec![Given::Numbers(threads)],
+        tolerance: 0.0,
+    });
     all.extend([tiled(0, 0, 0), tiled(8, 5, 4), tiled(64, -2, -1), tiled(-16, 1, 5)]);
     // Width unlike height, strides unlike each other, boxes that span rows and images, and one that runs out of the last.
     all.extend([

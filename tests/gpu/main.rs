@@ -39,6 +39,8 @@ use gan::device::launch::Math;
 use gan::exec::States;
 use gan::exec::gpu::{DeviceStates, GpuProgram};
 use gan::graph::{Graph, Var};
+use gan::ops::conv::geometry::ConvGeometry;
+use geometry::{cube, row, square};
 use program::Program;
 use record::Record;
 use std::process::ExitCode;
@@ -130,12 +132,23 @@ fn conformance(device: &CudaDevice) -> Outcome {
     if faults.is_empty() { Ok("all as documented".into()) } else { Err(faults.join("\n")) }
 }
 
+/// As in training: every width of a tile, many tiles a block, long sums, slices.
+fn large() -> Vec<ConvGeometry> {
+    vec![
+        row(square(1, 64, 128, 128, 4, 2, 1, 1, 1)),
+        row(square(1, 256, 66, 256, 3, 1, 0, 1, 1)),
+        row(square(4, 512, 16, 512, 4, 2, 1, 1, 1)),
+        row(cube(1, 32, 32, 64, 3, 1, 1, 1, 1)),
+        row(cube(2, 64, 16, 128, 2, 2, 0, 1, 1)),
+    ]
+}
+
 /// Small ones and those of training, where the device has the kernels.
 fn own_convolutions(device: &CudaDevice) -> Outcome {
     if device.target() != "sm_90a" {
         return Ok(format!("none on {}", device.target()));
     }
-    let geometries = [convolutions::small(), convolutions::large()].concat();
+    let geometries = [convolutions::small(), large()].concat();
     list(3 * geometries.len(), &convolutions::faults(device, &geometries))
 }
 

@@ -330,7 +330,7 @@ fn threadsanitizer_sees_a_buffer_given_back_too_early() {
             "release(stage);",
         )
         .patch("include/ring.cuh", "if (begin < end) release(stage == 0 ? Stages - 1 : stage - 1);", "");
-    let mode = Mode { order: Order::Forward, copies: Async::Early, seed: 1 };
+    let mode = Mode { order: Order::Forward, copies: Async::Late, seed: 1 };
     let error =
         launch_sanitized(&faulty, Sanitizer::Thread, launch.kernel, shape(launch), &args, mode).unwrap_err();
     assert!(error.contains("data race"), "{error}");
