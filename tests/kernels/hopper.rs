@@ -1,7 +1,7 @@
 //! The convolutions of sm_90a (`conv_hopper.cu`, `conv_hopper_grad_w.cu`) with the launches that the program makes, on the
 //! emulator against plain double-precision sums; with bugs planted; and compiled.
 
-use crate::common::{assert_close, kernels, normal};
+use crate::common::{assert_close, kernels, module, normal};
 use crate::geometry::{cube, products, row, square};
 use gan::device::launch::{GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Math, Operand, Operands};
 use gan::dtype::DType;
@@ -126,7 +126,8 @@ impl Case {
         let memory = self.memory(list, out);
         for launch in &list.launches {
             let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
-            build(launch).load()?.launch(launch.kernel, shape(launch), &args, mode)?;
+            let program = module(launch.specialisation.file, &launch.specialisation.constants);
+            program.launch(launch.kernel, shape(launch), &args, mode)?;
         }
         Ok(if out == DType::Bf16 { memory.output.to_bf16() } else { memory.output.to_f32() })
     }
