@@ -65,6 +65,8 @@ pub enum Arg<'a> {
     Value(Vec<u8>),
     /// A pointer to a buffer.
     Buffer(&'a Buffer),
+    /// Passed by value: maps of a tensor in a buffer, 128 bytes each, which begin with an offset in it.
+    Maps(&'a Buffer, Vec<u8>),
     /// A pointer that the kernel does not follow.
     Null,
 }
@@ -104,6 +106,16 @@ impl From<&[i32]> for Arg<'_> {
     fn from(v: &[i32]) -> Self {
         Arg::Value(v.iter().flat_map(|i| i.to_ne_bytes()).collect())
     }
+}
+
+/// Maps whose offsets are made addresses.
+fn located(maps: &[u8], base: u64) -> Vec<u8> {
+    let mut maps = maps.to_vec();
+    for map in maps.chunks_mut(128) {
+        let offset = u64::from_ne_bytes(map[..8].try_into().expect("eight bytes"));
+        map[..8].copy_from_slice(&(base + offset).to_ne_bytes());
+    }
+    maps
 }
 
 /// Grid, block and dynamic shared memory of a launch.
@@ -177,30 +189,29 @@ impl Module {
     /// Runs one kernel to its end. Fails on a deadlock, a divergence, or a write outside shared memory or a buffer.
     pub fn launch(&self, kernel: &str, shape: Shape, args: &[Arg], mode: Mode) -> Result<(), String> {
         let name = CString::new(kernel).unwrap();
-        let mut storage: Vec<[u8; 256]> = vec![[0; 256]; args.len()];
-        let sizes: Vec<u32> = args
+        let bytes: Vec<Vec<u8>> = args
             .iter()
-            .zip(&mut storage)
-            .map(|(arg, slot)| {
-                let bytes = match arg {
-                    Arg::Value(v) => v.clone(),
-                    Arg::Buffer(b) => (b.pointer() as usize).to_ne_bytes().to_vec(),
-                    Arg::Null => 0usize.to_ne_bytes().to_vec(),
-                };
-                slot[..bytes.len()].copy_from_slice(&bytes);
-                bytes.len() as u32
+            .map(|arg| match arg {
+                Arg::Value(v) => v.clone(),
+                Arg::Maps(b, maps) => located(maps, b.pointer() as u64),
+                Arg::Buffer(b) => (b.pointer() as usize).to_ne_bytes().to_vec(),
+                Arg::Null => 0usize.to_ne_bytes().to_vec(),
             })
             .collect();
-        // Values of up to 256 bytes, each at a 16-byte boundary as a struct argument may want.
-        let mut aligned: Vec<u128> = vec![0; 16 * args.len()];
-        let base = aligned.as_mut_ptr().cast::<u8>();
-        for (i, slot) in storage.iter().enumerate() {
-            // SAFETY: `aligned` has 256 bytes for each argument.
-            unsafe { std::ptr::copy_nonoverlapping(slot.as_ptr(), base.add(256 * i), 256) };
-        }
-        // SAFETY: within `aligned`, as above.
-        let mut pointers: Vec<*mut c_void> =
-            (0..args.len()).map(|i| unsafe { base.add(256 * i) }.cast()).collect();
+        let sizes: Vec<u32> = bytes.iter().map(|b| b.len() as u32).collect();
+        // Each at a 16-byte boundary, as a struct argument may want.
+        let mut aligned: Vec<Vec<u128>> = bytes
+            .iter()
+            .map(|bytes| {
+                let word = |b: &[u8]| {
+                    let mut word = [0; 16];
+                    word[..b.len()].copy_from_slice(b);
+                    u128::from_ne_bytes(word)
+                };
+                bytes.chunks(16).map(word).collect()
+            })
+            .collect();
+        let mut pointers: Vec<*mut c_void> = aligned.iter_mut().map(|a| a.as_mut_ptr().cast()).collect();
         let block = [shape.threads, 1, 1];
         let mut report = vec![0u8; 1024];
         let code = {
@@ -261,10 +272,15 @@ pub fn launch_sanitized(
             Arg::Value(v) => (0u32, v.clone()),
             Arg::Buffer(b) => (1, b.bytes().to_vec()),
             Arg::Null => (2, Vec::new()),
+            Arg::Maps(_, maps) => (3, maps.clone()),
         };
         put(&kind.to_ne_bytes());
         put(&(bytes.len() as u64).to_ne_bytes());
         put(&bytes);
+        if let Arg::Maps(of, _) = arg {
+            put(&(of.bytes().len() as u64).to_ne_bytes());
+            put(of.bytes());
+        }
     }
     let mut path = String::new();
     write!(path, "{}-{kernel}-{:?}-{}", program.display(), std::thread::current().id(), std::process::id())

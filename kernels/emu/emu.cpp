@@ -61,8 +61,12 @@ void land_copies(Fiber* f, int below, u32 chance) {
     f->copy_count = kept;
 }
 
+void land_any_box();
+
 void maybe_land(Fiber* f) {
-    if (machine.async == ANY_TIME && f->copy_count) land_copies(f, 0, 64);
+    if (machine.async != ANY_TIME) return;
+    if (f->copy_count) land_copies(f, 0, 64);
+    land_any_box();
 }
 
 void fiber_main() {
@@ -127,18 +131,19 @@ bool sweep(int warp) {
 }
 
 void report_deadlock() {
-    int waiting = 0, lanes = 0;
-    EmuSite barrier{"", 0}, warp{"", 0};
+    int waiting = 0, lanes = 0, phases = 0;
+    EmuSite barrier{"", 0}, warp{"", 0}, phase{"", 0};
     for (int i = 0; i < machine.threads; i++) {
         Fiber& f = machine.fibers[i];
         if (f.state == AT_BARRIER) waiting++, barrier = f.site;
         if (f.state == AT_WARP) lanes++, warp = f.site;
+        if (f.state == AT_MBAR) phases++, phase = f.site;
     }
     fail(false,
          "deadlock in block (%u, %u, %u): of %d threads %d have ended, %d wait at the barrier %s:%d, %d wait for their "
-         "warp at %s:%d",
+         "warp at %s:%d, %d for a phase at %s:%d",
          machine.fibers[0].block.x, machine.fibers[0].block.y, machine.fibers[0].block.z, machine.threads, machine.done,
-         waiting, barrier.file, barrier.line, lanes, warp.file, warp.line);
+         waiting, barrier.file, barrier.line, lanes, warp.file, warp.line, phases, phase.file, phase.line);
 }
 
 void free_shared() {
@@ -168,8 +173,13 @@ u8* new_shared(const void* identity, size_t bytes, const char* name) {
     return m + CANARY;
 }
 
+bool land_latest();
+void begin_engine();
+void end_engine();
+
 void run_block(EmuDim block, size_t dynamic_bytes) {
     machine.at_barrier = machine.done = 0;
+    begin_engine();
     int warps = (machine.threads + 31) / 32, order[MAX_THREADS / 32];
     new_shared(nullptr, dynamic_bytes, "dynamic shared memory");
     for (int i = 0; i < warps; i++) machine.warps[i].arrived = 0;
@@ -187,8 +197,9 @@ void run_block(EmuDim block, size_t dynamic_bytes) {
                 progressed = true;
                 if (machine.order == RANDOM && next_random() % 4 == 0) break;
             }
-        if (!progressed && !machine.failed) report_deadlock();
+        if (!progressed && !machine.failed && !land_latest()) report_deadlock();
     }
+    if (!machine.failed) end_engine();
     TSAN(for (int i = 0; i < machine.threads; i++) {
         __tsan_destroy_fiber(machine.fibers[i].tsan);
         munmap(machine.fibers[i].stack, STACK);
@@ -324,6 +335,8 @@ void perform_mma_tf32(void** operands) {
 void perform_nothing(void**) {}
 
 } // namespace
+
+#include "hopper.hpp"
 
 // ---- what kernels call ----------------------------------------------------------------------------------------------
 

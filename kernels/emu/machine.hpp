@@ -33,11 +33,21 @@ void __tsan_acquire(void* address);
 void __tsan_release(void* address);
 void __tsan_read_range(void* address, unsigned long size);
 void __tsan_write_range(void* address, unsigned long size);
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
 }
 #define TSAN(statement) statement
 #else
 #define TSAN(statement)
 #endif
+// While it lives, ThreadSanitizer does not see what this thread does to the machine's own state: even uninstrumented code
+// calls memcpy and memset, which it watches.
+struct Unseen {
+    Unseen() { TSAN(AnnotateIgnoreReadsBegin(__FILE__, __LINE__); AnnotateIgnoreWritesBegin(__FILE__, __LINE__)); }
+    ~Unseen() { TSAN(AnnotateIgnoreWritesEnd(__FILE__, __LINE__); AnnotateIgnoreReadsEnd(__FILE__, __LINE__)); }
+};
 #ifdef EMU_ASAN
 static const size_t CANARY = 0; // red zones of the allocator do it better
 #else
@@ -51,7 +61,7 @@ const int MAX_THREADS = 1024;
 const int MAX_STATIC = 32;
 enum Order { FORWARD, REVERSE, RANDOM };
 enum Async { LATE, EARLY, ANY_TIME };
-enum State { RUNNABLE, AT_BARRIER, AT_WARP, DONE };
+enum State { RUNNABLE, AT_BARRIER, AT_WARP, AT_MBAR, DONE };
 
 struct Copy {
     u8* to;
@@ -68,6 +78,7 @@ struct Fiber : EmuThread {
     Copy* copies;
     int copy_count, copy_room, groups;
     u32 barriers, warp_barriers; // passed so far
+    int mbar, parity;            // waited for in shared memory: which one, and the phase
     void* tsan;
 };
 

@@ -41,9 +41,23 @@ int main(int count, char** names) {
         void* memory = nullptr;
         if (bytes && posix_memalign(&memory, 256, bytes)) return 2;
         read(memory, bytes, f);
+        if (kind == 3) { // maps of a tensor that follows: their offsets become addresses
+            u64 size;
+            void* tensor = nullptr;
+            read(&size, 8, f);
+            if (posix_memalign(&tensor, 256, size)) return 2;
+            read(tensor, size, f);
+            for (u64 at = 0; at < bytes; at += 128) {
+                u64 address;
+                memcpy(&address, static_cast<char*>(memory) + at, 8);
+                address += reinterpret_cast<u64>(tensor);
+                memcpy(static_cast<char*>(memory) + at, &address, 8);
+            }
+        }
+        const bool by_value = kind == 0 || kind == 3;
         pointers[i] = memory;
-        arguments[i] = kind == 0 ? memory : &pointers[i];
-        sizes[i] = kind == 0 ? u32(bytes) : u32(sizeof(void*));
+        arguments[i] = by_value ? memory : &pointers[i];
+        sizes[i] = by_value ? u32(bytes) : u32(sizeof(void*));
     }
     char report[1024];
     int code = gan_emu_run(kernel, arguments, sizes, int(n), grid, block, shared, int(mode[0]), int(mode[1]), mode[2],

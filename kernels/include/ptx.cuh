@@ -1,4 +1,5 @@
-// Every primitive that needs PTX, by name. The only file with inline assembly; `emu/emu.cuh` has the same names.
+// The primitives that need PTX, by name; `emu/emu.cuh` has the same names. Inline assembly stands here and, for sm_90a, in
+// `hopper.cuh` alone.
 //
 // Needed per architecture: asynchronous copies and tensor cores from sm_80 on. On sm_75 the copies are done at once,
 // which is slower and just as right; the tensor-core functions are absent, so only the FMA kernels compile there.

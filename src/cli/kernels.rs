@@ -1,7 +1,8 @@
 use super::say;
 use crate::device::cuda::cache::Cache;
 use crate::device::cuda::compiler::Compiler;
-use crate::device::launch::{GpuTraits, Math};
+use crate::device::cuda::device::hopper_setting;
+use crate::device::launch::{GpuTraits, Hopper, Math};
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, Device};
 use crate::train::csvlog::bytes;
@@ -39,8 +40,8 @@ enum What {
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gan kernels build recipes/mr2pet.toml                         for the device of this machine
-  gan kernels build recipes/mr2pet.toml --arch sm_80,sm_90      for an A100 and an H100 or H200
-  gan kernels build recipes/mr2pet.toml --arch sm_90 --size 256 without reading the recipe's data")]
+  gan kernels build recipes/mr2pet.toml --arch sm_80,sm_90a     for an A100 and an H100 or H200
+  gan kernels build recipes/mr2pet.toml --arch sm_90a --size 256 without reading the recipe's data")]
 struct Build {
     /// The recipes (TOML)
     #[arg(required = true, value_name = "RECIPE")]
@@ -109,13 +110,10 @@ fn build(args: &Build) -> Result<()> {
         };
         for (architecture, usual) in &targets {
             let multiprocessors = args.multiprocessors.map_or(*usual, usize::from);
-            let gpu = GpuTraits {
-                multiprocessors,
-                math: args.precision,
-                fixed_shapes: true,
-                fused: true,
-                choices: None,
-            };
+            let hopper = if architecture == "sm_90a" { hopper_setting()? } else { Hopper::Off };
+            let math = args.precision;
+            let gpu =
+                GpuTraits { multiprocessors, math, fixed_shapes: true, fused: true, choices: None, hopper };
             let all = specialisations(&recipe, &extents, &gpu)?;
             let mut new = 0;
             for (i, what) in all.iter().enumerate() {

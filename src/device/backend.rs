@@ -3,6 +3,7 @@
 
 use super::launch::{GpuTraits, Launch, Specialisation};
 use super::occupancy::{KernelFacts, Limits};
+use super::tensor_map::TensorMap;
 use crate::error::Result;
 
 /// A stretch of memory to be read back.
@@ -48,6 +49,9 @@ pub trait Backend {
 
     /// The address of a stretch, as kernels take it.
     fn address(&self, memory: &Self::Memory) -> u64;
+
+    /// What the copy engine must be told of a tensor that begins at an address: 128 bytes, passed to kernels by value.
+    fn tensor_map(&self, map: &TensorMap, address: u64) -> Result<Vec<u8>>;
 
     /// Copies bytes to the device. They may be overwritten as soon as this returns.
     fn upload(&self, bytes: &[u8], to: &Self::Memory, offset: usize) -> Result<()>;

@@ -3,6 +3,7 @@
 
 use super::choices::Choices;
 pub use super::cuda::compiler::Specialisation;
+use super::tensor_map::TensorMap;
 use crate::dtype::DType;
 use crate::shape::Shape;
 
@@ -73,6 +74,33 @@ pub struct GpuTraits {
     pub fused: bool,
     /// Which variants were measured to be the fastest.
     pub choices: Option<&'static Choices>,
+    /// Which convolutions take the kernels of sm_90a.
+    pub hopper: Hopper,
+}
+
+/// Which convolutions take the kernels that only sm_90a runs (`kernels/conv_hopper.cu`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hopper {
+    /// None: another device, or they are not wanted.
+    Off,
+    /// Those that fill their tiles.
+    Suited,
+    /// All that they can compute.
+    Always,
+}
+
+/// As the variable GAN_HOPPER has it.
+impl std::str::FromStr for Hopper {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "off" => Ok(Hopper::Off),
+            "suited" => Ok(Hopper::Suited),
+            "always" => Ok(Hopper::Always),
+            _ => Err("write off, suited or always".into()),
+        }
+    }
 }
 
 impl GpuTraits {
@@ -152,6 +180,8 @@ pub enum LaunchArg {
     Table(usize),
     /// Passed by value: its bytes.
     Bytes(Vec<u8>),
+    /// Passed by value: maps of a tensor at an address, for the copy engine.
+    Maps(Box<LaunchArg>, Vec<TensorMap>),
     /// An address that the kernel does not follow.
     Null,
 }

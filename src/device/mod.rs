@@ -7,3 +7,4 @@ pub mod cuda;
 pub mod launch;
 pub mod occupancy;
 pub mod pointwise;
+pub mod tensor_map;

@@ -208,10 +208,16 @@ pub fn merged(extents: &[usize], steps: &[&[usize]]) -> (Vec<usize>, Vec<Vec<usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::launch::Math;
+    use crate::device::launch::{Hopper, Math};
 
-    const GPU: GpuTraits =
-        GpuTraits { multiprocessors: 4, math: Math::Fma, fixed_shapes: false, fused: true, choices: None };
+    const GPU: GpuTraits = GpuTraits {
+        multiprocessors: 4,
+        math: Math::Fma,
+        fixed_shapes: false,
+        fused: true,
+        choices: None,
+        hopper: Hopper::Off,
+    };
 
     #[test]
     fn axes_are_joined_where_all_operands_allow() {

@@ -209,7 +209,7 @@ impl<B: Backend> GpuProgram<B> {
             let launches = list.launches.into_iter().map(|launch| {
                 let kernel = program.backend.kernel(&launch.specialisation, launch.kernel, launch.shared)?;
                 let resolve = |a: &LaunchArg| program.resolve(step, a, tables, offsets);
-                let arguments = launch.args.iter().map(resolve).collect();
+                let arguments = launch.args.iter().map(resolve).collect::<Result<_>>()?;
                 Ok(Ready { kernel, launch, arguments })
             });
             let launches = launches.collect::<Result<Vec<_>>>()?;
@@ -242,10 +242,16 @@ impl<B: Backend> GpuProgram<B> {
     }
 
     /// The bytes of an argument.
-    fn resolve(&self, step: &Step, arg: &LaunchArg, tables: u64, offsets: &[usize]) -> Vec<u8> {
+    fn resolve(&self, step: &Step, arg: &LaunchArg, tables: u64, offsets: &[usize]) -> Result<Vec<u8>> {
         let input = |i: usize| self.address(&step.inputs[i]);
         let address = match arg {
-            LaunchArg::Bytes(bytes) => return bytes.clone(),
+            LaunchArg::Bytes(bytes) => return Ok(bytes.clone()),
+            LaunchArg::Maps(of, maps) => {
+                let address = self.resolve(step, of, tables, offsets)?;
+                let address = u64::from_ne_bytes(address.try_into().expect("an address"));
+                let encoded = maps.iter().map(|m| self.backend.tensor_map(m, address));
+                return Ok(encoded.collect::<Result<Vec<_>>>()?.concat());
+            }
             LaunchArg::Input(i) => input(*i),
             LaunchArg::InputAt(i, at) => input(*i) + (at * step.inputs[*i].dtype.size()) as u64,
             LaunchArg::Output => self.address(&step.output),
@@ -254,7 +260,7 @@ impl<B: Backend> GpuProgram<B> {
             LaunchArg::Table(i) => tables + offsets[*i] as u64,
             LaunchArg::Null => 0,
         };
-        address.to_ne_bytes().to_vec()
+        Ok(address.to_ne_bytes().to_vec())
     }
 
     /// Runs once. `inputs` are given by name; every declared input that is used must be there with its full size. The
@@ -461,6 +467,7 @@ fn convert_first(
     }
     for mut launch in list.launches {
         for arg in &mut launch.args {
+            let arg = if let LaunchArg::Maps(of, _) = arg { &mut **of } else { arg };
             let at = match *arg {
                 LaunchArg::Input(i) => Some((i, 0)),
                 LaunchArg::InputAt(i, at) => Some((i, at)),

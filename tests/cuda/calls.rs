@@ -142,3 +142,31 @@ fn a_newer_device_is_reached_through_ptx() {
     assert!(out.stderr.contains("makes PTX for CUDA 13.1"), "{}", out.stderr);
     assert!(out.stderr.contains("'nvidia-cuda-nvrtc==13.0.*'"), "{}", out.stderr);
 }
+
+/// What the copy engine is told of tensors is told once, before the first step; the stand-in checks it.
+#[test]
+fn maps_are_encoded_where_sm_90a_s_convolutions_are_taken() {
+    let Some(mut bench) = Bench::new() else { return };
+    let wide =
+        ["--precision", "bf16", "--set", "model.generator.ngf=8", "--set", "model.discriminator.ndf=8"];
+    let run = |bench: &mut Bench, hopper: &str, out: &str| {
+        let out = bench.set("GAN_HOPPER", hopper).train_in(out, &[&PLAIN[..], &wide].concat());
+        (out, bench.log())
+    };
+    let (out, log) = run(&mut bench, "always", "run");
+    let stderr = out.ok().stderr;
+    assert!(stderr.contains("sm_90a's own convolutions wherever they can"), "{stderr}");
+    let (tiled, im2col) = (count(&log, "cuTensorMapEncodeTiled"), count(&log, "cuTensorMapEncodeIm2col"));
+    assert!(tiled > 10 && im2col > tiled, "{tiled} {im2col}: a map for each phase of a gradient");
+    let first = log.iter().position(|l| l.starts_with("cuGraphLaunch")).expect("a launch");
+    assert!(!log[first..].iter().any(|l| l.starts_with("cuTensorMap")), "in the loop");
+    let info = std::fs::read_to_string(bench.dir.path().join("run/run.json")).expect("written");
+    assert!(info.contains("sm_90a's own convolutions wherever they can"), "{info}");
+
+    let (out, log) = run(&mut bench, "off", "other");
+    assert!(out.ok().stderr.contains("without sm_90a's own convolutions"));
+    assert_eq!(count(&log, "cuTensorMapEncodeTiled"), 0);
+    let (out, _) = run(&mut bench, "perhaps", "third");
+    assert_eq!(out.code, Some(1));
+    assert!(out.stderr.contains("GAN_HOPPER = \"perhaps\": write off, suited or always"), "{}", out.stderr);
+}

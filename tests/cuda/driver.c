@@ -519,3 +519,40 @@ R cuGraphLaunch(void *e, void *s) {
     return OK;
 }
 R cuGraphExecDestroy(void *e) { CALL("cuGraphExecDestroy"); CHECK(((Handle *)e)->kind == EXECUTABLE); free(e); return OK; }
+
+// ---- maps for the copy engine: the driver's conditions on them, for the maps that this program makes ----
+
+static R check_map(void *map, int type, unsigned rank, void *at, const uint64_t *extents, const uint64_t *strides, const unsigned *steps, int interleave, int swizzle, int promotion, int fill) {
+    CHECK((uintptr_t)map % 64 == 0 && (uintptr_t)at % 16 == 0);
+    CHECK(type == 9 && "bf16");
+    CHECK(interleave == 0 && swizzle == 3 && promotion >= 0 && promotion <= 3 && fill == 0);
+    CHECK(rank >= 2 && rank <= 5);
+    uint64_t bytes = 2;
+    for (unsigned a = 0; a < rank; a++) {
+        CHECK(extents[a] > 0 && extents[a] <= (1ull << 32));
+        CHECK(steps[a] >= 1 && steps[a] <= 8);
+        bytes *= extents[a];
+        if (a + 1 < rank) CHECK(strides[a] % 16 == 0 && strides[a] < (1ull << 40) && strides[a] >= bytes && "no neighbours that overlap");
+        if (a + 1 < rank) bytes = strides[a];
+    }
+    CHECK(block_of(at, bytes, 0) && "a tensor in the device's memory");
+    memset(map, 0x5a, 128);
+    return OK;
+}
+R cuTensorMapEncodeTiled(void *map, int type, unsigned rank, void *at, const uint64_t *extents, const uint64_t *strides, const unsigned *box, const unsigned *steps, int interleave, int swizzle, int promotion, int fill) {
+    CALL("cuTensorMapEncodeTiled", " rank %u", rank);
+    CHECK(box[0] * 2 <= 128 && box[0] * 2 % 16 == 0 && "rows of a box fit the swizzle");
+    for (unsigned a = 0; a < rank; a++) CHECK(box[a] >= 1 && box[a] <= 256);
+    return check_map(map, type, rank, at, extents, strides, steps, interleave, swizzle, promotion, fill);
+}
+R cuTensorMapEncodeIm2col(void *map, int type, unsigned rank, void *at, const uint64_t *extents, const uint64_t *strides, const int *lower, const int *upper, unsigned channels, unsigned pixels, const unsigned *steps, int interleave, int swizzle, int promotion, int fill) {
+    CALL("cuTensorMapEncodeIm2col", " rank %u", rank);
+    CHECK(rank >= 3 && rank <= 5);
+    CHECK(channels * 2 <= 128 && pixels >= 1 && pixels <= 1024);
+    const int most = rank == 3 ? 32767 : rank == 4 ? 127 : 15;
+    for (unsigned a = 0; a + 2 < rank; a++) {
+        CHECK(lower[a] >= -most - 1 && lower[a] <= most && upper[a] >= -most - 1 && upper[a] <= most);
+        CHECK((int64_t)extents[1 + a] + upper[a] - lower[a] > 0 && "a box that holds a pixel");
+    }
+    return check_map(map, type, rank, at, extents, strides, steps, interleave, swizzle, promotion, fill);
+}

@@ -2,8 +2,9 @@
 
 use gan::compile::plan::Step;
 use gan::device::backend::{Backend, Fetch, Piece, Timed};
-use gan::device::launch::{GpuTraits, Launch, Math, Specialisation};
+use gan::device::launch::{GpuTraits, Hopper, Launch, Math, Specialisation};
 use gan::device::occupancy::{KernelFacts, Limits};
+use gan::device::tensor_map::TensorMap;
 use gan::error::{Error, Result};
 use gan::exec::States;
 use gan::exec::gpu::{DeviceStates, GpuProgram};
@@ -30,8 +31,14 @@ impl Emulator {
 
     /// With or without fusion.
     pub fn with(mode: Mode, math: Math, fused: bool) -> Arc<Self> {
+        Self::like(mode, math, fused, Hopper::Off)
+    }
+
+    /// With or without the kernels of sm_90a.
+    pub fn like(mode: Mode, math: Math, fused: bool, hopper: Hopper) -> Arc<Self> {
         // Few multiprocessors, so that loops take several turns; more than one, so that long sums are sliced.
-        let traits = GpuTraits { multiprocessors: 3, math, fixed_shapes: false, fused, choices: None };
+        let traits =
+            GpuTraits { multiprocessors: 3, math, fixed_shapes: false, fused, choices: None, hopper };
         #[allow(clippy::arc_with_non_send_sync)]
         // a program holds its device by Arc; this one stays in its thread
         Arc::new(Emulator { mode, traits, memory: RefCell::default() })
@@ -81,6 +88,10 @@ impl Backend for Emulator {
 
     fn address(&self, memory: &Rc<Buffer>) -> u64 {
         memory.pointer() as u64
+    }
+
+    fn tensor_map(&self, map: &TensorMap, address: u64) -> Result<Vec<u8>> {
+        Ok(map.describe(address))
     }
 
     fn upload(&self, bytes: &[u8], to: &Rc<Buffer>, offset: usize) -> Result<()> {

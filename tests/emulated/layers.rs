@@ -2,7 +2,8 @@
 //! our kernels, on any device.
 
 use gan::device::backend::Backend;
-use gan::device::launch::{Launch, LaunchArg, LaunchList, Math, Operand, Operands};
+use gan::device::launch::{GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Math, Operand, Operands};
+use gan::device::tensor_map::TensorMap;
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Epilogue, Pass, launches};
@@ -107,7 +108,7 @@ impl Layer {
     }
 
     /// What pass `i` launches, with the shapes of its two operands and of its result.
-    fn launches<B: Backend>(&self, i: usize, device: &B) -> ([Shape; 3], LaunchList) {
+    fn launches(&self, i: usize, traits: &GpuTraits) -> ([Shape; 3], LaunchList) {
         let [x, w, y] = self.extents();
         let pass = self.pass(i);
         let shapes = match pass {
@@ -115,21 +116,27 @@ impl Layer {
             Pass::GradX => [y, w, x],
             Pass::GradW => [x, y, w],
         };
-        let traits = device.traits();
         let half = if traits.math == Math::Bf16 { DType::Bf16 } else { DType::F32 };
         let operand = |i: usize, dtype| Operand { shape: &shapes[i], aligned: true, dtype };
         let inputs = [operand(0, half), operand(1, half)];
         let output = operand(2, if pass == Pass::GradW { DType::F32 } else { half });
         let bias = (i == 0 && self.bias).then_some(LaunchArg::Input(2));
         let epilogue = Epilogue { bias, ..Epilogue::default() };
-        let list = launches(&self.geometry, pass, &Operands { inputs: &inputs, output }, &traits, &epilogue);
+        let list = launches(&self.geometry, pass, &Operands { inputs: &inputs, output }, traits, &epilogue);
         (shapes, list)
     }
 
     /// Median milliseconds of pass `i`, launched back to back on the same memory so often that it takes about `wanted_ms`,
     /// recorded where the device records.
-    pub fn time<B: Backend>(&self, i: usize, device: &B, wanted_ms: f64) -> gan::error::Result<f64> {
-        let (shapes, list) = self.launches(i, device);
+    /// With or without the convolutions of sm_90a.
+    pub fn time<B: Backend>(
+        &self,
+        i: usize,
+        device: &B,
+        hopper: Hopper,
+        wanted_ms: f64,
+    ) -> gan::error::Result<f64> {
+        let (shapes, list) = self.launches(i, &GpuTraits { hopper, ..device.traits() });
         let fp32 = |s: &Shape| 4 * s.numel();
         let inputs = [fp32(&shapes[0]), fp32(&shapes[1]), 4 * shapes[2].channels()]
             .into_iter()
@@ -139,22 +146,37 @@ impl Layer {
         let workspace = device.allocate(list.workspace_bytes)?;
         assert!(list.tables.is_empty(), "convolutions have no tables");
         let size = if device.traits().math == Math::Bf16 { 2 } else { 4 };
-        let address = |arg: &LaunchArg| match arg {
-            LaunchArg::Bytes(bytes) => bytes.clone(),
-            LaunchArg::Input(i) => device.address(&inputs[*i]).to_ne_bytes().to_vec(),
-            LaunchArg::InputAt(i, at) => {
-                (device.address(&inputs[*i]) + (at * size) as u64).to_ne_bytes().to_vec()
-            }
-            LaunchArg::Output => device.address(&output).to_ne_bytes().to_vec(),
-            LaunchArg::Workspace(at) => (device.address(&workspace) + *at as u64).to_ne_bytes().to_vec(),
-            LaunchArg::Null => vec![0; 8],
-            other => unreachable!("convolutions take no {other:?}"),
+        let maps = |of: &LaunchArg, maps: &[TensorMap]| -> gan::error::Result<Vec<u8>> {
+            let address = match of {
+                LaunchArg::Input(i) => device.address(&inputs[*i]),
+                LaunchArg::Workspace(at) => device.address(&workspace) + *at as u64,
+                other => unreachable!("convolutions read no {other:?}"),
+            };
+            Ok(maps
+                .iter()
+                .map(|m| device.tensor_map(m, address))
+                .collect::<gan::error::Result<Vec<_>>>()?
+                .concat())
+        };
+        let address = |arg: &LaunchArg| {
+            Ok(match arg {
+                LaunchArg::Maps(of, all) => maps(of, all)?,
+                LaunchArg::Bytes(bytes) => bytes.clone(),
+                LaunchArg::Input(i) => device.address(&inputs[*i]).to_ne_bytes().to_vec(),
+                LaunchArg::InputAt(i, at) => {
+                    (device.address(&inputs[*i]) + (at * size) as u64).to_ne_bytes().to_vec()
+                }
+                LaunchArg::Output => device.address(&output).to_ne_bytes().to_vec(),
+                LaunchArg::Workspace(at) => (device.address(&workspace) + *at as u64).to_ne_bytes().to_vec(),
+                LaunchArg::Null => vec![0; 8],
+                other => unreachable!("convolutions take no {other:?}"),
+            })
         };
         let ready = list
             .launches
             .into_iter()
             .map(|l| {
-                let args = l.args.iter().map(address).collect();
+                let args = l.args.iter().map(address).collect::<gan::error::Result<_>>()?;
                 Ok((device.kernel(&l.specialisation, l.kernel, l.shared)?, l, args))
             })
             .collect::<gan::error::Result<Vec<(B::Kernel, Launch, Vec<Vec<u8>>)>>>()?;

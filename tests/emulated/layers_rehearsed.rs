@@ -2,7 +2,7 @@
 
 use crate::device::Emulator;
 use crate::layers::{Layer, PASSES};
-use gan::device::launch::Math;
+use gan::device::launch::{Hopper, Math};
 use gan_emu::Mode;
 use serde_json::{Value, json};
 
@@ -23,6 +23,11 @@ fn rows() -> Vec<Value> {
             &[1, 4, 4, 4],
         ),
         row(
+            "Conv2d(8, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)",
+            &[1, 8, 9, 9],
+            &[1, 16, 9, 9],
+        ),
+        row(
             "Conv3d(4, 8, kernel_size=(3, 3, 3), stride=(1, 1, 1), padding=(1, 1, 1))",
             &[1, 4, 3, 4, 5],
             &[1, 8, 3, 4, 5],
@@ -37,8 +42,10 @@ fn every_pass_of_a_listed_layer_is_timed() {
         for row in rows() {
             let layer = Layer::parse(&row).unwrap();
             for i in 0..PASSES.len() {
-                let ms = layer.time(i, &*device, 0.0).unwrap_or_else(|e| panic!("{row}: {e}"));
-                assert!(ms > 0.0 && ms.is_finite());
+                for hopper in [Hopper::Off, Hopper::Always] {
+                    let ms = layer.time(i, &*device, hopper, 0.0).unwrap_or_else(|e| panic!("{row}: {e}"));
+                    assert!(ms > 0.0 && ms.is_finite());
+                }
                 assert!(layer.bytes(i, math) > 0.0);
             }
         }
@@ -47,7 +54,7 @@ fn every_pass_of_a_listed_layer_is_timed() {
 
 #[test]
 fn rows_are_read_as_pytorch_means_them() {
-    let [conv, transposed, volume] = rows().try_into().expect("three rows");
+    let [conv, transposed, _, volume] = rows().try_into().expect("four rows");
     let g = Layer::parse(&conv).unwrap();
     assert_eq!(
         (g.geometry.c, g.geometry.k, g.geometry.stride, g.geometry.padding),

@@ -2,12 +2,17 @@
 //! would get.
 
 mod checked;
+mod convolutions;
 mod device;
+#[path = "../common/geometry.rs"]
+mod geometry;
+mod hopper;
 mod layers;
 mod layers_rehearsed;
 mod odd;
 mod operations;
 mod primitives;
+mod primitives_hopper;
 mod profile;
 mod suite;
 mod tune;

@@ -108,3 +108,11 @@ fn every_primitive_is_what_its_documentation_says() {
         assert!(faults.is_empty(), "{mode:?}: {}", faults.join("\n"));
     }
 }
+
+#[test]
+fn every_primitive_of_sm_90a_is_what_its_documentation_says() {
+    for mode in Mode::all() {
+        let faults = crate::primitives_hopper::faults(&*Emulator::new(mode, Math::Bf16));
+        assert!(faults.is_empty(), "{mode:?}: {}", faults.join("\n"));
+    }
+}

@@ -5,7 +5,7 @@ use crate::layers::{Layer, PASSES};
 use crate::program::{Program, finish};
 use crate::record::Record;
 use gan::device::cuda::device::CudaDevice;
-use gan::device::launch::Math;
+use gan::device::launch::{Hopper, Math};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -62,15 +62,18 @@ impl Program {
         }
         let mut failed = Vec::new();
         for timed in TIMED {
-            for precision in ["f32", "tf32", "bf16"] {
-                match self.bench_one(timed, precision, peaks.as_ref().ok()) {
+            // The last one without the convolutions of sm_90a, for comparison; it is the third again on other devices.
+            for (precision, hopper) in
+                [("f32", "suited"), ("tf32", "suited"), ("bf16", "suited"), ("bf16", "off")]
+            {
+                match self.bench_one(timed, precision, hopper, peaks.as_ref().ok()) {
                     Ok(row) => record.row("steps", row),
                     Err(e) => failed.push(e),
                 }
             }
         }
         if failed.is_empty() {
-            Ok(format!("{} steps timed", 3 * TIMED.len()))
+            Ok(format!("{} steps timed", 4 * TIMED.len()))
         } else {
             Err(failed.join("\n"))
         }
@@ -80,6 +83,7 @@ impl Program {
         &self,
         (file, set, peer, size, batch): (&str, &[&str], &str, usize, usize),
         precision: &str,
+        hopper: &str,
         peaks: Option<&Peaks>,
     ) -> Result<Value, String> {
         let path = self.recipes.join(file).display().to_string();
@@ -89,12 +93,15 @@ impl Program {
             vec!["bench", "step", &path, "--size", &size_text, "--device", "cuda", "--steps", "20"];
         args.extend(["--precision", precision, "--json", &json_path, "--set", &batch_set]);
         set.iter().for_each(|s| args.extend(["--set", s]));
-        self.run(&args)?;
+        let mut command = self.command(&args);
+        command.env("GAN_HOPPER", hopper);
+        finish(command, &args.join(" "))?;
+        let mode = if hopper == "off" { "recorded, GAN_HOPPER=off" } else { "recorded" };
         let result = json_of(Path::new(&json_path))?;
         let (ms, flop) = (number(&result["ms_median"])?, number(&result["flop_per_step"])?);
         let floor = peaks.map(|p| p.floor_ms(precision, &result["flops_and_bytes"])).transpose()?;
         Ok(
-            json!({"program": "gan", "recipe": peer, "size": size, "batch": batch, "dtype": result["dtype"], "mode": "recorded",
+            json!({"program": "gan", "recipe": peer, "size": size, "batch": batch, "dtype": result["dtype"], "mode": mode,
                   "ms": ms, "TFLOP/s": flop / ms / 1e9, "floor ms": floor, "of floor": floor.map(|f| ms / f)}),
         )
     }
@@ -177,8 +184,14 @@ impl Program {
                 for row in rows.iter().filter(|r| r["op"] != "optim") {
                     let layer = Layer::parse(row)?;
                     for (i, (pass, _)) in PASSES.iter().enumerate() {
-                        let ms = match layer.time(i, &device, 20.0) {
-                            Ok(ms) => ms,
+                        let own = gan::device::backend::Backend::traits(&device).hopper;
+                        let timed = layer.time(i, &device, own, 20.0).and_then(|ms| {
+                            // Beside it the kernels of every device, where sm_90a's own may be taken.
+                            let plain = || layer.time(i, &device, Hopper::Off, 20.0);
+                            Ok((ms, (own != Hopper::Off).then(plain).transpose()?))
+                        });
+                        let (ms, plain) = match timed {
+                            Ok(times) => times,
                             Err(e) => {
                                 failed.push(format!("{} {pass}: {e}", layer.name));
                                 continue;
@@ -189,7 +202,7 @@ impl Program {
                         record.row(
                             "layers",
                             json!({"recipe": recipe, "size": size, "batch": batch, "dtype": math.name(), "layer": layer.name,
-                                   "pass": pass, "calls": layer.count, "ms": ms, "cuDNN ms": layer.peer_ms[i],
+                                   "pass": pass, "calls": layer.count, "ms": ms, "plain ms": plain, "cuDNN ms": layer.peer_ms[i],
                                    "speed": layer.peer_ms[i] / ms, "of floor": ms / floor}),
                         );
                     }

@@ -18,10 +18,16 @@
 //! | `GAN_GPU_RECORD` | where the record goes | `target/gpu-record` below the working directory |
 
 mod bench;
+#[path = "../emulated/convolutions.rs"]
+mod convolutions;
+#[path = "../common/geometry.rs"]
+mod geometry;
 #[path = "../emulated/layers.rs"]
 mod layers;
 #[path = "../emulated/primitives.rs"]
 mod primitives;
+#[path = "../emulated/primitives_hopper.rs"]
+mod primitives_hopper;
 mod profiles;
 mod program;
 mod record;
@@ -33,6 +39,8 @@ use gan::device::launch::Math;
 use gan::exec::States;
 use gan::exec::gpu::{DeviceStates, GpuProgram};
 use gan::graph::{Graph, Var};
+use gan::ops::conv::geometry::ConvGeometry;
+use geometry::{cube, row, square};
 use program::Program;
 use record::Record;
 use std::process::ExitCode;
@@ -70,8 +78,9 @@ fn main() -> ExitCode {
     };
     println!("{}", device.describe());
     let mut record = Record::new(&device.describe());
-    let stages: [(&str, Stage); 14] = [
+    let stages: [(&str, Stage); 15] = [
         ("primitives", &|_| conformance(&device)),
+        ("convolutions of sm_90a", &|_| own_convolutions(&device)),
         ("operations f32", &|_| operations(&device)),
         ("products tf32", &|_| products(Math::Tf32)),
         ("products bf16", &|_| products(Math::Bf16)),
@@ -116,8 +125,31 @@ fn has_tensor_cores(device: &CudaDevice) -> bool {
 }
 
 fn conformance(device: &CudaDevice) -> Outcome {
-    let faults = primitives::faults(device, has_tensor_cores(device));
+    let mut faults = primitives::faults(device, has_tensor_cores(device));
+    if device.target() == "sm_90a" {
+        faults.extend(primitives_hopper::faults(device));
+    }
     if faults.is_empty() { Ok("all as documented".into()) } else { Err(faults.join("\n")) }
+}
+
+/// As in training: every width of a tile, many tiles a block, long sums, slices.
+fn large() -> Vec<ConvGeometry> {
+    vec![
+        row(square(1, 64, 128, 128, 4, 2, 1, 1, 1)),
+        row(square(1, 256, 66, 256, 3, 1, 0, 1, 1)),
+        row(square(4, 512, 16, 512, 4, 2, 1, 1, 1)),
+        row(cube(1, 32, 32, 64, 3, 1, 1, 1, 1)),
+        row(cube(2, 64, 16, 128, 2, 2, 0, 1, 1)),
+    ]
+}
+
+/// Small ones and those of training, where the device has the kernels.
+fn own_convolutions(device: &CudaDevice) -> Outcome {
+    if device.target() != "sm_90a" {
+        return Ok(format!("none on {}", device.target()));
+    }
+    let geometries = [convolutions::small(), large()].concat();
+    list(3 * geometries.len(), &convolutions::faults(device, &geometries))
 }
 
 /// A device, as the suite wants one: recorded and replayed, as in training.

@@ -79,7 +79,7 @@ impl Program {
         Ok(Program { gan: absolute(&gan)?, recipes, work })
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.gan);
         command.args(args).current_dir(self.work.path());
         command

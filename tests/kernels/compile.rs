@@ -228,7 +228,7 @@ fn items() -> Vec<Item> {
 }
 
 /// NVIDIA's disassembler: in GAN_NVDISASM, beside the run-time compiler as its Python package puts it, or in the path.
-fn disassembler(nvrtc: &Nvrtc) -> Option<PathBuf> {
+pub fn disassembler(nvrtc: &Nvrtc) -> Option<PathBuf> {
     let beside = Path::new(&nvrtc.origin).parent().and_then(Path::parent).map(|p| p.join("bin/nvdisasm"));
     let set = std::env::var_os("GAN_NVDISASM").map(PathBuf::from);
     let works = |p: &PathBuf| Command::new(p).arg("--version").output().is_ok_and(|o| o.status.success());
@@ -241,7 +241,7 @@ fn disassembler(nvrtc: &Nvrtc) -> Option<PathBuf> {
 }
 
 /// The machine code of a cubin, as text.
-fn disassemble(tool: &Path, cubin: &[u8]) -> String {
+pub fn disassemble(tool: &Path, cubin: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), cubin).unwrap();
     let output = Command::new(tool).arg("-c").arg(file.path()).output().unwrap();

@@ -1,7 +1,7 @@
 //! The three convolution kernels and the sum of slices.
 
 use crate::common::{assert_close, module, normal};
-use crate::geometry::{cube, line, row, square};
+use crate::geometry::{cube, line, products, row, square};
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Math, Pass, Tiles, geometry_argument, plan};
 use gan_emu::{Arg, Buffer, Mode, Shape, bf16_round};
@@ -114,31 +114,6 @@ fn operand(math: Math, v: &[f32]) -> Buffer {
 
 const fn tiles([bm, bn, bk, warps_m, warps_n, stages]: [usize; 6]) -> Tiles {
     Tiles { bm, bn, bk, warps_m, warps_n, stages }
-}
-
-/// Calls `f(x index, w index, y index)` for every product of the trilinear form.
-fn products(g: &ConvGeometry, mut f: impl FnMut(usize, usize, usize)) {
-    let (gc, gk) = (g.group_c(), g.group_k());
-    for image in 0..g.n {
-        for o in 0..g.out_pixels() {
-            let oc = [o / (g.output[1] * g.output[2]), o / g.output[2] % g.output[1], o % g.output[2]];
-            for t in 0..g.taps() {
-                let tc = [t / (g.kernel[1] * g.kernel[2]), t / g.kernel[2] % g.kernel[1], t % g.kernel[2]];
-                let at: Option<Vec<usize>> = (0..3).map(|a| g.input_at(a, oc[a], tc[a])).collect();
-                let Some(i) = at else { continue };
-                let pixel = ((image * g.input[0] + i[0]) * g.input[1] + i[1]) * g.input[2] + i[2];
-                for k in 0..g.k {
-                    for c in 0..gc {
-                        f(
-                            pixel * g.c + k / gk * gc + c,
-                            (k * g.taps() + t) * gc + c,
-                            (image * g.out_pixels() + o) * g.k + k,
-                        );
-                    }
-                }
-            }
-        }
-    }
 }
 
 struct Setup {

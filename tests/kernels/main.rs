@@ -7,6 +7,8 @@ mod conv;
 mod elementwise;
 #[path = "../common/geometry.rs"]
 mod geometry;
+mod hopper;
+mod hopper_compile;
 mod matmul;
 mod pixels;
 mod planted;

@@ -181,7 +181,7 @@ fn arguments_that_do_not_fit_are_refused() {
 // ---- sanitizers: skipped with a notice where the compiler is not installed, unless CI demands them ------------------
 
 /// Whether the sanitizer can be built here; in CI it must.
-fn available(sanitizer: Sanitizer) -> bool {
+pub fn available(sanitizer: Sanitizer) -> bool {
     let probe = Build::new(kernels(), "sum_slices.cu").define(["OUT=float"]).program(sanitizer);
     match probe {
         Ok(_) => true,

@@ -3,7 +3,7 @@
 use crate::compile::{cache, nvrtc};
 use gan::device::cuda::compiler::Compiler;
 use gan::device::cuda::usage::{self, Usage};
-use gan::device::launch::{GpuTraits, Math, Specialisation};
+use gan::device::launch::{GpuTraits, Hopper, Math, Specialisation};
 use gan::train::kernels::{Extents, programs, specialisations};
 use gan::train::recipe::Recipe;
 use rayon::prelude::*;
@@ -17,7 +17,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes")
 }
 
-fn names() -> Vec<String> {
+pub fn names() -> Vec<String> {
     let files = std::fs::read_dir(folder()).expect("the recipes").map(|f| f.expect("a file").path());
     let mut names: Vec<String> = files
         .filter(|f| f.extension().is_some_and(|e| e == "toml"))
@@ -29,7 +29,7 @@ fn names() -> Vec<String> {
 
 type Kernels = BTreeMap<(&'static str, Vec<String>), Specialisation>;
 
-fn recipe(name: &str) -> (Recipe, Extents) {
+pub fn recipe(name: &str) -> (Recipe, Extents) {
     let recipe = Recipe::load(&folder().join(format!("{name}.toml")), &[]).expect("a recipe");
     let size = recipe.data.patch.map_or(recipe.data.canvas.unwrap_or(CANVAS).to_vec(), |p| p.to_vec());
     (recipe, Extents::given(size))
@@ -37,7 +37,7 @@ fn recipe(name: &str) -> (Recipe, Extents) {
 
 /// An H200.
 fn gpu(math: Math, fused: bool) -> GpuTraits {
-    GpuTraits { multiprocessors: 132, math, fixed_shapes: true, fused, choices: None }
+    GpuTraits { multiprocessors: 132, math, fixed_shapes: true, fused, choices: None, hopper: Hopper::Off }
 }
 
 /// What training and predicting with a recipe launches, by kernel file, each once.

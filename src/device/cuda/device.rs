@@ -14,8 +14,9 @@ use super::nvrtc::suits;
 use super::nvtx;
 use crate::device::backend::{Backend, Fetch, KernelRecord, Piece, Timed};
 use crate::device::choices::Choices;
-use crate::device::launch::{GpuTraits, Launch, Math};
+use crate::device::launch::{GpuTraits, Hopper, Launch, Math};
 use crate::device::occupancy::{KernelFacts, Limits};
+use crate::device::tensor_map::TensorMap;
 use crate::error::{Error, Result};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
@@ -28,6 +29,16 @@ const PLAIN_SHARED: usize = 48 * 1024;
 
 /// Reads of so many bytes go by way of pinned memory: the losses of a step in one.
 const SMALL_READ: usize = 64 * 1024;
+
+/// Which convolutions take the kernels of sm_90a: the variable GAN_HOPPER, or those that fill their tiles.
+pub fn hopper_setting() -> Result<Hopper> {
+    match std::env::var("GAN_HOPPER") {
+        Ok(text) if !text.is_empty() => {
+            text.parse().map_err(|e| Error::input(format!("GAN_HOPPER = {text:?}: {e}")))
+        }
+        _ => Ok(Hopper::Suited),
+    }
+}
 
 /// A kernel of a loaded module.
 pub struct Kernel {
@@ -99,13 +110,26 @@ impl CudaDevice {
         let target = compiler.nvrtc().target(capability)?;
         let nvrtc = compiler.nvrtc();
         suits(driver.version, nvrtc.version, &nvrtc.origin, target.starts_with("compute_"))?;
+        // Their code is for this architecture alone, and their operands' maps take a driver that knows it.
+        let hopper = if target == "sm_90a" && context.driver.has_tensor_maps() {
+            hopper_setting()?
+        } else {
+            Hopper::Off
+        };
         Ok(CudaDevice {
             name: context.name()?,
             reads: Mutex::new(Pinned::new(&context, SMALL_READ)?),
             context,
             compiler,
             modules: Mutex::default(),
-            traits: GpuTraits { multiprocessors, math, fixed_shapes: true, fused: true, choices: None },
+            traits: GpuTraits {
+                multiprocessors,
+                math,
+                fixed_shapes: true,
+                fused: true,
+                choices: None,
+                hopper,
+            },
             choices: Mutex::default(),
             target,
             ordinal,
@@ -148,7 +172,7 @@ impl CudaDevice {
         &self.compiler
     }
 
-    /// What kernels are compiled for: `sm_90`, or `compute_90` where the driver translates for a newer device.
+    /// What kernels are compiled for: `sm_90a`, or `compute_90` where the driver translates for a newer device.
     pub fn target(&self) -> &str {
         &self.target
     }
@@ -171,8 +195,14 @@ impl CudaDevice {
             None => String::new(),
         };
         let pool = if self.context.pooled { "" } else { ", without a memory pool" };
+        let kernels = match (self.target.as_str(), self.traits.math, self.traits.hopper) {
+            (_, Math::Bf16, Hopper::Suited) => ", sm_90a's own convolutions",
+            (_, Math::Bf16, Hopper::Always) => ", sm_90a's own convolutions wherever they can",
+            ("sm_90a", Math::Bf16, Hopper::Off) => ", without sm_90a's own convolutions",
+            _ => "",
+        };
         format!(
-            "cuda:{} {} (compute capability {}.{}{translated}{pool}), driver for CUDA {}.{}, NVRTC {}.{}",
+            "cuda:{} {} (compute capability {}.{}{translated}{pool}{kernels}), driver for CUDA {}.{}, NVRTC {}.{}",
             self.ordinal,
             self.name,
             self.capability / 10,
@@ -219,6 +249,11 @@ impl Backend for CudaDevice {
 
     fn address(&self, memory: &Memory) -> u64 {
         memory.address
+    }
+
+    fn tensor_map(&self, map: &TensorMap, address: u64) -> Result<Vec<u8>> {
+        self.context.enter()?;
+        self.context.driver.tensor_map(map, address)
     }
 
     fn upload(&self, bytes: &[u8], to: &Memory, offset: usize) -> Result<()> {

@@ -13,6 +13,7 @@ pub mod nvrtc;
 mod nvtx;
 mod search;
 pub mod sources;
+mod tensor_map;
 pub mod usage;
 
 /// Why a library could not be loaded, in the words of the system's loader.

@@ -190,6 +190,8 @@ impl Nvrtc {
     pub fn target(&self, capability: u32) -> Result<String> {
         let known = self.architectures();
         match known.iter().rfind(|a| **a <= capability) {
+            // With what only this generation has, which compilers know since CUDA 12.
+            Some(90) if capability == 90 && self.version.0 >= 12 => Ok("sm_90a".into()),
             Some(a) if *a == capability => Ok(format!("sm_{a}")),
             // Machine code runs on later devices of the same generation; those of the next need PTX.
             Some(a) if a / 10 == capability / 10 => Ok(format!("sm_{a}")),

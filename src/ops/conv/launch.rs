@@ -2,6 +2,7 @@
 //! tested without a GPU; the kernels' own headers (`kernels/conv.cu`, `kernels/conv_grad_w.cu`) say what it all means.
 
 use super::geometry::ConvGeometry;
+use super::hopper;
 use super::variants::chosen;
 pub use crate::device::launch::Math;
 use crate::device::launch::{
@@ -256,7 +257,7 @@ impl Epilogue {
     }
 
     /// Its arguments of the kernels.
-    fn args(&self) -> [LaunchArg; 2] {
+    pub(super) fn args(&self) -> [LaunchArg; 2] {
         [&self.bias, &self.extra].map(|a| a.clone().unwrap_or(LaunchArg::Null))
     }
 }
@@ -294,6 +295,10 @@ pub fn launches(
     gpu: &GpuTraits,
     epilogue: &Epilogue,
 ) -> LaunchList {
+    let readable = [0, 1].map(|i| hopper::readable(io, i));
+    if let Some(variant) = hopper::choose(g, pass, readable, gpu) {
+        return hopper::launches(g, pass, &variant, io, gpu, epilogue);
+    }
     let mut list = LaunchList::default();
     let out = io.output.kind();
     if chosen(g, pass, gpu).1 == 1 {

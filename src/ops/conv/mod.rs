@@ -8,6 +8,7 @@
 
 pub mod cpu;
 pub mod geometry;
+pub mod hopper;
 pub mod launch;
 mod samples;
 pub mod variants;

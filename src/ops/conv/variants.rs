@@ -246,6 +246,7 @@ mod tests {
                 fixed_shapes: true,
                 fused: true,
                 choices: Some(choices),
+                hopper: crate::device::launch::Hopper::Off,
             };
             let (tiles, slices) = chosen(&shape.geometry, shape.pass, &gpu);
             assert_eq!(choices.asked(), [shape.to_string()]);

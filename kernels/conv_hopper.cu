@@ -1,0 +1,169 @@
+// Convolution forward, and its gradient by the input, on sm_90a: the implicit GEMM of conv.cu with the operands copied by
+// the copy engine and multiplied by whole warpgroups straight from shared memory.
+//
+// Versions
+//   1  one producer thread, two consumer warpgroups of 64 rows, a ring of STAGES buffers, blocks that stay and take tile
+//      after tile; the producer runs into the next tile while the consumers store. Not yet measured.
+//
+// Maths, phases and slices as in conv.cu. A row of A is one result pixel; a step is one tap and 64 channels of the source.
+//   A  [128 pixels, 64]  im2col copy: the engine walks the result's pixels over the source, shifted by the tap, and writes
+//                        zeros for padding, for channels beyond the last, and for pixels beyond the last image
+//   B  forward  [BN, 64] of w[k, tap, c], along the summed index;  grad_x  [64, BN] of the same, across it
+//
+//   gridDim.x   as many blocks as fit; each takes tile blockIdx.x, blockIdx.x + gridDim.x, ...
+//   block       384 threads;  shared memory: STAGES (128 + BN) 128 bytes and 16 STAGES for the barriers
+//
+// Constants: GRAD_X; OUT (float, bf16); BN (64, 128, 256); STAGES; SPATIAL (2, 3): axes of the source's map; PHASES: the
+// product of the strides for grad_x, else 1; PAIRS: whether `out` may be written two elements at once (alignment and
+// pitch); BIAS, ACTIVATION, EXTRA: see epilogue.cuh; GEOMETRY: see conv.cuh. One group; c and k are multiples of 8.
+#include "epilogue.cuh"
+#include "ring.cuh"
+
+typedef Ring<STAGES, (RING_ROWS + BN) * 2 * DEPTH> Buffers;
+
+// One map a phase: the phases' walks begin and end at different pixels.
+struct Sources {
+    TensorMap phase[PHASES];
+};
+
+// What a block does next: a tile of one phase and slice.
+struct Work {
+    int phase, slice, m0, n0, begin, end;
+    Axis axis[3];
+    bool exists;
+};
+
+DEVICE Work work(const Geometry& geometry, int tile, int slices, int row_tiles, int column_tiles) {
+    Work t;
+    t.n0 = tile % column_tiles * BN; // neighbours in time share their pixels
+    t.m0 = tile / column_tiles % row_tiles * RING_ROWS;
+    const int rest = tile / (column_tiles * row_tiles);
+    t.slice = rest % slices;
+    t.phase = rest / slices;
+    const Triple p = split3(t.phase, geometry.stride[1], geometry.stride[2]);
+    t.axis[0] = GRAD_X ? phase_axis(geometry, 0, p.d) : forward_axis(geometry, 0);
+    t.axis[1] = GRAD_X ? phase_axis(geometry, 1, p.h) : forward_axis(geometry, 1);
+    t.axis[2] = GRAD_X ? phase_axis(geometry, 2, p.w) : forward_axis(geometry, 2);
+    const int positions = t.axis[0].positions * t.axis[1].positions * t.axis[2].positions;
+    const int taps = t.axis[0].taps * t.axis[1].taps * t.axis[2].taps;
+    const int steps = taps * ceil_div(GRAD_X ? geometry.k : geometry.c, DEPTH), each = ceil_div(steps, slices);
+    t.begin = min_of(t.slice * each, steps);
+    t.end = min_of(t.begin + each, steps);
+    t.exists = t.m0 < geometry.n * positions; // a phase may have fewer pixels than the largest one
+    return t;
+}
+
+// The lowest source coordinate of an axis, and how much further tap j reads.
+DEVICE int lowest(const Axis& a) { return a.step < 0 ? a.origin + (a.taps - 1) * a.step : a.origin; }
+DEVICE int offset(const Axis& a, int j) { return a.step < 0 ? (a.taps - 1 - j) * -a.step : j * a.step; }
+
+// Asks for the copies of one tile's steps.
+DEVICE void produce(Buffers& ring, const Geometry& geometry, const Work& t, const Sources& sources,
+                    const TensorMap& weights) {
+    const Axis &d = t.axis[0], &h = t.axis[1], &w = t.axis[2];
+    const int chunks = ceil_div(GRAD_X ? geometry.k : geometry.c, DEPTH);
+    const int positions = d.positions * h.positions * w.positions;
+    const Triple p = split3(t.m0 % positions, h.positions, w.positions);
+    const Triple at = {lowest(d) + p.d * d.scale, lowest(h) + p.h * h.scale, lowest(w) + p.w * w.scale};
+    for (int step = t.begin; step < t.end; step++) {
+        const Triple j = split3(step / chunks, h.taps, w.taps);
+        const int channel = step % chunks * DEPTH;
+        const int tap = ((d.first_tap + j.d * d.tap_step) * geometry.kernel[1] + h.first_tap + j.h * h.tap_step) *
+                            geometry.kernel[2] +
+                        w.first_tap + j.w * w.tap_step;
+        ring.reserve();
+        u64* const full = ring.full(ring.stage);
+        u8* const a = ring.tile();
+        u8* const b = a + RING_ROWS * 2 * DEPTH;
+        load_pixels(a, &sources.phase[t.phase], full, channel, t.m0 / positions, at,
+                    {offset(d, j.d), offset(h, j.h), offset(w, j.w)});
+        if constexpr (GRAD_X) {
+#pragma unroll
+            for (int n = 0; n < BN; n += 64) tma_tiled3(b + n / 64 * SUB_TILE, &weights, full, t.n0 + n, tap, channel);
+        } else {
+            tma_tiled3(b, &weights, full, channel, tap, t.n0);
+        }
+        ring.next();
+    }
+}
+
+// The result's pixel for row `m` of a tile, or -1 beyond the last.
+DEVICE int destination(const Geometry& geometry, const Work& t, int m) {
+    const Axis &d = t.axis[0], &h = t.axis[1], &w = t.axis[2];
+    const int(&result)[3] = GRAD_X ? geometry.input : geometry.output;
+    const int positions = d.positions * h.positions * w.positions, image = m / positions;
+    const Triple p = split3(m % positions, h.positions, w.positions);
+    const int plane = image * result[0] + p.d * d.out_scale + d.out_origin;
+    const int pixel = (plane * result[1] + p.h * h.out_scale + h.out_origin) * result[2] + p.w * w.out_scale + w.out_origin;
+    return image < geometry.n ? pixel : -1;
+}
+
+KERNEL __launch_bounds__(RING_THREADS, 1)
+conv_hopper(const Geometry argument, BY_VALUE Sources sources, BY_VALUE TensorMap weights, const float* __restrict__ bias,
+            const EXTRA_TYPE* extra, OUT* out, float* __restrict__ partial, int slices, int row_tiles, int out_pitch) {
+    USE_GEOMETRY(argument);
+    SMEM_DYN(memory);
+    Buffers ring = {memory};
+    if (threadIdx.x == 0) ring.open();
+    __syncthreads();
+
+    const int channels = GRAD_X ? geometry.c : geometry.k, column_tiles = ceil_div(channels, BN);
+#ifdef GEOMETRY
+    // Of a step's depth, in sixteens, what is not zero anyway: less than all of it where there are few channels.
+    constexpr int parts = min_of(ceil_div(GRAD_X ? geometry.k : geometry.c, 16), DEPTH / 16);
+#else
+    constexpr int parts = DEPTH / 16; // a branch between products would cost more
+#endif
+    const int tiles = column_tiles * row_tiles * slices * PHASES;
+    const int group = uniform(warp_id() / 4) - 1; // -1 copies, 0 and 1 multiply
+
+    if (group < 0) {
+        registers_down_to<PRODUCER_REGISTERS>();
+        if (threadIdx.x == 0) {
+            prefetch_map(&sources.phase[0]);
+            prefetch_map(&weights);
+            for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {
+                const Work t = work(geometry, tile, slices, row_tiles, column_tiles);
+                if (t.exists) produce(ring, geometry, t, sources, weights);
+            }
+        }
+        return;
+    }
+
+    registers_up_to<CONSUMER_REGISTERS>();
+    const int g = lane_id() >> 2, first = 2 * (lane_id() & 3);
+    const int(&result)[3] = GRAD_X ? geometry.input : geometry.output;
+    for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {
+        const Work t = work(geometry, tile, slices, row_tiles, column_tiles);
+        if (!t.exists) continue;
+        float sums[BN / 2];
+        ring.multiply(sums, t.begin, t.end, [&](const u8* buffer, bool begins) {
+            const u64 a = descriptor(buffer + group * SUB_TILE, 0);
+            const u64 b = descriptor(buffer + RING_ROWS * 2 * DEPTH, GRAD_X ? SUB_TILE : 0);
+#pragma unroll
+            for (int k = 0; k < DEPTH / 16; k++)
+                if (k < parts)
+                    wgmma<false, GRAD_X>(sums, further(a, 32 * k), further(b, (GRAD_X ? 2048 : 32) * k), !begins || k > 0);
+        });
+
+        const bool any = t.begin < t.end; // else no product has set the sums
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int pixel = destination(geometry, t, t.m0 + 64 * group + 16 * (warp_id() & 3) + 8 * half + g);
+            if (pixel < 0) continue;
+#pragma unroll
+            for (int j = 0; j < BN / 8; j++) {
+                const int n = t.n0 + 8 * j + first;
+                if (n >= channels) continue;
+                const float u = any ? sums[4 * j + 2 * half] : 0.0f, v = any ? sums[4 * j + 2 * half + 1] : 0.0f;
+                if (slices == 1) {
+                    const i64 place = i64(pixel) * out_pitch + n;
+                    store_two(out + place, epilogue(u, bias, n, extra, place), epilogue(v, bias, n + 1, extra, place + 1));
+                } else {
+                    const i64 row = i64(t.slice) * geometry.n * volume(result) + pixel;
+                    *reinterpret_cast<Two<float>*>(partial + row * channels + n) = {u, v};
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! How a convolution is launched on sm_90a's own kernels (`kernels/conv_hopper.cu`, `kernels/conv_hopper_grad_w.cu`): when
+//! they are taken, which tiles, and what the copy engine is told. Pure arithmetic, like `launch.rs`.
+
+use super::geometry::ConvGeometry;
+use super::launch::{Epilogue, Math, Pass, geometry_argument, operand, product, sum_slices};
+use crate::device::launch::{
+    ELEMENT, GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Operands, Specialisation, int,
+};
+use crate::device::tensor_map::{ROW, Take, TensorMap};
+use crate::dtype::DType;
+
+/// Rows of a tile of two warpgroups.
+const ROWS: usize = 128;
+/// Summed indices of a step.
+const DEPTH: usize = 64;
+/// Bytes that all buffers of a block may take: what a block may have, less the barriers and what the system keeps.
+const SHARED: usize = 226 << 10;
+/// Threads of a block.
+const THREADS: u32 = 384;
+
+/// The shape of a block's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Rows of a tile: of two warpgroups, or of one, which then share its columns.
+    pub rows: usize,
+    /// Columns of a tile.
+    pub bn: usize,
+    /// Buffers in flight.
+    pub stages: usize,
+    /// Slices of the sum; with more than one, `sum_slices` must follow.
+    pub slices: usize,
+    /// Tiles along the rows (of the largest phase).
+    row_tiles: usize,
+    /// All there is to do: tiles of all slices and phases.
+    items: usize,
+}
+
+impl Variant {
+    fn new(g: &ConvGeometry, pass: Pass, multiprocessors: usize) -> Self {
+        let p = product(g, pass);
+        let columns = if pass == Pass::GradW { g.taps() * g.c.next_multiple_of(ROW) } else { p.n };
+        let rows = if pass == Pass::GradW && p.m <= 64 { 64 } else { ROWS };
+        let row_tiles = p.m.div_ceil(rows);
+        let blocks = |bn: usize| row_tiles * columns.div_ceil(bn) * phases(g, pass).len();
+        // Wide tiles read shared memory less often; they must still be enough for all multiprocessors.
+        let bn = match columns {
+            0..=64 if rows == ROWS => 64,
+            c if c > 128 && blocks(256) >= multiprocessors => 256,
+            _ => 128,
+        };
+        let steps = match pass {
+            Pass::GradW => p.k.div_ceil(DEPTH),
+            // Of the largest phase: its taps, and the source's channels.
+            Pass::Forward => g.taps() * g.c.div_ceil(DEPTH),
+            Pass::GradX => p.k / g.k * g.k.div_ceil(DEPTH),
+        };
+        let blocks = blocks(bn);
+        let wanted = if blocks >= multiprocessors {
+            1
+        } else {
+            // A block a multiprocessor, each with at least four steps.
+            (multiprocessors / blocks).min(steps / 4).clamp(1, 64)
+        };
+        let slices = steps.div_ceil(steps.div_ceil(wanted)); // none is empty
+        let stages = (SHARED / stage_bytes(rows, bn)).min(8);
+        Variant { rows, bn, stages, slices, row_tiles, items: blocks * slices }
+    }
+
+    /// Bytes of dynamic shared memory: the buffers, and two barriers for each.
+    pub fn shared(&self) -> usize {
+        self.stages * (stage_bytes(self.rows, self.bn) + 16)
+    }
+}
+
+fn stage_bytes(rows: usize, bn: usize) -> usize {
+    (rows + bn) * 2 * DEPTH
+}
+
+/// Which of sm_90a's kernels a pass takes, if any: this alone decides, by the shape, the device, and whether the operands lie
+/// where the copy engine can read them.
+pub fn choose(g: &ConvGeometry, pass: Pass, aligned: [bool; 2], gpu: &GpuTraits) -> Option<Variant> {
+    let possible = gpu.math == Math::Bf16
+        && g.groups == 1
+        && g.c.is_multiple_of(8)
+        && g.k.is_multiple_of(8)
+        && aligned == [true; 2]
+        && g.output.iter().all(|&o| o > 0)
+        && maps(g, pass, 64).is_some();
+    // Not yet measured: where a tile would be mostly empty, the other kernels fit better.
+    let p = product(g, pass);
+    let suited = match pass {
+        Pass::GradW => g.k >= 64 && g.c >= 32 && p.k >= 4 * DEPTH,
+        Pass::Forward => p.m >= ROWS && g.k >= 32 && g.c >= 32,
+        Pass::GradX => p.m >= ROWS && g.c >= 32 && g.k >= 32,
+    };
+    let wanted = match gpu.hopper {
+        Hopper::Off => false,
+        Hopper::Suited => suited,
+        Hopper::Always => true,
+    };
+    (possible && wanted).then(|| Variant::new(g, pass, gpu.multiprocessors))
+}
+
+/// Along one axis, how the result of a pass meets its source: see `Axis` in `kernels/include/conv.cuh`.
+struct Walk {
+    /// Positions of the result.
+    positions: usize,
+    /// The lowest source coordinate, and the distance of those of neighbouring positions.
+    low: i64,
+    scale: usize,
+    /// How much further the last tap reads.
+    reach: usize,
+}
+
+fn forward_walk(g: &ConvGeometry, a: usize) -> Walk {
+    let reach = (g.kernel[a] - 1) * g.dilation[a];
+    Walk { positions: g.output[a], low: -(g.padding[a] as i64), scale: g.stride[a], reach }
+}
+
+/// Result positions of one residue by the stride: those taps meet them whose distance is divisible by it.
+fn phase_walk(g: &ConvGeometry, a: usize, phase: usize) -> Walk {
+    let (stride, dilation) = (g.stride[a] as i64, g.dilation[a] as i64);
+    let target = (phase + g.padding[a]) as i64;
+    let hits: Vec<i64> = (0..g.kernel[a] as i64).filter(|r| (target - r * dilation) % stride == 0).collect();
+    let positions = g.input[a].saturating_sub(phase).div_ceil(g.stride[a]);
+    let (Some(first), Some(last)) = (hits.first(), hits.last()) else {
+        return Walk { positions, low: 0, scale: 1, reach: 0 };
+    };
+    let reach = ((last - first) * dilation / stride) as usize;
+    Walk { positions, low: (target - first * dilation) / stride - reach as i64, scale: 1, reach }
+}
+
+/// The walks of a pass, phase by phase.
+fn phases(g: &ConvGeometry, pass: Pass) -> Vec<[Walk; 3]> {
+    let s = g.stride;
+    let count = if pass == Pass::GradX { s.iter().product() } else { 1 };
+    let of = |phase: usize| [phase / (s[1] * s[2]), phase / s[2] % s[1], phase % s[2]];
+    let walk = |a: usize, phase: usize| {
+        if pass == Pass::GradX { phase_walk(g, a, of(phase)[a]) } else { forward_walk(g, a) }
+    };
+    (0..count).map(|phase| std::array::from_fn(|a| walk(a, phase))).collect()
+}
+
+/// Axes of a pixel in the maps: two where there is no depth.
+fn spatial(g: &ConvGeometry) -> usize {
+    if g.input[0] == 1 && g.output[0] == 1 && g.kernel[0] == 1 && g.padding[0] == 0 { 2 } else { 3 }
+}
+
+/// The im2col maps of the gathered tensor, one a phase, or nothing if the copy engine can't walk so.
+fn gathered(g: &ConvGeometry, pass: Pass, pixels: usize) -> Option<Vec<TensorMap>> {
+    let (channels, source) = if pass == Pass::GradX { (g.k, g.output) } else { (g.c, g.input) };
+    let axes = (3 - spatial(g)..3).rev(); // the fastest first
+    let map = |walks: &[Walk; 3]| {
+        let (mut lower, mut upper, mut steps, mut reach) = (vec![], vec![], vec![], vec![]);
+        for a in axes.clone() {
+            let w = &walks[a];
+            // A phase without positions is never walked: any map will do.
+            let positions = w.positions.max(1);
+            lower.push(w.low as i32);
+            upper.push((w.low + ((positions - 1) * w.scale + 1) as i64 - source[a] as i64) as i32);
+            steps.push(w.scale);
+            reach.push(w.reach);
+        }
+        let extents = [channels].into_iter().chain(axes.clone().map(|a| source[a])).chain([g.n]).collect();
+        let map = TensorMap { extents, take: Take::Im2col { lower, upper, steps, pixels } };
+        map.is_valid(&reach).then_some(map)
+    };
+    phases(g, pass).iter().map(map).collect()
+}
+
+/// The maps of both operands, the gathered one first; `bn` columns of a tile.
+fn maps(g: &ConvGeometry, pass: Pass, bn: usize) -> Option<[Vec<TensorMap>; 2]> {
+    let weights = vec![g.c, g.taps(), g.k];
+    let other = match pass {
+        Pass::Forward => TensorMap { extents: weights, take: Take::Tiled(vec![ROW, 1, bn]) },
+        Pass::GradX => TensorMap { extents: weights, take: Take::Tiled(vec![ROW, 1, DEPTH]) },
+        Pass::GradW => {
+            TensorMap { extents: vec![g.k, g.n * g.out_pixels()], take: Take::Tiled(vec![ROW, DEPTH]) }
+        }
+    };
+    let pixels = if pass == Pass::GradW { DEPTH } else { ROWS };
+    other.is_valid(&[]).then_some(())?;
+    Some([gathered(g, pass, pixels)?, vec![other]])
+}
+
+/// The launches of a pass by a variant that was chosen for it; its operands are those of its operation.
+pub fn launches(
+    g: &ConvGeometry,
+    pass: Pass,
+    v: &Variant,
+    io: &Operands,
+    gpu: &GpuTraits,
+    epilogue: &Epilogue,
+) -> LaunchList {
+    let mut list = LaunchList::default();
+    let (results, channels, out) = (io.out().numel(), io.out().channels(), io.output.kind());
+    let operands = [0, 1].map(|i| operand(&mut list, io, i, gpu).0);
+    let [gathered, other] = maps(g, pass, v.bn).expect("chosen for a geometry that has maps");
+    let phases = gathered.len();
+    let [first, second] = operands;
+    let sources = LaunchArg::Maps(first.into(), gathered);
+    let others = LaunchArg::Maps(second.into(), other);
+
+    let whole = v.slices == 1;
+    let last = if whole { epilogue.clone() } else { Epilogue::default() };
+    let mut constants = vec![
+        format!("BN={}", v.bn),
+        format!("STAGES={}", v.stages),
+        format!("SPATIAL={}", spatial(g)),
+        format!("PAIRS={}", u8::from(io.output.aligned && channels.is_multiple_of(2))),
+    ];
+    constants.extend(last.constants(out));
+    if gpu.fixed_shapes {
+        constants.push(format!("GEOMETRY={}", geometry_argument(g).map(|v| v.to_string()).join(",")));
+    }
+    let partial = if whole { LaunchArg::Null } else { list.workspace(ELEMENT * v.slices * results) };
+    let to = if whole { LaunchArg::Output } else { LaunchArg::Null };
+    let mut args = vec![geometry_argument(g)[..].into(), sources, others];
+    let (file, kernel) = match pass {
+        Pass::GradW => {
+            constants.push(format!("ROWS={}", v.rows));
+            args.extend([to, partial.clone(), int(v.slices)]);
+            ("conv_hopper_grad_w.cu", "conv_hopper_grad_w")
+        }
+        Pass::Forward | Pass::GradX => {
+            constants.push(format!("GRAD_X={}", u8::from(pass == Pass::GradX)));
+            constants.push(format!("PHASES={phases}"));
+            args.extend(last.args());
+            args.extend([to, partial.clone(), int(v.slices), int(v.row_tiles), int(channels)]);
+            ("conv_hopper.cu", "conv_hopper")
+        }
+    };
+    list.push(Launch {
+        specialisation: Specialisation::new(file, constants),
+        kernel,
+        grid: [v.items.min(gpu.multiprocessors) as u32, 1, 1],
+        threads: THREADS,
+        shared: v.shared(),
+        args,
+    });
+    if !whole {
+        list.push(sum_slices(gpu, partial, results, v.slices, channels, out, epilogue));
+    }
+    list
+}
+
+/// Whether the copy engine can read an operand where it is: a copy of it always lies well.
+pub fn readable(io: &Operands, i: usize) -> bool {
+    io.inputs[i].dtype != DType::Bf16 || io.inputs[i].aligned
+}

@@ -1,0 +1,131 @@
+//! The convolutions of sm_90a by themselves, launched as the program launches them, against plain double-precision sums: on
+//! the emulator, and on a device before anything is trained with them.
+
+use crate::geometry::{products, row, square};
+use gan::device::backend::{Backend, Fetch};
+use gan::device::launch::{GpuTraits, Hopper, LaunchArg, LaunchList, Math, Operand, Operands};
+use gan::dtype::DType;
+use gan::ops::conv::geometry::ConvGeometry;
+use gan::ops::conv::launch::{Epilogue, Pass, launches};
+use gan::rng::Philox;
+use gan::shape::Shape;
+use gan_emu::bf16_round;
+
+/// Small: tails, padding, strides, dilation, width unlike height, three axes, one tile and several.
+pub fn small() -> Vec<ConvGeometry> {
+    vec![
+        row(square(1, 64, 12, 64, 3, 1, 1, 1, 1)),
+        row((2, 72, [1, 13, 10], 40, [1, 4, 4], [1, 2, 2], [0, 1, 1], [1; 3], 1)),
+        row((1, 24, [1, 9, 11], 16, [1, 3, 5], [1; 3], [0, 2, 2], [1, 2, 1], 1)),
+        row((2, 16, [4, 6, 7], 8, [4, 2, 3], [2, 2, 1], [1, 0, 1], [1; 3], 1)),
+        row(square(2, 128, 5, 264, 1, 1, 0, 1, 1)),
+    ]
+}
+
+fn extents(g: &ConvGeometry, pass: Pass) -> [Shape; 3] {
+    let tensor = |n: usize, e: [usize; 3], c: usize| Shape::from([n, e[0], e[1], e[2], c]);
+    let [x, w, y] = [tensor(g.n, g.input, g.c), tensor(g.k, g.kernel, g.c), tensor(g.n, g.output, g.k)];
+    match pass {
+        Pass::Forward => [x, w, y],
+        Pass::GradX => [y, w, x],
+        Pass::GradW => [x, y, w],
+    }
+}
+
+/// Runs one pass: two operands stored in bf16, the result in fp32.
+fn run<B: Backend>(
+    backend: &B,
+    list: LaunchList,
+    operands: [&[f32]; 2],
+    results: usize,
+) -> gan::error::Result<Vec<f32>> {
+    let half = |v: &f32| ((v.to_bits() >> 16) as u16).to_ne_bytes();
+    let mut inputs = Vec::new();
+    for values in operands {
+        let bytes: Vec<u8> = values.iter().flat_map(half).collect();
+        let memory = backend.allocate(bytes.len())?;
+        backend.upload(&bytes, &memory, 0)?;
+        inputs.push(memory);
+    }
+    let mut raw = vec![0xffu8; 4 * results];
+    let output = backend.allocate(raw.len())?;
+    backend.upload(&raw, &output, 0)?;
+    let workspace = backend.allocate(list.workspace_bytes)?;
+    let address = |arg: &LaunchArg| match arg {
+        LaunchArg::Input(i) => backend.address(&inputs[*i]),
+        LaunchArg::Output => backend.address(&output),
+        LaunchArg::Workspace(at) => backend.address(&workspace) + *at as u64,
+        LaunchArg::Null => 0,
+        other => unreachable!("a convolution takes no {other:?}"),
+    };
+    for launch in list.launches {
+        let mut arguments = Vec::new();
+        for arg in &launch.args {
+            arguments.push(match arg {
+                LaunchArg::Bytes(bytes) => bytes.clone(),
+                LaunchArg::Maps(of, maps) => {
+                    let encoded = maps.iter().map(|m| backend.tensor_map(m, address(of)));
+                    encoded.collect::<gan::error::Result<Vec<_>>>()?.concat()
+                }
+                other => address(other).to_ne_bytes().to_vec(),
+            });
+        }
+        let kernel = backend.kernel(&launch.specialisation, launch.kernel, launch.shared)?;
+        backend.launch(&kernel, &launch, &arguments)?;
+    }
+    backend.download(&mut [Fetch { from: &output, offset: 0, into: &mut raw }])?;
+    Ok(raw.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+/// All passes of all geometries, twice each; one line for each that is off, differs from run to run, or was not taken.
+pub fn faults<B: Backend>(backend: &B, geometries: &[ConvGeometry]) -> Vec<String> {
+    let gpu = GpuTraits { hopper: Hopper::Always, math: Math::Bf16, ..backend.traits() };
+    let mut faults = Vec::new();
+    for g in geometries {
+        for pass in [Pass::Forward, Pass::GradX, Pass::GradW] {
+            let shapes = extents(g, pass);
+            let numbers = |name: &str, shape: &Shape| -> Vec<f32> {
+                let mut rng = Philox::named(13, name);
+                (0..shape.numel()).map(|_| bf16_round(rng.normal() as f32)).collect()
+            };
+            let (a, b) = (numbers("a", &shapes[0]), numbers("b", &shapes[1]));
+            let mut want = vec![0.0f64; shapes[2].numel()];
+            products(g, |x, w, y| {
+                let (to, from, by) = match pass {
+                    Pass::Forward => (y, x, w),
+                    Pass::GradX => (x, y, w),
+                    Pass::GradW => (w, x, y),
+                };
+                want[to] += f64::from(a[from]) * f64::from(b[by]);
+            });
+            let operand = |i: usize, dtype| Operand { shape: &shapes[i], aligned: true, dtype };
+            let inputs = [operand(0, DType::Bf16), operand(1, DType::Bf16)];
+            let io = Operands { inputs: &inputs, output: operand(2, DType::F32) };
+            let list = launches(g, pass, &io, &gpu, &Epilogue::default());
+            if !list.launches.iter().any(|l| l.kernel.starts_with("conv_hopper")) {
+                faults.push(format!("{pass:?} of {g:?} takes other kernels"));
+                continue;
+            }
+            let once = || run(backend, list.clone(), [&a, &b], want.len());
+            match once().and_then(|first| Ok((first, once()?))) {
+                Err(e) => faults.push(format!("{pass:?} of {g:?}: {e}")),
+                Ok((first, again)) => {
+                    let scale = want.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+                    // Products are exact in fp32; what is left is the order of additions, over sums of up to 10^5 terms.
+                    let off = |i: &usize| {
+                        let error = (f64::from(first[*i]) - want[*i]).abs();
+                        error.is_nan() || error > 1e-5 * scale
+                    };
+                    if let Some(i) = (0..want.len()).find(off) {
+                        faults
+                            .push(format!("{pass:?} of {g:?}: number {i} is {}, not {}", first[i], want[i]));
+                    }
+                    if first.iter().zip(&again).any(|(a, b)| a.to_bits() != b.to_bits()) {
+                        faults.push(format!("{pass:?} of {g:?}: another run gives other bits"));
+                    }
+                }
+            }
+        }
+    }
+    faults
+}

@@ -1,0 +1,92 @@
+//! A whole training step with the convolutions of sm_90a, where they can be taken, beside the same step without them.
+
+use crate::device::Emulator;
+use gan::device::launch::{Hopper, Math};
+use gan::exec::States;
+use gan::exec::gpu::{DeviceStates, GpuProgram, Prepared};
+use gan::train::method::{self, Run, Shapes};
+use gan::train::programs::trace_step;
+use gan::train::recipe::Recipe;
+use gan_emu::Mode;
+
+const MODELS: [&str; 2] = [
+    "canvas = [32, 32]\n[model]\nkind = \"pix2pix\"\ngenerator = { kind = \"unet\", downs = 3, ngf = 8 }\ndiscriminator = { kind = \"patch\", layers = 2, ndf = 8 }",
+    "canvas = [16, 16]\n[model]\nkind = \"pix2pix\"\ngenerator = { kind = \"resnet\", blocks = 1, ngf = 8 }\ndiscriminator = { kind = \"patch\", layers = 1, ndf = 8 }",
+];
+
+/// What a step leaves.
+struct After {
+    losses: Vec<f32>,
+    states: Vec<Vec<u32>>,
+    /// Launches of sm_90a's convolutions, and of the others.
+    launched: [usize; 2],
+}
+
+fn step(model: &str, hopper: Hopper, mode: Mode) -> After {
+    let text =
+        format!("name = \"x\"\n[data]\nphantom = {{}}\n{model}\n[train]\nbatch = 2\n[health]\nwatch = false");
+    let recipe = Recipe::parse(&text, "r", &[]).unwrap();
+    let method = method::build(&recipe).unwrap();
+    let shapes = Shapes::new(&recipe, recipe.data.canvas.unwrap().to_vec());
+    let specs = method.networks(&shapes.size).unwrap();
+    let step = trace_step(&recipe, method.as_ref(), &specs, &shapes).swap_remove(0);
+    let mut states = States::new();
+    specs.iter().for_each(|s| s.initialise::<f32>(&mut states, 1, recipe.optimiser.rule.slots()));
+    let emulator = Emulator::like(mode, Math::Bf16, true, hopper);
+    let there = DeviceStates::new(&emulator, &states).unwrap();
+    let prepared = Prepared::new(&emulator.traits, step.graph(), &step.outputs()).unwrap();
+    let count = |names: &[&str]| prepared.launches().filter(|l| names.contains(&l.kernel)).count();
+    let launched = [count(&["conv_hopper", "conv_hopper_grad_w"]), count(&["conv", "conv_grad_w"])];
+    let mut program = GpuProgram::new(&emulator, step.graph(), &step.outputs(), &there).unwrap();
+    let image = |n: usize| -> Vec<f32> { (0..n).map(|i| (i * 37 % 256) as f32 / 128.0 - 1.0).collect() };
+    let (image, target) = (image(shapes.input().numel()), image(shapes.target().numel()));
+    let scalars = method::scalars(&specs, Run { part: 0, number: 0, takes_batch: true }, [1e-3; 2]);
+    let mut inputs: Vec<(&str, &[f32])> = scalars.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
+    inputs.extend([("input", &image[..]), ("target", &target[..])]);
+    program.run(&there, &inputs).unwrap();
+    let losses = step
+        .outputs()
+        .iter()
+        .filter(|(_, v)| v.shape().numel() == 1)
+        .map(|(n, _)| program.output(&there, n).expect("an output")[0])
+        .collect();
+    there.download(&mut states).unwrap();
+    let bits = |name: &str| states.get::<f32>(name).iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    After { losses, states: states.names().map(bits).collect(), launched }
+}
+
+#[test]
+fn a_step_with_the_convolutions_of_sm_90a_has_the_same_losses() {
+    for model in MODELS {
+        let mode = Mode::all()[0];
+        let (own, other) = (step(model, Hopper::Always, mode), step(model, Hopper::Off, mode));
+        assert!(own.launched[0] > 10 && own.launched[1] > 0, "{:?}", own.launched);
+        assert_eq!(other.launched[0], 0);
+        assert!(own.losses.len() > 2 && own.losses.len() == other.losses.len());
+        // Sums are added in another order, after which single values are rounded to the other neighbour in bf16: 1/256 each,
+        // less in a mean of many.
+        for (a, b) in own.losses.iter().zip(&other.losses) {
+            assert!(
+                (a - b).abs() <= 4e-3 * b.abs().max(0.1),
+                "{model}: {:?}, {:?}",
+                own.losses,
+                other.losses
+            );
+        }
+    }
+}
+
+#[test]
+fn a_step_with_them_gives_the_same_bits_in_every_order() {
+    let first = step(MODELS[0], Hopper::Always, Mode::all()[0]);
+    for mode in [Mode::all()[4], Mode::all()[8]] {
+        assert!(step(MODELS[0], Hopper::Always, mode).states == first.states, "{mode:?}");
+    }
+}
+
+#[test]
+fn convolutions_by_themselves_as_a_device_is_tested() {
+    let emulator = Emulator::new(Mode::all()[8], Math::Bf16);
+    let faults = crate::convolutions::faults(&*emulator, &crate::convolutions::small());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
