@@ -5,15 +5,16 @@ pub type Source = (&'static str, &'static str);
 
 /// One file per family of kernels.
 pub const KERNELS: &[Source] = &[
+    ("blend.cu", include_str!("../../../kernels/blend.cu")),
     ("conv.cu", include_str!("../../../kernels/conv.cu")),
     ("conv_grad_w.cu", include_str!("../../../kernels/conv_grad_w.cu")),
     ("conv_loss.cu", include_str!("../../../kernels/conv_loss.cu")),
-    ("dropout.cu", include_str!("../../../kernels/dropout.cu")),
     ("image_pool.cu", include_str!("../../../kernels/image_pool.cu")),
     ("matmul.cu", include_str!("../../../kernels/matmul.cu")),
     ("norm.cu", include_str!("../../../kernels/norm.cu")),
     ("optim.cu", include_str!("../../../kernels/optim.cu")),
     ("pointwise.cu", include_str!("../../../kernels/pointwise.cu")),
+    ("pointwise_pair.cu", include_str!("../../../kernels/pointwise_pair.cu")),
     ("pool.cu", include_str!("../../../kernels/pool.cu")),
     ("primitives.cu", include_str!("../../../kernels/primitives.cu")),
     ("random.cu", include_str!("../../../kernels/random.cu")),
@@ -29,12 +30,15 @@ pub const HEADERS: &[Source] = &[
     ("conv.cuh", include_str!("../../../kernels/include/conv.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("gan.cuh", include_str!("../../../kernels/include/gan.cuh")),
+    ("last_block.cuh", include_str!("../../../kernels/include/last_block.cuh")),
     ("layout.cuh", include_str!("../../../kernels/include/layout.cuh")),
     ("math.cuh", include_str!("../../../kernels/include/math.cuh")),
+    ("moments.cuh", include_str!("../../../kernels/include/moments.cuh")),
     ("operands.cuh", include_str!("../../../kernels/include/operands.cuh")),
     ("philox.cuh", include_str!("../../../kernels/include/philox.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/include/ptx.cuh")),
     ("reduce.cuh", include_str!("../../../kernels/include/reduce.cuh")),
+    ("strided.cuh", include_str!("../../../kernels/include/strided.cuh")),
     ("tile.cuh", include_str!("../../../kernels/include/tile.cuh")),
     ("warp_tile.cuh", include_str!("../../../kernels/include/warp_tile.cuh")),
 ];
