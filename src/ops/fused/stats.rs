@@ -28,7 +28,7 @@ pub struct ConvStats {
 impl ConvStats {
     /// Where v and the statistics begin, and where all ends, in elements of the tensor, whose type is `dtype`.
     pub fn offsets(&self, dtype: DType) -> [usize; 3] {
-        let stats = (self.extents.numel() * self.stored.size()).div_ceil(dtype.size()).next_multiple_of(4);
+        let stats = (self.extents.numel() * self.stored.size()).div_ceil(dtype.size());
         [0, stats, stats + 2 * self.sets().count()]
     }
 
