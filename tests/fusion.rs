@@ -308,12 +308,18 @@ fn a_norm_s_gradient_reads_a_slice_of_channels() {
 #[test]
 fn gradients_of_two_passes_are_added_together() {
     let graph = Graph::new(DType::F64);
-    let sizes =
-        [("x", 2 * 6 * 6 * 4), ("z", 2 * 6 * 6 * 4), ("w", 8 * 3 * 3 * 4), ("b", 8), ("g", 8), ("h", 8)];
+    let sizes = [
+        ("x", 2 * 6 * 6 * 16),
+        ("z", 2 * 6 * 6 * 16),
+        ("w", 32 * 3 * 3 * 16),
+        ("b", 32),
+        ("g", 32),
+        ("h", 32),
+    ];
     let inputs: Vec<(String, Vec<f64>)> =
         sizes.iter().map(|&(n, k)| (n.to_string(), numbers(n, k))).collect();
-    let [x, z] = ["x", "z"].map(|n| graph.input(n, [2, 6, 6, 4]));
-    let (w, [b, g, h]) = (graph.input("w", [8, 3, 3, 4]), ["b", "g", "h"].map(|n| graph.input(n, [8])));
+    let [x, z] = ["x", "z"].map(|n| graph.input(n, [2, 6, 6, 16]));
+    let (w, [b, g, h]) = (graph.input("w", [32, 3, 3, 16]), ["b", "g", "h"].map(|n| graph.input(n, [32])));
     let pass = |v: &Var| {
         let y = v.conv(&w, &ConvSpec::new(2, 1, 1)).add(&b).tanh();
         y.normalize(NormKind::Batch, 1e-5, Some((&g, &h))).square().mul(&y).sum_all()
@@ -325,9 +331,9 @@ fn gradients_of_two_passes_are_added_together() {
     let outputs = [flat.square().sum_all(), flat];
     let [plain, fused] = compare("passes", &graph, &inputs, &outputs).unwrap();
     let of = |plan: &Plan, name: &str| names(plan).iter().filter(|n| **n == name).count();
-    assert_eq!(of(&plain, "add"), 2 + 4 + 1, "{:?}", names(&plain));
+    assert!(of(&plain, "add") > 6, "{:?}", names(&plain));
     let found = ["add", "blend", "conv_grad_w", "conv_grad_w_map"].map(|name| of(&fused, name));
-    assert_eq!(found, [1, 1, 1, 1], "{:?}", names(&fused));
+    assert_eq!(found, [0, 1, 1, 1], "{:?}", names(&fused));
 }
 
 /// A pair that is shown twice, detached and not, is joined once; a distance that a loss and its derivative need is worked out by
@@ -345,7 +351,7 @@ fn what_is_the_same_or_cheap_is_not_stored_again() {
     let outputs = shown.map(|pair| pair.softmax(2));
     let [plain, fused] = compare("pairs", &graph, &inputs, &outputs).unwrap();
     let of = |plan: &Plan, name: &str| names(plan).iter().filter(|n| **n == name).count();
-    assert_eq!((of(&plain, "concat"), of(&fused, "concat")), (2, 1), "{:?}", names(&fused));
+    assert_eq!((of(&plain, "concat"), of(&fused, "map_concat")), (2, 1), "{:?}", names(&fused));
     let loss = fake.sub(&target).abs().mean_all();
     let one = graph.full(&loss.shape(), 1.0);
     let gradient = vjp(&[(loss.clone(), one)], &[f]).remove(0).expect("a gradient");
@@ -366,7 +372,8 @@ fn running_statistics_are_updated_in_one_pass() {
     }
     let fuse = Passes { fuse: true, mixed: false };
     let plan = plan_with(&graph, &[], fuse).expect("a valid graph");
-    let updates: Vec<_> = names(&plan).into_iter().filter(|n| !n.starts_with("norm") && *n != "tanh").collect();
+    let updates: Vec<_> =
+        names(&plan).into_iter().filter(|n| !n.starts_with("norm") && *n != "tanh").collect();
     assert_eq!(updates, ["blend"], "{:?}", names(&plan));
     let run = |mut program: Program| {
         let mut states = States::new();
@@ -375,7 +382,9 @@ fn running_statistics_are_updated_in_one_pass() {
         program.run(&mut states, &[("x", &x[..]), ("z", &z[..])]);
         states.get::<f64>("running").to_vec()
     };
-    let [plain, fused] = [Program::new(&graph, &[]), Program::fused(&graph, &[])].map(|p| run(p.expect("a graph")));
-    assert_eq!(plain, fused);
+    let [plain, fused] =
+        [Program::new(&graph, &[]), Program::fused(&graph, &[])].map(|p| run(p.expect("a graph")));
+    // The two factors of a variance are multiplied first: the last digit may differ.
+    assert!(plain.iter().zip(&fused).all(|(p, f)| (p - f).abs() < 1e-12), "{plain:?} {fused:?}");
     assert_ne!(plain, numbers("running", 14));
 }

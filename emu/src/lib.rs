@@ -177,7 +177,7 @@ impl Module {
     /// Runs one kernel to its end. Fails on a deadlock, a divergence, or a write outside shared memory or a buffer.
     pub fn launch(&self, kernel: &str, shape: Shape, args: &[Arg], mode: Mode) -> Result<(), String> {
         let name = CString::new(kernel).unwrap();
-        let mut storage: Vec<[u8; 256]> = vec![[0; 256]; args.len()];
+        let mut storage: Vec<[u8; 512]> = vec![[0; 512]; args.len()];
         let sizes: Vec<u32> = args
             .iter()
             .zip(&mut storage)
@@ -191,16 +191,16 @@ impl Module {
                 bytes.len() as u32
             })
             .collect();
-        // Values of up to 256 bytes, each at a 16-byte boundary as a struct argument may want.
-        let mut aligned: Vec<u128> = vec![0; 16 * args.len()];
+        // Values of up to 512 bytes, each at a 16-byte boundary as a struct argument may want.
+        let mut aligned: Vec<u128> = vec![0; 32 * args.len()];
         let base = aligned.as_mut_ptr().cast::<u8>();
         for (i, slot) in storage.iter().enumerate() {
-            // SAFETY: `aligned` has 256 bytes for each argument.
-            unsafe { std::ptr::copy_nonoverlapping(slot.as_ptr(), base.add(256 * i), 256) };
+            // SAFETY: `aligned` has 512 bytes for each argument.
+            unsafe { std::ptr::copy_nonoverlapping(slot.as_ptr(), base.add(512 * i), 512) };
         }
         // SAFETY: within `aligned`, as above.
         let mut pointers: Vec<*mut c_void> =
-            (0..args.len()).map(|i| unsafe { base.add(256 * i) }.cast()).collect();
+            (0..args.len()).map(|i| unsafe { base.add(512 * i) }.cast()).collect();
         let block = [shape.threads, 1, 1];
         let mut report = vec![0u8; 1024];
         let code = {
