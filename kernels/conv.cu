@@ -3,6 +3,8 @@
 // Versions
 //   1  shared-memory tiles, multi-stage asynchronous copies, swizzled ldmatrix, mma.sync; FMA path for older devices.
 //      Not yet measured.
+//   2  the last block of a tile adds its slices, where a launch of its own did; with STATS the statistics of the norm that
+//      follows are taken here, where it read the whole result again. Not yet measured.
 //
 // Maths, per group, with the tap and the source channel together as the summed index:
 //   forward   y[pixel, k]  = sum over (tap, c) of x[pixel at tap, c] w[k, tap, c]
@@ -18,12 +20,17 @@
 // Constants: GRAD_X (0, 1); MATH (MATH_FMA, MATH_TF32, MATH_BF16); OUT (float, bf16); BM, BN, BK; WARPS_M, WARPS_N;
 // STAGES; MIN_BLOCKS: see warp_tile.cuh; VEC_A, VEC_B: elements copied at once (16 bytes' worth, 4 bytes' worth or 1):
 // VEC_A divides the group's source channels and their pitch, VEC_B divides c / groups; BIAS, ACTIVATION, EXTRA: see
-// epilogue.cuh; GEOMETRY: see conv.cuh.
+// epilogue.cuh; STATS (0, 1): whether to leave statistics of the result (groups must be 1); GEOMETRY: see conv.cuh.
 //
 // With one slice the result goes to `out` through the epilogue. With more, slice s writes its raw fp32 sums to
-// partial + s * (result elements), and `sum_slices` adds them in order: the result never depends on timing.
+// partial + s * (result elements). With `counters`, one for each tile, the tile's last block adds them in order and goes
+// on as if there were one slice: the result never depends on timing. Without, they stay as they are.
+//
+// Statistics are of `sets` sets, 1 or the images; then a tile must not hold pixels of two. Their counters come behind those
+// of the tiles, one for each set and column of tiles; `moments` is [sets, tiles of a set, channels], `stats` [2, sets, channels].
 #include "conv.cuh"
 #include "epilogue.cuh"
+#include "moments.cuh"
 #include "warp_tile.cuh"
 
 typedef MathOf<MATH>::Element In;
@@ -41,8 +48,8 @@ struct alignas(16) RowOrigin {
 
 KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
 conv(const Geometry argument, const In* __restrict__ source, const In* __restrict__ weight,
-     const float* __restrict__ bias, const EXTRA_TYPE* extra, OUT* out, float* __restrict__ partial, int slices, int source_pitch,
-     int out_pitch) {
+     const float* __restrict__ bias, const EXTRA_TYPE* extra, OUT* out, float* partial, int slices, int source_pitch,
+     int out_pitch, u32* counters, int sets, Moments* moments, float* stats) {
     USE_GEOMETRY(argument);
     const int channels_in = (GRAD_X ? geometry.k : geometry.c) / geometry.groups;  // of the source, per group
     const int channels_out = (GRAD_X ? geometry.c : geometry.k) / geometry.groups; // of the result, per group
@@ -60,7 +67,7 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
 
     const int image_positions = axis[0].positions * axis[1].positions * axis[2].positions;
     const int rows = geometry.n * image_positions;
-    if (m0 >= rows) return; // a phase with fewer pixels than the largest one
+    if (!STATS && m0 >= rows) return; // a phase with fewer pixels than the largest one
 
     // Decode the tile's rows once: where they read, and where they are stored.
     SMEM(RowOrigin, origins, BM);
@@ -130,7 +137,7 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
     pipeline<STAGES>(begin, end, load, [&](int stage) { sums.multiply(a_tile(stage), b_tile(stage), warp_m, warp_n); });
 
     const int all_channels = channels_out * geometry.groups;
-    const i64 slice_offset = i64(slice) * geometry.n * volume(result) * all_channels;
+    const i64 results = i64(geometry.n) * volume(result) * all_channels;
     sums.each([&](int row, int column, float v) {
         const int pixel = destinations[warp_m + row], n = n0 + warp_n + column;
         if (pixel < 0 || n >= channels_out) return;
@@ -139,7 +146,43 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
             const i64 place = i64(pixel) * out_pitch + channel;
             out[place] = from_float<OUT>(epilogue(v, bias, channel, extra, place));
         } else {
-            partial[slice_offset + i64(pixel) * all_channels + channel] = v;
+            partial[slice * results + i64(pixel) * all_channels + channel] = v;
         }
     });
+    if (slices == 1 && !STATS) return;
+    const int tile = (phase * int(gridDim.y) + int(blockIdx.y)) * int(gridDim.x) + int(blockIdx.x);
+    if (slices > 1 && (!counters || !last_block(counters + tile, slices))) return;
+
+    // Once more over the tile, a thread along one column: neighbouring threads on neighbouring channels.
+    static_assert(THREADS % BN == 0, "a thread keeps to one column");
+    const int n = n0 + int(threadIdx.x) % BN, channel = group * channels_out + n;
+    Shifted counted;
+    if (slices == 1) __syncthreads(); // others stored what this thread looks at
+    constexpr int STEP = THREADS / BN, FEW = 8;
+    for (int first = int(threadIdx.x) / BN; first < BM; first += FEW * STEP) {
+        int pixels[FEW];
+        float v[FEW];
+        const float* from[FEW];
+#pragma unroll
+        for (int i = 0; i < FEW; i++) {
+            const int r = first + i * STEP;
+            pixels[i] = r < BM && n < channels_out ? destinations[r] : -1;
+            from[i] = partial + (pixels[i] < 0 ? 0 : i64(pixels[i]) * all_channels + channel);
+        }
+        if (slices > 1) add_slices(v, from, results, slices);
+#pragma unroll
+        for (int i = 0; i < FEW; i++) {
+            if (pixels[i] < 0) continue;
+            const i64 place = i64(pixels[i]) * out_pitch + channel;
+            if (slices > 1) out[place] = from_float<OUT>(epilogue(v[i], bias, channel, extra, place));
+            if (STATS) counted.add(to_float(out[place]));
+        }
+    }
+    if (STATS) {
+        const int phases = int(gridDim.z) / slices, set_tiles = int(gridDim.x) / sets, set = int(blockIdx.x) / set_tiles;
+        const int first = int(gridDim.x * gridDim.y) * phases; // of the sets' counters
+        tile_statistics<THREADS, BN>(counted.moments(), n, channels_out, phase * set_tiles + int(blockIdx.x) % set_tiles,
+                                     phases * set_tiles, set, sets, moments,
+                                     counters + first + set * column_tiles + int(blockIdx.y), stats);
+    }
 }

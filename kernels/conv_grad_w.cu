@@ -2,6 +2,8 @@
 //
 // Versions
 //   1  as conv.cu version 1, with both operands stored across the summed index. Not yet measured.
+//   2  the last block of a tile adds its slices, and a second tensor (another product's gradient by the same weights), where
+//      launches of their own did. Not yet measured.
 //
 // Maths, per group: dw[k, (tap, c)] = sum over result pixels of dy[pixel, k] x[pixel at tap, c].
 // The sum is long (n od oh ow) and the result small, so the pixels are cut into slices to fill the device.
@@ -12,8 +14,10 @@
 //   block       32 WARPS_M WARPS_N threads;  shared memory: STAGES (BM + BN) BK elements
 //
 // Constants as in conv.cu, but VEC_A divides k / groups and the pitch of dy, VEC_B divides c / groups and the pitch of
-// x. Slices work as in conv.cu: with more than one, `sum_slices` adds the partial results in order.
+// x; EXTRA, EXTRA_TYPE, ACTIVATION: see epilogue.cuh. Slices work as in conv.cu: the last block of a tile adds them in order.
 #include "conv.cuh"
+#include "epilogue.cuh"
+#include "last_block.cuh"
 #include "warp_tile.cuh"
 
 typedef MathOf<MATH>::Element In;
@@ -24,8 +28,8 @@ typedef OperandTile<MATH, ACROSS_K, BN, BK>::Type BTile;
 typedef WarpTile<MATH, ACROSS_K, ACROSS_K, BM / WARPS_M, BN / WARPS_N, BK> Sums;
 
 KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
-conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restrict__ dy, OUT* __restrict__ dw,
-            float* __restrict__ partial, int slices, int x_pitch, int dy_pitch) {
+conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restrict__ dy, const EXTRA_TYPE* extra,
+            OUT* dw, float* partial, int slices, int x_pitch, int dy_pitch, u32* counters) {
     USE_GEOMETRY(argument);
     const int group_c = geometry.c / geometry.groups, group_k = geometry.k / geometry.groups;
     const int row_tiles = ceil_div(group_k, BM), group = int(blockIdx.y) / row_tiles, slice = int(blockIdx.z);
@@ -76,9 +80,27 @@ conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restr
         if (m >= group_k || n >= columns) return;
         const i64 at = i64(group * group_k + m) * columns + n;
         if (slices == 1) {
-            dw[at] = from_float<OUT>(v);
+            dw[at] = from_float<OUT>(epilogue(v, nullptr, 0, extra, at));
         } else {
             partial[i64(slice) * geometry.k * columns + at] = v;
         }
     });
+    if (slices == 1 || !last_block(counters + int(blockIdx.y * gridDim.x + blockIdx.x), slices)) return;
+    constexpr int FEW = 8;
+    for (int first = int(threadIdx.x); first < BM * BN; first += FEW * THREADS) {
+        i64 at[FEW];
+        float v[FEW];
+        const float* from[FEW];
+#pragma unroll
+        for (int i = 0; i < FEW; i++) {
+            const int e = first + i * THREADS, m = m0 + e / BN, n = n0 + e % BN;
+            const bool valid = e < BM * BN && m < group_k && n < columns;
+            at[i] = valid ? i64(group * group_k + m) * columns + n : -1;
+            from[i] = partial + (valid ? at[i] : 0);
+        }
+        add_slices(v, from, i64(geometry.k) * columns, slices);
+#pragma unroll
+        for (int i = 0; i < FEW; i++)
+            if (at[i] >= 0) dw[at[i]] = from_float<OUT>(epilogue(v[i], nullptr, 0, extra, at[i]));
+    }
 }

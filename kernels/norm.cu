@@ -11,6 +11,8 @@
 //      Not yet measured.
 //   2  the gradient's sums are taken once, for dx as for dgamma and dbeta; a single slice of single channels needs no
 //      second launch. Not yet measured.
+//   3  the last slice of single channels' statistics, and of the gradient's sums, joins them all, where a second launch did.
+//      Not yet measured.
 //
 // Forward    mean = average of the set, rstd = 1 / sqrt(variance + eps), hat = (x - mean) rstd,
 //            y = ACTIVATION(hat gamma[c] + beta[c])
@@ -20,35 +22,21 @@
 // Statistics are [2, sets]: the means, then the biased variances. The gradient's sums are [2, outer, channels]: of dy hat
 // over the inner index, then of dy. Averages over sets of several channels are {of gamma dy, of gamma dy hat} pairs.
 //
-//   norm_stats, norm_grad_sums    grid (channels / LANES, outer, slices); block 256; they write their result where it is
-//                                 given, else partial results
+//   norm_stats, norm_grad_sums    grid (channels / LANES, outer, slices); block 256; a counter for each slice's tile
 //   norm_finish, norm_averages    grid: a warp for each set; block 256
-//   norm_grad_totals              grid: a thread for each outer index and channel; block 256
 //   norm_apply, norm_grad_apply   any grid (grid-stride loops); block 256
 //
 // Constants: IN, OUT: types of x (and dx) and y (and dy); LANES, a power of two up to 32, about the channels;
-// AFFINE (0, 1): whether gamma and beta are given; ACTIVATION.
-// Partial results are [slices, outer, channels] pairs; slices share the inner index evenly.
+// dy may be a slice of the channels of a wider tensor, of dy_pitch channels. AFFINE (0, 1): whether gamma and beta are given; ACTIVATION.
+// Partial results are [slices, outer, channels]; slices share the inner index evenly.
 #include "epilogue.cuh"
-#include "reduce.cuh"
+#include "moments.cuh"
 
 constexpr int ROWS = 256 / LANES;
 
 struct Shape {
     int outer, inner, channels, group;
 };
-
-// Mean and sum of squared deviations of `count` numbers (Welford; Chan's formula joins two).
-struct Moments {
-    float count, mean, deviations;
-};
-
-DEVICE Moments join(Moments a, Moments b) {
-    const float count = a.count + b.count;
-    if (count == 0) return a;
-    const float share = b.count / count, delta = b.mean - a.mean;
-    return {count, a.mean + delta * share, a.deviations + b.deviations + delta * delta * a.count * share};
-}
 
 struct Pair {
     float first, second;
@@ -58,9 +46,9 @@ DEVICE Pair add(Pair a, Pair b) { return {a.first + b.first, a.second + b.second
 
 DEVICE int slice_length(int inner, int slices) { return ceil_div(inner, slices); }
 
-// `stats` is given for one slice of sets of single channels.
+// With `stats` sets are single channels, and their statistics are finished here; without, partial results are left.
 KERNEL __launch_bounds__(256, 4)
-norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Pair* partial, float* stats) {
+norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Moments* partial, float* stats, u32* counters) {
     SMEM(Moments, scratch, 256);
     const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
     const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
@@ -75,15 +63,14 @@ norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Pair* partia
             m.deviations += delta * (v - m.mean);
         }
     }
-    m = reduce_rows<256, LANES>(m, scratch, join);
-    if (row > 0 || c >= shape.channels) return;
-    const i64 place = i64(blockIdx.y) * shape.channels + c, places = i64(shape.outer) * shape.channels;
     if (stats) {
-        stats[place] = m.mean;
-        stats[places + place] = m.deviations / m.count;
-    } else {
-        partial[blockIdx.z * places + place] = {m.mean, m.deviations};
+        u32* const counter = counters + blockIdx.y * gridDim.x + blockIdx.x;
+        tile_statistics<256, LANES>(m, c, shape.channels, int(blockIdx.z), slices, int(blockIdx.y), shape.outer, partial,
+                                    counter, stats);
+        return;
     }
+    m = reduce_rows<256, LANES>(m, scratch, join);
+    if (row == 0 && c < shape.channels) partial[(i64(blockIdx.z) * shape.outer + blockIdx.y) * shape.channels + c] = m;
 }
 
 DEVICE Moments shuffle_xor(Moments m, int mask) {
@@ -91,17 +78,15 @@ DEVICE Moments shuffle_xor(Moments m, int mask) {
 }
 
 KERNEL __launch_bounds__(256, 4)
-norm_finish(const Shape shape, int slices, const Pair* __restrict__ partial, float* stats) {
+norm_finish(const Shape shape, int slices, const Moments* __restrict__ partial, float* stats) {
     const int blocks = shape.channels / shape.group, sets = shape.outer * blocks;
     const int set = int(global_thread() / 32);
     if (set >= sets) return;
-    const int outer = set / blocks, c0 = set % blocks * shape.group, length = slice_length(shape.inner, slices);
+    const int outer = set / blocks, c0 = set % blocks * shape.group;
     Moments m = {0, 0, 0};
     for (int i = lane_id(); i < slices * shape.group; i += 32) {
         const int slice = i / shape.group, c = c0 + i % shape.group;
-        const Pair p = partial[(i64(slice) * shape.outer + outer) * shape.channels + c];
-        const int count = min_of(length, shape.inner - slice * length);
-        if (count > 0) m = join(m, {float(count), p.first, p.second});
+        m = join(m, partial[(i64(slice) * shape.outer + outer) * shape.channels + c]);
     }
 #pragma unroll
     for (int mask = 16; mask > 0; mask /= 2) m = join(m, shuffle_xor(m, mask));
@@ -139,10 +124,10 @@ norm_apply(const Shape shape, float eps, const IN* __restrict__ x, const float* 
     }
 }
 
-// partial = {sum of dy hat, sum of dy} over a slice of the inner index; `sums` is given for one slice.
+// {sum of dy hat, sum of dy} over the inner index; each slice's is partial.
 KERNEL __launch_bounds__(256, 4)
-norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy,
-               const float* __restrict__ stats, Pair* partial, float* sums) {
+norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy, int dy_pitch,
+               const float* __restrict__ stats, Pair* partial, float* sums, u32* counters) {
     SMEM(Pair, scratch, 256);
     const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
     const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
@@ -152,28 +137,22 @@ norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ 
         const int set = int(blockIdx.y) * (shape.channels / shape.group) + c / shape.group;
         const Pair s = standard(shape, stats, set, eps);
         for (int i = begin + row; i < end; i += ROWS) {
-            const i64 at = (i64(blockIdx.y) * shape.inner + i) * shape.channels + c;
-            const float g = to_float(dy[at]), hat = (to_float(x[at]) - s.first) * s.second;
+            const i64 pixel = i64(blockIdx.y) * shape.inner + i;
+            const float g = to_float(dy[pixel * dy_pitch + c]);
+            const float hat = (to_float(x[pixel * shape.channels + c]) - s.first) * s.second;
             sum = add(sum, {g * hat, g});
         }
     }
     sum = reduce_rows<256, LANES>(sum, scratch, add);
-    if (row > 0 || c >= shape.channels) return;
     const i64 place = i64(blockIdx.y) * shape.channels + c, places = i64(shape.outer) * shape.channels;
-    if (sums) {
-        sums[place] = sum.first;
-        sums[places + place] = sum.second;
-    } else {
-        partial[blockIdx.z * places + place] = sum;
+    if (slices > 1) {
+        if (row == 0 && c < shape.channels) partial[blockIdx.z * places + place] = sum;
+        if (!last_block(counters + blockIdx.y * gridDim.x + blockIdx.x, slices)) return;
+        sum = {0, 0};
+        for (int i = row; c < shape.channels && i < slices; i += ROWS) sum = add(sum, partial[i * places + place]);
+        sum = reduce_rows<256, LANES>(sum, scratch, add);
     }
-}
-
-KERNEL __launch_bounds__(256, 4)
-norm_grad_totals(const Shape shape, int slices, const Pair* __restrict__ partial, float* sums) {
-    const i64 place = global_thread(), places = i64(shape.outer) * shape.channels;
-    if (place >= places) return;
-    Pair sum = {0, 0};
-    for (int i = 0; i < slices; i++) sum = add(sum, partial[i * places + place]);
+    if (row > 0 || c >= shape.channels) return;
     sums[place] = sum.first;
     sums[places + place] = sum.second;
 }
@@ -198,7 +177,7 @@ norm_averages(const Shape shape, const float* __restrict__ sums, const float* __
 
 // Without `averages` every set is one channel, and `sums` has them.
 KERNEL __launch_bounds__(256, 4)
-norm_grad_apply(const Shape shape, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy,
+norm_grad_apply(const Shape shape, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy, int dy_pitch,
                 const float* __restrict__ stats, const float* __restrict__ sums, const Pair* __restrict__ averages,
                 const float* __restrict__ gamma, IN* __restrict__ dx) {
     const i64 count = i64(shape.outer) * shape.inner * shape.channels;
@@ -209,7 +188,7 @@ norm_grad_apply(const Shape shape, float eps, const IN* __restrict__ x, const OU
         const float weight = AFFINE ? gamma[p.channel] : 1.0f, share = weight / float(shape.inner);
         const Pair mean = averages ? averages[p.set] : Pair{share * sums[places + p.set], share * sums[p.set]};
         const float hat = (to_float(x[i]) - s.first) * s.second;
-        const float g = to_float(dy[i]) * weight;
+        const float g = to_float(dy[i / shape.channels * dy_pitch + p.channel]) * weight;
         dx[i] = from_float<IN>(s.second * (g - mean.first - hat * mean.second));
     }
 }

@@ -11,7 +11,7 @@ use gan::ops::conv::ConvSpec;
 use gan::ops::dropout::Dropout;
 use gan::ops::gradient::vjp;
 use gan::ops::norm::NormKind;
-use gan::ops::optimiser::ClampParameters;
+use gan::ops::optimiser::{ClampParameters, RunningStats};
 use gan::ops::sample::Sample;
 use gan::rng::Philox;
 
@@ -117,7 +117,7 @@ fn a_block_of_a_network_becomes_a_handful_of_kernels() {
     let normed = x.conv(&v, &spec).normalize(NormKind::Instance, 1e-5, Some((&g, &h)));
     let z = concat(&[&normed.add(&y), &y.tanh()], 3).relu();
     let [plain, fused] = compare("block", &graph, &inputs, std::slice::from_ref(&z)).unwrap();
-    assert_eq!(names(&fused), ["conv_map", "conv", "norm_stats", "map_concat"], "of {:?}", names(&plain));
+    assert_eq!(names(&fused), ["conv_map", "conv_stats", "map_concat"], "of {:?}", names(&plain));
     // A loss is one pass, its gradient another; the difference that both read is computed once.
     let target = graph.input("x", [2, 6, 6, 4]);
     let fake = graph.input("fake", [2, 6, 6, 4]);
@@ -259,4 +259,132 @@ fn neighbours_are_packed_where_they_are_computed() {
     // In another order, or only a part of them, they must be copied.
     assert_eq!(copies(&[&second, &y.exp(), &first]), 2);
     assert_eq!(copies(&[&first, &y.exp()]), 1);
+}
+
+/// A U-Net's skip: what a leaky ReLU and the ReLU behind a concatenation read is stored once, as the former gives it.
+#[test]
+fn a_skip_is_stored_as_its_activation() {
+    let graph = Graph::new(DType::F64);
+    let sizes = [("x", 2 * 6 * 6 * 4), ("w", 4 * 3 * 3 * 4), ("v", 4 * 3 * 3 * 4)];
+    let inputs: Vec<(String, Vec<f64>)> =
+        sizes.iter().map(|&(n, k)| (n.to_string(), numbers(n, k))).collect();
+    let x = graph.input("x", [2, 6, 6, 4]);
+    let [w, v] = ["w", "v"].map(|n| graph.input(n, [4, 3, 3, 4]));
+    let spec = ConvSpec::new(2, 1, 1);
+    let y = x.conv(&w, &spec);
+    let z = concat(&[&y, &y.leaky_relu(0.2).conv(&v, &spec)], 3).relu();
+    let loss = z.square().sum_all();
+    let one = graph.full(&loss.shape(), 1.0);
+    let gradients = vjp(&[(loss, one)], &[x, w, v]).into_iter().flatten();
+    let outputs: Vec<Var> = [z].into_iter().chain(gradients).collect();
+    let [plain, fused] = compare("skip", &graph, &inputs, &outputs).unwrap();
+    assert!(names(&plain).contains(&"leaky_relu") && names(&plain)[0] == "conv", "{:?}", names(&plain));
+    assert!(!names(&fused).contains(&"leaky_relu") && names(&fused)[0] == "conv_map", "{:?}", names(&fused));
+}
+
+/// The gradient of a norm behind a concatenation looks at its channels of the whole, and copies nothing.
+#[test]
+fn a_norm_s_gradient_reads_a_slice_of_channels() {
+    let graph = Graph::new(DType::F64);
+    let sizes = [("x", 2 * 5 * 5 * 3), ("y", 2 * 5 * 5 * 4), ("w", 2 * 9 * 7), ("g", 3), ("h", 3)];
+    let inputs: Vec<(String, Vec<f64>)> =
+        sizes.iter().map(|&(n, k)| (n.to_string(), numbers(n, k))).collect();
+    let (x, y) = (graph.input("x", [2, 5, 5, 3]), graph.input("y", [2, 5, 5, 4]));
+    let (w, [g, h]) = (graph.input("w", [2, 3, 3, 7]), ["g", "h"].map(|n| graph.input(n, [3])));
+    for kind in [NormKind::Batch, NormKind::Instance] {
+        let normed = x.normalize(kind, 1e-5, Some((&g, &h)));
+        let z = concat(&[&y, &normed], 3).conv(&w, &ConvSpec::new(2, 1, 1));
+        let loss = z.square().sum_all();
+        let one = graph.full(&loss.shape(), 1.0);
+        let wrt = [x.clone(), g.clone(), h.clone()];
+        let outputs: Vec<Var> = vjp(&[(loss, one)], &wrt).into_iter().flatten().collect();
+        let [plain, fused] = compare("slice", &graph, &inputs, &outputs).unwrap();
+        assert!(names(&plain).contains(&"crop"), "{:?}", names(&plain));
+        assert!(!names(&fused).contains(&"crop"), "{:?}", names(&fused));
+    }
+}
+
+/// Small gradients by the same parameters in two passes are added at once behind the pack, large ones within the product.
+#[test]
+fn gradients_of_two_passes_are_added_together() {
+    let graph = Graph::new(DType::F64);
+    let sizes = [
+        ("x", 2 * 6 * 6 * 16),
+        ("z", 2 * 6 * 6 * 16),
+        ("w", 32 * 3 * 3 * 16),
+        ("b", 32),
+        ("g", 32),
+        ("h", 32),
+    ];
+    let inputs: Vec<(String, Vec<f64>)> =
+        sizes.iter().map(|&(n, k)| (n.to_string(), numbers(n, k))).collect();
+    let [x, z] = ["x", "z"].map(|n| graph.input(n, [2, 6, 6, 16]));
+    let (w, [b, g, h]) = (graph.input("w", [32, 3, 3, 16]), ["b", "g", "h"].map(|n| graph.input(n, [32])));
+    let pass = |v: &Var| {
+        let y = v.conv(&w, &ConvSpec::new(2, 1, 1)).add(&b).tanh();
+        y.normalize(NormKind::Batch, 1e-5, Some((&g, &h))).square().mul(&y).sum_all()
+    };
+    let loss = pass(&x).add(&pass(&z));
+    let one = graph.full(&loss.shape(), 1.0);
+    let gradients: Vec<Var> = vjp(&[(loss, one)], &[w, b, g, h]).into_iter().flatten().collect();
+    let flat = pack(&gradients.iter().collect::<Vec<_>>());
+    let outputs = [flat.square().sum_all(), flat];
+    let [plain, fused] = compare("passes", &graph, &inputs, &outputs).unwrap();
+    let of = |plan: &Plan, name: &str| names(plan).iter().filter(|n| **n == name).count();
+    assert!(of(&plain, "add") > 6, "{:?}", names(&plain));
+    let found = ["add", "blend", "conv_grad_w", "conv_grad_w_map"].map(|name| of(&fused, name));
+    assert_eq!(found, [0, 1, 1, 1], "{:?}", names(&fused));
+}
+
+/// A pair that is shown twice, detached and not, is joined once; a distance that a loss and its derivative need is worked out by
+/// both where its operands stay.
+#[test]
+fn what_is_the_same_or_cheap_is_not_stored_again() {
+    let graph = Graph::new(DType::F64);
+    let inputs: Vec<(String, Vec<f64>)> = [("a", 2 * 5 * 3), ("f", 2 * 5 * 4), ("t", 2 * 5 * 4)]
+        .iter()
+        .map(|&(n, k)| (n.to_string(), numbers(n, k)))
+        .collect();
+    let (a, f) = (graph.input("a", [2, 5, 3]), graph.input("f", [2, 5, 4]));
+    let (fake, target) = (f.tanh(), graph.input("t", [2, 5, 4]));
+    let shown = [concat(&[&a, &fake.detach()], 2), concat(&[&a, &fake], 2)];
+    let outputs = shown.map(|pair| pair.softmax(2));
+    let [plain, fused] = compare("pairs", &graph, &inputs, &outputs).unwrap();
+    let of = |plan: &Plan, name: &str| names(plan).iter().filter(|n| **n == name).count();
+    assert_eq!((of(&plain, "concat"), of(&fused, "map_concat")), (2, 1), "{:?}", names(&fused));
+    let loss = fake.sub(&target).abs().mean_all();
+    let one = graph.full(&loss.shape(), 1.0);
+    let gradient = vjp(&[(loss.clone(), one)], &[f]).remove(0).expect("a gradient");
+    let [_, fused] = compare("distance", &graph, &inputs, &[loss, gradient, fake]).unwrap();
+    assert_eq!(names(&fused), ["tanh", "map_sum", "map"]);
+}
+
+/// All updates of a network's running statistics, those of a second pass too, are one, in their order.
+#[test]
+fn running_statistics_are_updated_in_one_pass() {
+    let graph = Graph::new(DType::F64);
+    let state = graph.state("running", [14]);
+    let [x, z] = ["x", "z"].map(|n| graph.input(n, [2, 6, 6, 3]));
+    for (of, offset) in [(&x, 1), (&z.tanh(), 8), (&z, 1)] {
+        let op = RunningStats { offset, channels: 3, momentum: 0.1, unbiased_factor: 1.25 };
+        let stats = of.norm_stats(NormKind::Batch).detach();
+        graph.write(state, &graph.read(state).apply(op, &[&stats]));
+    }
+    let fuse = Passes { fuse: true, mixed: false };
+    let plan = plan_with(&graph, &[], fuse).expect("a valid graph");
+    let updates: Vec<_> =
+        names(&plan).into_iter().filter(|n| !n.starts_with("norm") && *n != "tanh").collect();
+    assert_eq!(updates, ["blend"], "{:?}", names(&plan));
+    let run = |mut program: Program| {
+        let mut states = States::new();
+        states.set("running", &numbers("running", 14));
+        let [x, z] = ["x", "z"].map(|n| numbers(n, 216));
+        program.run(&mut states, &[("x", &x[..]), ("z", &z[..])]);
+        states.get::<f64>("running").to_vec()
+    };
+    let [plain, fused] =
+        [Program::new(&graph, &[]), Program::fused(&graph, &[])].map(|p| run(p.expect("a graph")));
+    // The two factors of a variance are multiplied first: the last digit may differ.
+    assert!(plain.iter().zip(&fused).all(|(p, f)| (p - f).abs() < 1e-12), "{plain:?} {fused:?}");
+    assert_ne!(plain, numbers("running", 14));
 }

@@ -424,6 +424,14 @@ void emu_cp_async(void* to, const void* from, int bytes, bool valid, EmuSite sit
     maybe_land(f);
 }
 
+// A ticket orders what the blocks that drew earlier ones wrote before those who draw later ones.
+u32 emu_take_ticket(u32* counter) {
+    TSAN(__tsan_acquire(counter));
+    const u32 ticket = (*counter)++;
+    TSAN(__tsan_release(counter));
+    return ticket;
+}
+
 void emu_cp_async_commit() { self()->groups++; }
 
 void emu_cp_async_wait(int pending) {

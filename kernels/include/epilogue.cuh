@@ -1,5 +1,7 @@
 // What happens to a finished sum before it is stored: -DBIAS=1 adds bias[channel], -D'ACTIVATION(v)=...' follows, in which
 // `x` is the element of a second tensor at the result's place if -DEXTRA=1 (a residual, a gate), of type EXTRA_TYPE.
+// -DSTATS=1: the kernel also leaves mean and variance of what it stored for the norm that follows, by `tile_statistics` of
+// moments.cuh.
 #ifndef GAN_EPILOGUE_CUH
 #define GAN_EPILOGUE_CUH
 
@@ -13,6 +15,9 @@
 #endif
 #ifndef EXTRA_TYPE
 #define EXTRA_TYPE float
+#endif
+#ifndef STATS
+#define STATS 0
 #endif
 #ifndef ACTIVATION
 #define ACTIVATION(v) v

@@ -35,6 +35,14 @@ __device__ __forceinline__ float shuffle_xor(float v, int mask) { return __shfl_
 // The value that `lane` passed.
 __device__ __forceinline__ float shuffle(float v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 
+// ---- between blocks -----------------------------------------------------------------------------------------------
+
+// Adds one to a counter in global memory and gives back what it held.
+__device__ __forceinline__ u32 take_ticket(u32* counter) { return atomicAdd(counter, 1u); }
+
+// Whoever sees what this thread writes after it (a ticket) also sees what it wrote before.
+__device__ __forceinline__ void fence_device() { __threadfence(); }
+
 // ---- asynchronous copies from global to shared memory -------------------------------------------------------------
 // A thread's copies since its last commit form a group. After `cp_async_wait<N>` all but its latest N groups have
 // landed, for this thread only: a barrier must follow before others read them. With `valid` false the destination is

@@ -13,13 +13,13 @@ use crate::ops::binary::Binary;
 use crate::ops::broadcast::Broadcast;
 use crate::ops::concat::Concat;
 use crate::ops::constant::Constant;
-use crate::ops::conv::{Conv, ConvGradX};
+use crate::ops::conv::{Conv, ConvGradW, ConvGradX};
 use crate::ops::dropout::Dropout;
 use crate::ops::fused::{
     ConvKind, ConvMap, Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Map, MapConcat, MapSum, Token, in_order,
     value,
 };
-use crate::ops::norm::{NormKind, Normalize};
+use crate::ops::norm::{NormGradSums, NormGradX, NormKind, Normalize};
 use crate::ops::pad::PadZero;
 use crate::ops::permute::Permute;
 use crate::ops::reshape::{Detach, Reshape};
@@ -112,6 +112,14 @@ impl Fuser<'_> {
             self.sum(id, *sum, inputs[0]);
         } else if let Some(concat) = any.downcast_ref::<Concat>() {
             self.concat(id, concat.axis, &inputs);
+        } else if let Some(op) = any.downcast_ref::<NormGradSums>() {
+            if let Some((first, inputs)) = self.sliced(&inputs) {
+                self.replace(id, NormGradSums { first, ..*op }, inputs);
+            }
+        } else if let Some(op) = any.downcast_ref::<NormGradX>() {
+            if let Some((first, inputs)) = self.sliced(&inputs) {
+                self.replace(id, NormGradX { first, ..*op }, inputs);
+            }
         } else if let Some(own) = self.own(id, &*op, &inputs) {
             self.pointwise(id, any, own);
         }
@@ -187,11 +195,28 @@ impl Fuser<'_> {
         self.clusters.insert(id, cluster);
     }
 
+    /// The inputs of a norm's gradient whose dy is a slice of a tensor's channels: with that tensor in its place, and the
+    /// first channel.
+    fn sliced(&self, inputs: &[NodeId]) -> Option<(usize, Vec<NodeId>)> {
+        let dy = self.clusters.get(&inputs[2]).filter(|c| c.only_reads())?;
+        let ([leaf], x) = (&dy.expression.leaves[..], &self.nodes[inputs[0]].shape) else { return None };
+        let wide = &self.nodes[leaf.input].shape;
+        let alike = wide.rank() == x.rank() && wide[..x.rank() - 1] == x[..x.rank() - 1];
+        let steps = wide.strides();
+        let walked = alike && (0..x.rank()).all(|i| x[i] == 1 || leaf.steps[i] == steps[i]);
+        let slice = walked && leaf.offset + x.channels() <= wide.channels();
+        slice.then(|| (leaf.offset, [&inputs[..2], &[leaf.input], &inputs[3..]].concat()))
+    }
+
     /// A multiple of a sum that nobody else reads, be it through views: the factor goes into the sum.
     fn scale_sum(&mut self, id: NodeId, cluster: &Cluster) {
         let e = &cluster.expression;
-        let ([leaf], [Token::Leaf(0), Token::Unary(Unary::MulScalar(factor))]) = (&e.leaves[..], &e.code[..])
-        else {
+        let ([leaf], [Token::Leaf(0), factors @ ..]) = (&e.leaves[..], &e.code[..]) else { return };
+        let factors: Option<Vec<f64>> = factors
+            .iter()
+            .map(|t| if let Token::Unary(Unary::MulScalar(f)) = t { Some(*f) } else { None })
+            .collect();
+        let Some(factor) = factors.filter(|f| !f.is_empty()).map(|f| f.iter().product::<f64>()) else {
             return;
         };
         let whole = leaf.offset == 0
@@ -371,12 +396,14 @@ impl Fuser<'_> {
         }
         let whole =
             |l: &Leaf| l.offset == 0 && in_order(l, &e.extents) && self.nodes[l.input].shape == e.extents;
-        let found = e.leaves.iter().enumerate().find_map(|(k, leaf)| {
+        let found = e.leaves.iter().enumerate().filter_map(|(k, leaf)| {
             let kind = self.conv(leaf.input)?;
             let once = e.code.iter().filter(|t| **t == Token::Leaf(k)).count() == 1
                 && e.leaves.iter().filter(|l| l.input == leaf.input).count() == 1;
             (whole(leaf) && once && self.uses[leaf.input] == 1).then_some((k, kind))
         });
+        // Of two the later one: what the other read need not be kept for it.
+        let found = found.max_by_key(|(k, _)| e.leaves[*k].input);
         let Some((k, (kind, operands, flops))) = found else { return false };
         let mut code = e.code.clone();
         let mut inputs = operands;
@@ -386,7 +413,7 @@ impl Fuser<'_> {
             matches!(*w, [Token::Leaf(v), Token::Leaf(b), Token::Binary(Binary::Add)]
                 if v == k && self.per_channel(&e.leaves[b], &e.extents))
         });
-        if let Some(at) = bias {
+        if let Some(at) = bias.filter(|_| !matches!(kind, ConvKind::GradW(_))) {
             let Token::Leaf(b) = code[at + 1] else { unreachable!("just matched") };
             if code.iter().filter(|t| **t == Token::Leaf(b)).count() > 1 {
                 return false;
@@ -431,7 +458,8 @@ impl Fuser<'_> {
         let kind = any
             .downcast_ref::<Conv>()
             .map(|c| ConvKind::Forward(c.clone()))
-            .or_else(|| any.downcast_ref::<ConvGradX>().map(|c| ConvKind::GradX(c.clone())))?;
+            .or_else(|| any.downcast_ref::<ConvGradX>().map(|c| ConvKind::GradX(c.clone())))
+            .or_else(|| any.downcast_ref::<ConvGradW>().map(|c| ConvKind::GradW(c.clone())))?;
         let shapes: Vec<&Shape> = inputs.iter().map(|&i| &self.nodes[i].shape).collect();
         Some((kind, inputs.clone(), op.flops(&shapes, &self.nodes[id].shape)))
     }

@@ -5,7 +5,9 @@ pub mod fuse;
 pub mod losses;
 pub mod plan;
 pub mod precision;
+pub mod rewrite;
 pub mod shadow;
+pub mod stats;
 
 use crate::graph::{Node, NodeId, Source, State};
 use std::collections::BTreeMap;

@@ -7,7 +7,9 @@
 use super::fuse::fuse;
 use super::losses::losses;
 use super::precision::mix;
+use super::rewrite::rewrite;
 use super::shadow::shadow;
+use super::stats::stats;
 use crate::device::cpu::{Place, Slot};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -105,6 +107,7 @@ pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Res
         outputs.iter().map(|(n, v)| (n.to_string(), v.id().expect("checked above"))).collect();
     let (mut nodes, mut states, mut outputs) = (graph.nodes(), graph.states(), outputs);
     if passes.fuse {
+        rewrite(&mut nodes, &mut states, &mut outputs);
         fuse(&mut nodes, &states, &outputs);
     }
     if passes.mixed {
@@ -112,6 +115,7 @@ pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Res
     }
     if passes.fuse {
         losses(&mut nodes, &mut states, &mut outputs);
+        stats(&mut nodes, &mut states, &mut outputs);
     }
     if passes.mixed {
         shadow(&mut nodes, &mut states, &mut outputs);
@@ -385,7 +389,8 @@ impl Planner {
         let read = |(i, &input): (usize, &NodeId)| {
             op.reads(i, &shapes, &node.shape) * self.nodes[input].dtype.size()
         };
-        let bytes = inputs.iter().enumerate().map(read).sum::<usize>() + self.bytes(id);
+        let written = op.writes(&node.shape) * node.dtype.size();
+        let bytes = inputs.iter().enumerate().map(read).sum::<usize>() + written;
         let cost = Cost {
             flops: op.flops(&shapes, &node.shape),
             products: op.product_flops(&shapes, &node.shape),

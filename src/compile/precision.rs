@@ -11,6 +11,7 @@ use crate::graph::{Memory, Node, NodeId, Source, State, Storage};
 pub fn mix(nodes: &mut [Node], states: &[State], outputs: &[(String, NodeId)]) {
     let live = super::live(nodes, states, outputs);
     let single = must_stay(nodes, &live, states, outputs);
+    let multiplied = multiplied(nodes, &live);
     for id in (0..nodes.len()).filter(|&id| live[id]) {
         let Source::Op { op, inputs } = nodes[id].source.clone() else { continue };
         let half = |i: NodeId| nodes[i].dtype == DType::Bf16;
@@ -18,6 +19,7 @@ pub fn mix(nodes: &mut [Node], states: &[State], outputs: &[(String, NodeId)]) {
         let wanted = match (op.memory(), op.storage()) {
             (Memory::View(_), _) => half(inputs[0]),
             (Memory::Pack | Memory::InPlace(_), _) | (_, Storage::Single | Storage::Operands(_)) => false,
+            (_, Storage::Any) if !single[id] && !exact && multiplied[id] => true,
             // Losses belong to no layer.
             _ if single[id] || exact || nodes[id].path.is_empty() => false,
             (_, Storage::Product(_)) => true,
@@ -30,6 +32,25 @@ pub fn mix(nodes: &mut [Node], states: &[State], outputs: &[(String, NodeId)]) {
             nodes[id].dtype = DType::Bf16;
         }
     }
+}
+
+/// What only products multiply, and sums may look at, though it belongs to no layer: a pair that a discriminator is shown, the
+/// gradient of a loss by what it judged. It is stored as they multiply it, and not copied by each of them.
+fn multiplied(nodes: &[Node], live: &[bool]) -> Vec<bool> {
+    let (mut by_products, mut by_others) = (vec![false; nodes.len()], vec![false; nodes.len()]);
+    for id in (0..nodes.len()).filter(|&id| live[id]) {
+        let Source::Op { op, inputs } = &nodes[id].source else { continue };
+        for (i, &input) in inputs.iter().enumerate() {
+            match op.storage() {
+                Storage::Product(operands) if operands.contains(&i) && !nodes[id].exact => {
+                    by_products[input] = true;
+                }
+                Storage::Operands(operands) if operands.contains(&i) && !nodes[id].exact => {}
+                _ => by_others[input] = true,
+            }
+        }
+    }
+    (0..nodes.len()).map(|id| nodes[id].path.is_empty() && by_products[id] && !by_others[id]).collect()
 }
 
 /// What is read from outside, and what is computed right into a pack (a network's flat gradient), through any view.

@@ -251,7 +251,7 @@ pub struct LaunchList {
     pub launches: Vec<Launch>,
     /// Bytes of memory that they share among themselves; its content is lost afterwards.
     pub workspace_bytes: usize,
-    /// Constant data that must lie in the device's memory.
+    /// Data that must lie in the device's memory: constants, and counters, which a launch leaves as it found them.
     pub tables: Vec<Vec<u8>>,
 }
 
@@ -276,6 +276,11 @@ impl LaunchList {
     /// A table of ints.
     pub fn ints(&mut self, values: impl IntoIterator<Item = usize>) -> LaunchArg {
         self.table(values.into_iter().flat_map(|v| (v as i32).to_ne_bytes()).collect())
+    }
+
+    /// Counters for blocks of one launch that wait for none (`last_block.cuh`): zeros.
+    pub fn counters(&mut self, n: usize) -> LaunchArg {
+        self.table(vec![0; 4 * n])
     }
 
     /// A table of numbers.

@@ -1,4 +1,4 @@
-//! Launches of `kernels/pointwise.cu`: an expression over strided operands, which is also every copy, permutation,
+//! Launches of `kernels/pointwise.cu` and `pointwise_pair.cu`: an expression over strided operands, which is also every copy, permutation,
 //! broadcast, cast and fill.
 
 use super::launch::{
@@ -72,11 +72,11 @@ impl Strided {
 }
 
 /// The constants that tell which inputs are not fp32.
-pub fn kinds(inputs: &[Strided]) -> Vec<String> {
+pub fn kinds<'a>(inputs: impl IntoIterator<Item = &'a Strided>) -> Vec<String> {
     let names = ["IN_A", "IN_B", "IN_C", "IN_D", "IN_E", "IN_F"];
     let other =
         |(input, name): (&Strided, &str)| (input.kind != "float").then(|| format!("{name}={}", input.kind));
-    inputs.iter().zip(names).filter_map(other).collect()
+    inputs.into_iter().zip(names).filter_map(other).collect()
 }
 
 /// Dropout within an expression: at which step, by which random numbers.
@@ -112,50 +112,157 @@ pub fn dropping(
     out: Strided,
     inputs: &[Strided],
 ) -> Launch {
-    assert!(inputs.len() <= 6, "the kernel takes at most six inputs");
-    let operands: Vec<&Strided> = [&out].into_iter().chain(inputs).collect();
-    let (mut extents, mut steps) =
-        merged(extents, &operands.iter().map(|o| &o.steps[..]).collect::<Vec<_>>());
-    let dense = extents.len() <= 1 && operands.iter().zip(&steps).all(|(o, s)| o.aligned && s == &[1]);
-    let width = if dense || !in_fours(&extents, &steps, &operands) { 1 } else { 4 };
-    if width == 4 {
-        *extents.last_mut().expect("an axis") /= 4;
-        steps.iter_mut().for_each(|s| *s.last_mut().expect("an axis") *= 4);
+    let walk = Walk::new(extents, &out, inputs);
+    let dense = walk.extents.len() <= 1
+        && [&out].into_iter().chain(inputs).zip(&walk.steps).all(|(o, s)| o.aligned && s == &[1]);
+    let width = if dense || !walk.fours { 1 } else { 4 };
+    let walk = walk.in_steps_of(width);
+    let rank = walk.rank();
+    let drops = u8::from(mask.is_some());
+    let constants = constants(&out, rank, width, drops, inputs.iter(), expression);
+    let specialisation = Specialisation::new("pointwise.cu", constants);
+    let mut args = Vec::new();
+    if !dense {
+        args.push(walk.layout(rank, 0..inputs.len(), inputs.len()));
     }
-    let total: usize = extents.iter().product();
+    args.extend([count(walk.turns()), out.address]);
+    args.extend(ends(inputs, mask, scalars));
+    let turns = walk.turns();
+    let (kernel, turns) = if dense { ("pointwise_dense", turns.div_ceil(4)) } else { ("pointwise", turns) };
+    Launch::new(specialisation, kernel, [gpu.blocks(turns), 1, 1], args)
+}
 
-    // At least two axes, so that vectors, dense and not, are one specialisation.
-    let rank = extents.len().max(2);
+/// An expression with a result of its own, one of a pair. Its inputs are called a, b, ... behind those of the one before.
+pub struct Half {
+    /// What is computed.
+    pub expression: String,
+    /// Dropout in it.
+    pub mask: Option<Mask>,
+    /// The index space.
+    pub extents: Shape,
+    /// Where the result goes.
+    pub out: Strided,
+    /// What is read.
+    pub inputs: Vec<Strided>,
+}
+
+/// Two expressions with results of one type in one launch, if they fit: together at most [`MOST_INPUTS`] inputs and one
+/// dropout.
+pub fn pair(gpu: &GpuTraits, [first, second]: &[Half; 2]) -> Option<Launch> {
+    let inputs: Vec<Strided> = [&first.inputs[..], &second.inputs].concat();
+    if inputs.len() > MOST_INPUTS
+        || first.inputs.is_empty()
+        || second.inputs.is_empty()
+        || first.mask.is_some() && second.mask.is_some()
+    {
+        return None;
+    }
+    let walks = [first, second].map(|h| Walk::new(&h.extents, &h.out, &h.inputs));
+    let width = if walks.iter().all(|w| w.fours) { 4 } else { 1 };
+    let walks = walks.map(|w| w.in_steps_of(width));
+    let rank = walks[0].rank().max(walks[1].rank());
+    let drops = if second.mask.is_some() { 2 } else { u8::from(first.mask.is_some()) };
+    let mut constants = constants(&first.out, rank, width, drops, inputs.iter(), &first.expression);
+    constants.push(format!("FIRST_INPUTS={}", first.inputs.len()));
+    constants.push(format!("SECOND={}", second.expression));
+    let mut args = Vec::new();
+    let parts = [0..first.inputs.len(), first.inputs.len()..inputs.len()];
+    for ((half, walk), own) in [first, second].into_iter().zip(&walks).zip(parts) {
+        args.extend([walk.layout(rank, own, inputs.len()), count(walk.turns()), half.out.address()]);
+    }
+    args.extend(ends(&inputs, first.mask.clone().or(second.mask.clone()), [0.0; 2]));
+    let blocks = gpu.blocks(walks[0].turns().max(walks[1].turns()));
+    Some(Launch::new(
+        Specialisation::new("pointwise_pair.cu", constants),
+        "pointwise_pair",
+        [blocks, 2, 1],
+        args,
+    ))
+}
+
+/// The most inputs that the kernels take.
+pub const MOST_INPUTS: usize = 6;
+
+/// The constants of an expression over the given inputs.
+fn constants<'a>(
+    out: &Strided,
+    rank: usize,
+    width: usize,
+    drops: u8,
+    inputs: impl ExactSizeIterator<Item = &'a Strided>,
+    expression: &str,
+) -> Vec<String> {
     let mut constants = vec![format!("OUT={}", out.kind), format!("RANK={rank}")];
     if width > 1 {
         constants.push(format!("WIDTH={width}"));
     }
-    if mask.is_some() {
-        constants.push("DROPOUT=1".into());
+    if drops > 0 {
+        constants.push(format!("DROPOUT={drops}"));
     }
     constants.push(format!("INPUTS={}", inputs.len()));
     constants.extend(kinds(inputs));
     constants.push(format!("EXPRESSION={expression}"));
-    let specialisation = Specialisation::new("pointwise.cu", constants);
+    constants
+}
 
-    let mut args = Vec::new();
-    if !dense {
-        let lead = rank - extents.len();
-        let extents = std::iter::repeat_n(1, lead).chain(extents.iter().copied());
-        let steps = steps.iter().flat_map(|s| std::iter::repeat_n(0, lead).chain(s.iter().copied()));
-        let layout: Vec<i32> = extents.chain(steps).map(|v| v as i32).collect();
-        args.push(layout[..].into());
-    }
-    args.push(count(total));
-    args.push(out.address);
-    args.extend((0..6).map(|i| inputs.get(i).map_or(LaunchArg::Null, |o| o.address.clone())));
+/// The arguments from the inputs' addresses on.
+fn ends(inputs: &[Strided], mask: Option<Mask>, scalars: [f64; 2]) -> Vec<LaunchArg> {
+    let address = |i: usize| inputs.get(i).map_or(LaunchArg::Null, Strided::address);
     let none = Mask { step: LaunchArg::Null, argument: LaunchArg::Bytes(vec![0; 20]) };
     let Mask { step, argument } = mask.unwrap_or(none);
-    args.push(step);
+    let mut args: Vec<LaunchArg> = (0..MOST_INPUTS).map(address).chain([step]).collect();
     args.extend(scalars.map(|v| LaunchArg::from(v as f32)));
     args.push(argument);
-    let (kernel, turns) = if dense { ("pointwise_dense", total.div_ceil(4)) } else { ("pointwise", total) };
-    Launch::new(specialisation, kernel, [gpu.blocks(turns), 1, 1], args)
+    args
+}
+
+/// How an expression's operands, its result first, are walked through.
+struct Walk {
+    extents: Vec<usize>,
+    steps: Vec<Vec<usize>>,
+    fours: bool,
+}
+
+impl Walk {
+    fn new(extents: &[usize], out: &Strided, inputs: &[Strided]) -> Self {
+        assert!(inputs.len() <= MOST_INPUTS, "the kernel takes at most six inputs");
+        let operands: Vec<&Strided> = [out].into_iter().chain(inputs).collect();
+        let (extents, steps) = merged(extents, &operands.iter().map(|o| &o.steps[..]).collect::<Vec<_>>());
+        let fours = in_fours(&extents, &steps, &operands);
+        Walk { extents, steps, fours }
+    }
+
+    fn in_steps_of(mut self, width: usize) -> Self {
+        *self.extents.last_mut().expect("an axis") /= width;
+        self.steps.iter_mut().for_each(|s| *s.last_mut().expect("an axis") *= width);
+        self
+    }
+
+    /// At least two axes, so that vectors, dense and not, are one specialisation.
+    fn rank(&self) -> usize {
+        self.extents.len().max(2)
+    }
+
+    fn turns(&self) -> usize {
+        self.extents.iter().product()
+    }
+
+    /// A `Layout` of so many axes for a kernel that takes `inputs` inputs, of which those in `own` belong here.
+    fn layout(&self, rank: usize, own: std::ops::Range<usize>, inputs: usize) -> LaunchArg {
+        let lead = rank - self.extents.len();
+        let mut ints: Vec<i32> = vec![1; lead];
+        ints.extend(self.extents.iter().map(|&v| v as i32));
+        let mut push = |steps: Option<&Vec<usize>>| match steps {
+            Some(steps) => {
+                ints.extend(std::iter::repeat_n(0, lead));
+                ints.extend(steps.iter().map(|&v| v as i32));
+            }
+            None => ints.extend(std::iter::repeat_n(0, rank)),
+        };
+        push(self.steps.first());
+        (0..inputs).for_each(|i| push(own.contains(&i).then(|| &self.steps[1 + i - own.start])));
+        ints[..].into()
+    }
 }
 
 /// Appends a copy of input `i`, of which `from` tells, in another type, and says where it is.

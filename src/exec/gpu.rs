@@ -129,6 +129,11 @@ impl Prepared {
         self.lists.iter().flat_map(|l| &l.launches)
     }
 
+    /// The plan's operations with what each launches.
+    pub fn steps(&self) -> impl Iterator<Item = (&Step, &LaunchList)> {
+        self.plan.steps.iter().zip(&self.lists)
+    }
+
     fn staging_bytes(&self) -> usize {
         self.pieces.last().map_or(0, |p| p.from + p.bytes)
     }

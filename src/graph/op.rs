@@ -36,6 +36,11 @@ pub trait Op: Any + Debug + Send + Sync {
         inputs[i].numel()
     }
 
+    /// How many elements of the output are written: all of them, if it is not an update of a few.
+    fn writes(&self, output: &Shape) -> usize {
+        output.numel()
+    }
+
     /// How the output relates to the inputs' memory.
     fn memory(&self) -> Memory {
         Memory::Fresh

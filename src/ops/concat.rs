@@ -2,7 +2,7 @@
 
 use crate::device::cpu::{Io, parallel};
 use crate::device::launch::{GpuTraits, LaunchList, Operands};
-use crate::device::pointwise::{Strided, pointwise};
+use crate::device::pointwise::{Half, Strided, pair, pointwise};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Storage, Var};
@@ -56,14 +56,24 @@ impl Op for Concat {
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let strides = io.out().strides();
-        let mut list = LaunchList::default();
         let mut start = 0;
-        for i in 0..io.inputs.len() {
-            let part = io.shape(i);
+        let mut half = |i: usize| {
+            let extents = io.shape(i).clone();
             let out = Strided::output_at(io, start * strides[self.axis], strides.clone());
-            let a = Strided::input_at(io, i, 0, part.strides());
-            list.push(pointwise(gpu, "a", [0.0; 2], part, out, &[a]));
-            start += part[self.axis];
+            start += extents[self.axis];
+            let inputs = vec![Strided::input_at(io, i, 0, extents.strides())];
+            Half { expression: ["a", "b"][i % 2].into(), mask: None, extents, out, inputs }
+        };
+        let halves: Vec<Half> = (0..io.inputs.len()).map(&mut half).collect();
+        // Two at a time.
+        let mut list = LaunchList::default();
+        for some in halves.chunks(2) {
+            match <&[Half; 2]>::try_from(some).ok().and_then(|two| pair(gpu, two)) {
+                Some(launch) => list.push(launch),
+                None => some.iter().for_each(|h| {
+                    list.push(pointwise(gpu, "a", [0.0; 2], &h.extents, h.out.clone(), &h.inputs));
+                }),
+            }
         }
         Ok(list)
     }

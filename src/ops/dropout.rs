@@ -2,8 +2,8 @@
 //! is stored, the derivative is the same operation, and a resumed run sees the same masks.
 
 use crate::device::cpu::{Io, parallel};
-use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count};
-use crate::device::pointwise::Mask;
+use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
+use crate::device::pointwise::{Mask, Strided, dropping};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Storage, Var};
@@ -97,21 +97,11 @@ impl Op for Dropout {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        let n = io.out().numel();
-        let args = vec![
-            count(n),
-            self.threshold().into(),
-            self.scale().into(),
-            (self.seed as u32).into(),
-            ((self.seed >> 32) as u32).into(),
-            self.stream.into(),
-            LaunchArg::Input(1),
-            LaunchArg::Input(0),
-            LaunchArg::Output,
-        ];
-        let grid = [gpu.blocks(n.div_ceil(4)), 1, 1];
-        let kernel = Specialisation::new("dropout.cu", [format!("TYPE={}", io.output.kind())]);
-        Ok(LaunchList::of(Launch::new(kernel, "dropout", grid, args)))
+        let flat = Shape::from([io.out().numel()]);
+        let x = Strided::dense(LaunchArg::Input(0), &flat, io.inputs[0].aligned).of(io.inputs[0].kind());
+        let y = Strided::dense(LaunchArg::Output, &flat, io.output.aligned).of(io.output.kind());
+        let mask = Some(self.mask(LaunchArg::Input(1)));
+        Ok(LaunchList::of(dropping(gpu, "dropped(a, numbers)", [0.0; 2], mask, &flat, y, &[x])))
     }
 }
 

@@ -95,40 +95,29 @@ pub(crate) fn launches(
     let reduced = layout(&extents[first..last], &steps(&|s| s[first..last].to_vec()));
 
     let mut list = LaunchList::default();
-    let partial = if slices > 1 { list.workspace(ELEMENT * slices * results) } else { LaunchArg::Null };
-    type Terms<'a> = (&'a str, Vec<String>);
-    let launch = |lanes: usize, kept: &Flat, reduced: &Flat, slices, terms: Terms, args: Vec<LaunchArg>| {
-        let mut constants = vec![
-            "OUT=float".to_string(),
-            format!("KEPT_RANK={}", kept.rank),
-            format!("REDUCED_RANK={}", reduced.rank),
-            "MAXIMUM=0".into(),
-            format!("LANES={lanes}"),
-            format!("INPUTS={}", kept.operands),
-        ];
-        constants.extend(terms.1);
-        constants.push(format!("EXPRESSION={}", terms.0));
-        let first = vec![kept.ints[..].into(), reduced.ints[..].into(), int(results)];
-        let kernel = Specialisation::new("reduce.cu", constants);
-        Launch::new(kernel, "reduce", [results.div_ceil(lanes), slices, 1], [first, args].concat())
+    let [partial, counters] = if slices > 1 {
+        [list.workspace(ELEMENT * slices * results), list.counters(results.div_ceil(lanes))]
+    } else {
+        [LaunchArg::Null, LaunchArg::Null]
     };
-    let pointers = |given: Vec<LaunchArg>| -> Vec<LaunchArg> {
-        given.into_iter().chain(std::iter::repeat(LaunchArg::Null)).take(7).collect()
-    };
-    let scale = LaunchArg::from(scale as f32);
-    let head = vec![count(length), int(slices), scale.clone(), LaunchArg::Output, partial.clone()];
-    let addresses = pointers(operands.iter().map(Strided::address).collect());
-    let terms = (expression, kinds(operands));
-    list.push(launch(lanes, &kept, &reduced, slices, terms, [head, addresses].concat()));
-    if slices > 1 {
-        // The partial results are [slices, results]: neighbouring results lie side by side, or there is but one.
-        let lanes = if results == 1 { 1 } else { 32 };
-        let kept = layout(&[results], &[vec![1]]);
-        let reduced = layout(&[slices], &[vec![results]]);
-        let head = vec![count(slices), int(1), scale, LaunchArg::Output, LaunchArg::Null];
-        let terms = ("a", Vec::new());
-        list.push(launch(lanes, &kept, &reduced, 1, terms, [head, pointers(vec![partial])].concat()));
-    }
+    let mut constants = vec![
+        "OUT=float".to_string(),
+        format!("KEPT_RANK={}", kept.rank),
+        format!("REDUCED_RANK={}", reduced.rank),
+        "MAXIMUM=0".into(),
+        format!("LANES={lanes}"),
+        format!("INPUTS={}", operands.len()),
+    ];
+    constants.extend(kinds(operands));
+    constants.push(format!("EXPRESSION={expression}"));
+    let mut args =
+        vec![kept.ints[..].into(), reduced.ints[..].into(), int(results), count(length), int(slices)];
+    args.extend([(scale as f32).into(), LaunchArg::Output, partial]);
+    let addresses = operands.iter().map(Strided::address);
+    args.extend(addresses.chain(std::iter::repeat(LaunchArg::Null)).take(7));
+    args.push(counters);
+    let kernel = Specialisation::new("reduce.cu", constants);
+    list.push(Launch::new(kernel, "reduce", [results.div_ceil(lanes), slices, 1], args));
     list
 }
 
@@ -136,14 +125,13 @@ pub(crate) fn launches(
 struct Flat {
     ints: Vec<i32>,
     rank: usize,
-    operands: usize,
 }
 
 /// Extents and each operand's steps, with axes joined where all operands allow.
 fn layout(extents: &[usize], steps: &[Vec<usize>]) -> Flat {
     let (extents, merged) = merged(extents, &steps.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let ints = extents.iter().copied().chain(merged.into_iter().flatten()).map(|v| v as i32).collect();
-    Flat { ints, rank: extents.len(), operands: steps.len() }
+    Flat { ints, rank: extents.len() }
 }
 
 /// `out[o][i] = sum over r of x[o][r][i]`.

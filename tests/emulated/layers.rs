@@ -144,7 +144,12 @@ impl Layer {
             .collect::<gan::error::Result<Vec<_>>>()?;
         let output = device.allocate(fp32(&shapes[2]))?;
         let workspace = device.allocate(list.workspace_bytes)?;
-        assert!(list.tables.is_empty(), "convolutions have no tables");
+        let tables = list.tables.iter().map(|bytes| {
+            let memory = device.allocate(bytes.len())?;
+            device.upload(bytes, &memory, 0)?;
+            Ok(memory)
+        });
+        let tables = tables.collect::<gan::error::Result<Vec<_>>>()?;
         let size = if device.traits().math == Math::Bf16 { 2 } else { 4 };
         let maps = |of: &LaunchArg, maps: &[TensorMap]| -> gan::error::Result<Vec<u8>> {
             let address = match of {
@@ -168,6 +173,7 @@ impl Layer {
                 }
                 LaunchArg::Output => device.address(&output).to_ne_bytes().to_vec(),
                 LaunchArg::Workspace(at) => (device.address(&workspace) + *at as u64).to_ne_bytes().to_vec(),
+                LaunchArg::Table(i) => device.address(&tables[*i]).to_ne_bytes().to_vec(),
                 LaunchArg::Null => vec![0; 8],
                 other => unreachable!("convolutions take no {other:?}"),
             })

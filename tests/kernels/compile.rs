@@ -109,10 +109,10 @@ fn items() -> Vec<Item> {
                 let (tiles, slices) = choose(g, pass, math, 132);
                 let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
                 let out = if math == Math::Bf16 && pass != Pass::GradW { "OUT=bf16" } else { "OUT=float" };
-                let constants: &[&str] = if pass == Pass::Forward {
-                    &[out, "BIAS=1", "ACTIVATION(v)=leaky_relu(v, 0.2f)"]
-                } else {
-                    &[out]
+                let constants: &[&str] = match pass {
+                    Pass::Forward if i % 2 == 0 => &[out, "BIAS=1", "ACTIVATION(v)=leaky_relu(v, 0.2f)"],
+                    Pass::Forward | Pass::GradX => &[out, "STATS=1"],
+                    Pass::GradW => &[out, "EXTRA=1", "ACTIVATION(v)=(v + x)"],
                 };
                 let p = plan(g, pass, math, tiles, slices, pitches, [true; 2], constants, math == Math::Bf16);
                 let registers = if p.specialisation.constants.iter().any(|c| c == "MIN_BLOCKS=2") {
@@ -164,6 +164,9 @@ fn items() -> Vec<Item> {
         plain("pointwise.cu", &[&output, &a, "RANK=5", "INPUTS=1", "EXPRESSION=a"]);
         let dropout = ["RANK=2", "WIDTH=4", "DROPOUT=1", "INPUTS=2", "EXPRESSION=relu(dropped(a, numbers))"];
         plain("pointwise.cu", &[&[&output[..], &a], &dropout[..]].concat());
+        let pair = ["RANK=3", "WIDTH=4", "INPUTS=4", "FIRST_INPUTS=1", "EXPRESSION=relu(a)"];
+        let second = ["DROPOUT=2", "SECOND=relu(dropped((b - c) * d, numbers))"];
+        plain("pointwise_pair.cu", &[&[&output[..], &a], &pair[..], &second[..]].concat());
         plain(
             "reduce.cu",
             &[
@@ -212,11 +215,11 @@ fn items() -> Vec<Item> {
             plain("softmax.cu", &[&element, "LOG=1", lanes]);
             plain("softmax.cu", &[&element, "LOG=0", lanes]);
         }
-        plain("dropout.cu", &[&element]);
         plain("image_pool.cu", &[&element]);
         plain("transpose.cu", &["IN=float", &output]);
         plain("transpose.cu", &[&input, "OUT=float"]);
     }
+    plain("blend.cu", &[]);
     plain("random.cu", &["NORMAL=0"]);
     plain("random.cu", &["NORMAL=1"]);
     for (rule, momentum) in [("SGD", 1), ("RMSPROP", 0), ("ADAM", 0), ("ADAMW", 0), ("ADAGRAD", 0)] {
@@ -309,7 +312,7 @@ fn the_second_time_comes_from_the_cache() {
     let Some(nvrtc) = nvrtc() else { return };
     let folder = tempfile::tempdir().unwrap();
     let compiler = Compiler::with(nvrtc, Cache::at(folder.path()).unwrap());
-    let what = Specialisation::new("dropout.cu", ["TYPE=float"]);
+    let what = Specialisation::new("pool.cu", ["TYPE=float"]);
     let first = compiler.image(&what, "sm_90").unwrap();
     let entry = folder.path().join(&compiler.cache().list()[0].name);
     assert_eq!(compiler.cache().list().len(), 1);
@@ -320,7 +323,7 @@ fn the_second_time_comes_from_the_cache() {
     assert_eq!(compiler.image(&what, "sm_90").unwrap().bytes, first.bytes);
     // Another constant or architecture is another entry.
     compiler.image(&what, "sm_80").unwrap();
-    compiler.image(&Specialisation::new("dropout.cu", ["TYPE=bf16"]), "sm_90").unwrap();
+    compiler.image(&Specialisation::new("pool.cu", ["TYPE=bf16"]), "sm_90").unwrap();
     assert_eq!(compiler.cache().list().len(), 3);
 }
 

@@ -1,6 +1,6 @@
-//! The three convolution kernels and the sum of slices.
+//! The three convolution kernels, and the statistics that they leave for a norm.
 
-use crate::common::{assert_close, module, normal};
+use crate::common::{assert_close, module, normal, numbers, unwritten};
 use crate::geometry::{cube, line, products, row, square};
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Math, Pass, Tiles, geometry_argument, plan};
@@ -146,32 +146,30 @@ impl Setup {
         let bias = bias.map(Buffer::f32);
         let bias_or_null = || bias.as_ref().map_or(Arg::Null, Arg::from);
         let operands = operands.map(|v| operand(self.math, v));
+        let counters = Buffer::i32(&vec![0; plan.tiles]);
         let mut args: Vec<Arg> =
             vec![geometry_argument(g)[..].into(), (&operands[0]).into(), (&operands[1]).into()];
         if pass != Pass::GradW {
-            args.extend([bias_or_null(), Arg::Null]);
+            args.push(bias_or_null());
         }
         let [first, second] = pitches.map(|p| Arg::from(p as i32));
-        args.extend([(&out).into(), (&partial).into(), (plan.slices as i32).into(), first, second]);
+        args.extend([
+            Arg::Null,
+            (&out).into(),
+            (&partial).into(),
+            (plan.slices as i32).into(),
+            first,
+            second,
+        ]);
+        args.push((&counters).into());
+        if pass != Pass::GradW {
+            args.extend([1.into(), Arg::Null, Arg::Null]);
+        }
         let program = module(plan.specialisation.file, &plan.specialisation.constants);
         let shape = Shape { grid: plan.grid, threads: plan.threads, shared: plan.shared };
         program.launch(plan.kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(program.bank_conflicts(), 0, "{:?}", plan.specialisation);
-        if plan.slices > 1 {
-            let channels = if pass == Pass::GradX { g.c } else { g.k };
-            let args = [
-                (&partial).into(),
-                bias_or_null(),
-                Arg::Null,
-                (&out).into(),
-                (plan.results as i64).into(),
-                (plan.slices as i32).into(),
-                (channels as i32).into(),
-                (channels as i32).into(),
-            ];
-            let sum = module("sum_slices.cu", &["OUT=float", &has_bias]);
-            sum.launch("sum_slices", Shape::flat(3, 256), &args, mode).unwrap_or_else(|e| panic!("{e}"));
-        }
+        assert!(counters.to_i32().iter().all(|c| *c == 0), "counters are left as they were");
         out.to_f32()
     }
 }
@@ -278,6 +276,7 @@ fn pitches_activations_and_bf16_results() {
             let out = Buffer::poisoned(2 * (g.n * g.out_pixels() * y_pitch - (y_pitch - g.k)));
             let partial = Buffer::poisoned(plan.partial_bytes());
             let (vx, vw, vbias) = (Buffer::bf16(&x), Buffer::bf16(&w), Buffer::f32(&bias));
+            let counters = Buffer::i32(&vec![0; plan.tiles]);
             let args = [
                 geometry_argument(&g)[..].into(),
                 (&vx).into(),
@@ -289,28 +288,85 @@ fn pitches_activations_and_bf16_results() {
                 (slices as i32).into(),
                 (x_pitch as i32).into(),
                 (y_pitch as i32).into(),
+                (&counters).into(),
+                1.into(),
+                Arg::Null,
+                Arg::Null,
             ];
             let shape = Shape { grid: plan.grid, threads: plan.threads, shared: plan.shared };
             program.launch(plan.kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
-            if slices > 1 {
-                let (count, channels) = (plan.results as i64, g.k as i32);
-                let args = [
-                    (&partial).into(),
-                    (&vbias).into(),
-                    Arg::Null,
-                    (&out).into(),
-                    count.into(),
-                    (slices as i32).into(),
-                    channels.into(),
-                    (y_pitch as i32).into(),
-                ];
-                let sum = module("sum_slices.cu", &epilogue);
-                sum.launch("sum_slices", Shape::flat(3, 256), &args, mode).unwrap_or_else(|e| panic!("{e}"));
-            }
             let got = out.to_bf16();
             for (pixel, row) in got.chunks(y_pitch).enumerate() {
                 assert_close("pixel", &row[..g.k], &want[pixel * g.k..][..g.k], 4.1e-3);
                 assert!(row[g.k..].iter().all(|v| v.is_nan()), "wrote beside the slice");
+            }
+        }
+    }
+}
+
+/// Mean and variance of each channel, over everything or image by image, of a forward and of a transposed convolution, in one
+/// slice and in several, as they are stored.
+#[test]
+fn statistics_are_those_of_what_is_stored() {
+    let odd = row(square(2, 3, 7, 5, 3, 2, 1, 1, 1));
+    let even = row(square(2, 16, 16, 40, 4, 2, 1, 1, 1));
+    for (g, sets) in [(&odd, 1), (&even, 1), (&even, 2)] {
+        for (pass, kind) in [(Pass::Forward, "float"), (Pass::GradX, "float"), (Pass::Forward, "bf16")] {
+            for slices in [1, 2] {
+                let (math, first, pixels, channels) = match pass {
+                    Pass::GradX => (Math::Fma, g.n * g.out_pixels() * g.k, g.n * g.in_pixels(), g.c),
+                    _ => (Math::Tf32, g.n * g.in_pixels() * g.c, g.n * g.out_pixels(), g.k),
+                };
+                let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
+                let out = format!("OUT={kind}");
+                let constants = [&out[..], "STATS=1", "ACTIVATION(v)=(v + 30.0f)"];
+                let plan = plan(g, pass, math, SMALL, slices, pitches, [true; 2], &constants, false);
+                let (a, w) = (normal(1, first), normal(2, g.k * g.taps() * g.c));
+                let program = module(plan.specialisation.file, &plan.specialisation.constants);
+                for mode in Mode::all() {
+                    let columns = plan.grid[1] as usize;
+                    let (va, vw) = (Buffer::f32(&a), Buffer::f32(&w));
+                    let out = unwritten(kind, plan.results);
+                    let partial = Buffer::poisoned(plan.partial_bytes());
+                    let counters = Buffer::i32(&vec![0; plan.tiles + sets * columns]);
+                    let moments = Buffer::poisoned(12 * plan.tiles / columns * channels);
+                    let stats = Buffer::poisoned(8 * sets * channels);
+                    let args = [
+                        geometry_argument(g)[..].into(),
+                        (&va).into(),
+                        (&vw).into(),
+                        Arg::Null,
+                        Arg::Null,
+                        (&out).into(),
+                        (&partial).into(),
+                        (slices as i32).into(),
+                        (pitches[0] as i32).into(),
+                        (pitches[1] as i32).into(),
+                        (&counters).into(),
+                        (sets as i32).into(),
+                        (&moments).into(),
+                        (&stats).into(),
+                    ];
+                    let shape = Shape { grid: plan.grid, threads: plan.threads, shared: plan.shared };
+                    program.launch(plan.kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
+                    assert!(counters.to_i32().iter().all(|c| *c == 0), "counters are left as they were");
+                    let stored = numbers(kind, &out);
+                    let rows = pixels / sets;
+                    let column = |at: usize| {
+                        let stored = &stored;
+                        let (set, c) = (at / channels, at % channels);
+                        (0..rows).map(move |r| f64::from(stored[(set * rows + r) * channels + c]))
+                    };
+                    let mean: Vec<f64> =
+                        (0..sets * channels).map(|at| column(at).sum::<f64>() / rows as f64).collect();
+                    let variance: Vec<f64> = (0..sets * channels)
+                        .map(|at| column(at).map(|v| (v - mean[at]).powi(2)).sum::<f64>() / rows as f64)
+                        .collect();
+                    let what = format!("{pass:?} {kind} of {sets} x{slices} {mode:?}");
+                    let got = stats.to_f32();
+                    assert_close(&format!("mean {what}"), &got[..mean.len()], &mean, 2e-6);
+                    assert_close(&format!("variance {what}"), &got[mean.len()..], &variance, 4e-6);
+                }
             }
         }
     }

@@ -84,6 +84,120 @@ fn strided_expressions() {
     }
 }
 
+/// The halves of a concatenation by one launch: a [6, 4] and the mapped b [6, 8] side by side, one of the two dropped.
+#[test]
+fn two_expressions_in_one_launch() {
+    let (seed, stream, step) = (0x1234_5678_9abc_def0u64, 7u32, 41u32);
+    let (a, b, c) = (normal(1, 24), normal(2, 48), normal(3, 8));
+    for (kind, width) in [("float", 1usize), ("float", 4), ("bf16", 4)] {
+        for drops in [1, 2] {
+            let dropped = |e: usize, v: f64| {
+                let block = (e / 4) as u64;
+                let counter = [block as u32, (block >> 32) as u32, stream, step];
+                let word = philox4x32(counter, [seed as u32, (seed >> 32) as u32])[e % 4];
+                if word >> 8 >= 1 << 23 { 2.0 * v } else { 0.0 }
+            };
+            let (ra, rb) = (rounded(kind, &a), rounded(kind, &b));
+            let first = |e: usize| if drops == 1 { dropped(e, ra[e]) } else { ra[e] };
+            let second = |e: usize| {
+                let v = rb[e] * f64::from(c[e % 8]);
+                if drops == 2 { dropped(e, v) } else { v }
+            };
+            let want: Vec<f64> = (0..72)
+                .map(|at| match (at / 12, at % 12) {
+                    (row, column) if column < 4 => first(row * 4 + column),
+                    (row, column) => second(row * 8 + column - 4),
+                })
+                .collect();
+            let in_drop = |which: i32, text: &str| {
+                if drops == which { format!("dropped({text}, numbers)") } else { text.to_string() }
+            };
+            let program = module(
+                "pointwise_pair.cu",
+                &[
+                    format!("OUT={kind}"),
+                    "RANK=2".into(),
+                    format!("WIDTH={width}"),
+                    format!("DROPOUT={drops}"),
+                    "INPUTS=3".into(),
+                    format!("IN_A={kind}"),
+                    format!("IN_B={kind}"),
+                    "FIRST_INPUTS=1".into(),
+                    format!("EXPRESSION={}", in_drop(1, "a")),
+                    format!("SECOND={}", in_drop(2, "(b * c)")),
+                ],
+            );
+            let w = width;
+            let first = [6, 4 / w, 12, w, 4, w, 0, 0, 0, 0].map(|v| v as i32);
+            let second = [6, 8 / w, 12, w, 0, 0, 8, w, 0, w].map(|v| v as i32);
+            in_every_mode(
+                &program,
+                "pointwise_pair",
+                Shape { grid: [2, 2, 1], threads: 256, shared: 0 },
+                || {
+                    (
+                        unwritten(kind, 72),
+                        buffer(kind, &a),
+                        buffer(kind, &b),
+                        Buffer::f32(&c),
+                        Buffer::f32(&[step as f32]),
+                    )
+                },
+                |(out, a, b, c, step)| {
+                    let mask = [seed as u32, (seed >> 32) as u32, stream, 1 << 23, 2f32.to_bits()];
+                    let behind = 4 * if kind == "bf16" { 2 } else { 4 };
+                    let mut args = vec![first[..].into(), ((24 / w) as i64).into(), out.into()];
+                    let address = (out.pointer() as u64 + behind).to_ne_bytes().to_vec();
+                    args.extend([second[..].into(), ((48 / w) as i64).into(), Arg::Value(address)]);
+                    args.extend([a.into(), b.into(), c.into(), Arg::Null, Arg::Null, Arg::Null, step.into()]);
+                    args.extend([0f32.into(), 0f32.into(), mask.map(|v| v as i32)[..].into()]);
+                    args
+                },
+                |(out, ..)| assert_close("pair", &numbers(kind, out), &want, precision(kind, 1e-6)),
+            );
+        }
+    }
+}
+
+/// Stretches of a tensor, two of them the same one, in their order; what lies between stays.
+#[test]
+fn stretches_are_blended_in_their_order() {
+    let (to, x, y) = (normal(1, 700), normal(2, 300), normal(3, 300));
+    let mut want: Vec<f64> = to.iter().map(|&v| f64::from(v)).collect();
+    for (offset, length, from, keep, weight) in
+        [(5usize, 300usize, &x, 0.9f64, 0.1f64), (400, 7, &y, 1.0, 1.0), (5, 300, &y, 0.5, 0.25)]
+    {
+        for i in 0..length {
+            want[offset + i] = keep * want[offset + i] + weight * f64::from(from[i]);
+        }
+    }
+    let padded = |v: [i32; 3]| v.into_iter().chain([0; 13]).collect::<Vec<i32>>();
+    let bits = |v: [f32; 3]| padded(v.map(|v| v.to_bits() as i32));
+    let stretches = [
+        padded([5, 400, 5]),
+        padded([300, 7, 300]),
+        padded([1, 1, 0]),
+        padded([2, -1, -1]),
+        bits([0.9, 1.0, 0.5]),
+        bits([0.1, 1.0, 0.25]),
+    ]
+    .concat();
+    let none: &[&str] = &[];
+    in_every_mode(
+        &module("blend.cu", none),
+        "blend",
+        Shape { grid: [1, 3, 1], threads: 256, shared: 0 },
+        || (Buffer::f32(&to), Buffer::f32(&x), Buffer::f32(&y)),
+        |(to, x, y)| {
+            let mut args: Vec<Arg> =
+                vec![stretches[..].into(), 3i32.into(), to.into(), x.into(), y.into(), y.into()];
+            args.extend((0..13).map(|_| Arg::Null));
+            args
+        },
+        |(to, ..)| assert_close("blend", &to.to_f32(), &want, 1e-6),
+    );
+}
+
 #[test]
 fn dense_expressions_and_the_functions_they_use() {
     type Function = fn(f64) -> f64;
@@ -154,24 +268,25 @@ fn dropout_draws_the_numbers_of_the_cpu() {
                 if f64::from(unit_f32(word)) >= p { rx[e] * f64::from(scale) } else { 0.0 }
             })
             .collect();
+        let constants = [
+            format!("OUT={kind}"),
+            format!("IN_A={kind}"),
+            "RANK=2".into(),
+            "INPUTS=1".into(),
+            "DROPOUT=1".into(),
+            "EXPRESSION=dropped(a, numbers)".into(),
+        ];
         in_every_mode(
-            &module("dropout.cu", &[format!("TYPE={kind}")]),
-            "dropout",
+            &module("pointwise.cu", &constants),
+            "pointwise_dense",
             Shape::flat(2, 64),
             || (Buffer::f32(&[step as f32]), buffer(kind, &x), unwritten(kind, count)),
             |(step, x, y)| {
-                let (low, high) = (seed as u32, (seed >> 32) as u32);
-                vec![
-                    (count as i64).into(),
-                    threshold.into(),
-                    scale.into(),
-                    low.into(),
-                    high.into(),
-                    stream.into(),
-                    step.into(),
-                    x.into(),
-                    y.into(),
-                ]
+                let mask = [seed as u32, (seed >> 32) as u32, stream, threshold, scale.to_bits()];
+                let mut args = vec![(count as i64).into(), y.into(), x.into()];
+                args.extend([Arg::Null, Arg::Null, Arg::Null, Arg::Null, Arg::Null, step.into()]);
+                args.extend([0f32.into(), 0f32.into(), mask.map(|v| v as i32)[..].into()]);
+                args
             },
             |(_, _, y)| assert_close("dropout", &numbers(kind, y), &want, precision(kind, 1e-6)),
         );

@@ -42,7 +42,7 @@ pub fn list(
     let operand = |i: usize, dtype| Operand { shape: &shapes[i], aligned: true, dtype };
     let inputs = [operand(0, DType::Bf16), operand(1, DType::Bf16)];
     let io = Operands { inputs: &inputs, output: operand(2, out) };
-    Some(launches(g, pass, &variant, &io, gpu, epilogue))
+    Some(launches(g, pass, &variant, &io, gpu, epilogue, io.output.kind()))
 }
 
 /// The memory of one pass: operands, a bias and a second tensor, result, workspace.
@@ -198,6 +198,7 @@ fn epilogues_and_bf16_results() {
         extra: Some(LaunchArg::Input(3)),
         extra_dtype: Some(DType::Bf16),
         activation: Some("leaky_relu(v, 0.2f) + x".into()),
+        stats: None,
     };
     let finish = |(i, v): (usize, &f64)| {
         let v = v + f64::from(case.bias[i % g.k]);

@@ -264,18 +264,11 @@ fn elementwise(run: Run, x: &Buffer, y: &Buffer, z: &Buffer) {
         shape,
         &head.into_iter().chain(ends()).collect::<Vec<_>>(),
     );
-    let drop: [Arg; 9] = [
-        3839i64.into(),
-        (1u32 << 23).into(),
-        2f32.into(),
-        1u32.into(),
-        2u32.into(),
-        3u32.into(),
-        z.into(),
-        x.into(),
-        y.into(),
-    ];
-    run("dropout.cu", &["TYPE=float"], "dropout", shape, &drop);
+    let drop = ["OUT=float", "RANK=2", "INPUTS=1", "DROPOUT=1", "EXPRESSION=dropped(a, numbers)"];
+    let head: [Arg; 8] = [3839i64.into(), y.into(), x.into(), null(), null(), null(), null(), null()];
+    let mask: [i32; 5] = [1, 2, 3, 1 << 23, 2f32.to_bits() as i32];
+    let ends: [Arg; 4] = [z.into(), 0f32.into(), 0f32.into(), mask[..].into()];
+    run("pointwise.cu", &drop, "pointwise_dense", shape, &head.into_iter().chain(ends).collect::<Vec<_>>());
     for normal in ["NORMAL=0", "NORMAL=1"] {
         let draw: [Arg; 6] = [3839i64.into(), 1u32.into(), 2u32.into(), 3u32.into(), z.into(), y.into()];
         run("random.cu", &[normal], "random_numbers", shape, &draw);
@@ -361,12 +354,21 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
         let norm = ["IN=float", "OUT=float", "LANES=8", "AFFINE=0"];
         let shape: &[i32] = &[2, 192, 10, 5];
         let n = || Arg::from(3i32);
+        let (partial, counters) = (Buffer::poisoned(4 * 3840), Buffer::i32(&[0; 16]));
         run(
             "norm.cu",
             &norm,
             "norm_stats",
             grid([2, 2, 3], 0),
-            &[shape.into(), n(), (&x).into(), (&y).into(), Arg::Null],
+            &[shape.into(), n(), (&x).into(), (&y).into(), Arg::Null, (&counters).into()],
+        );
+        let single: &[i32] = &[2, 192, 10, 1];
+        run(
+            "norm.cu",
+            &norm,
+            "norm_stats",
+            grid([2, 2, 3], 0),
+            &[single.into(), n(), (&x).into(), (&partial).into(), (&y).into(), (&counters).into()],
         );
         run(
             "norm.cu",
@@ -386,17 +388,12 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
                 1e-5f32.into(),
                 (&x).into(),
                 (&z).into(),
+                10i32.into(),
                 (&z).into(),
+                (&partial).into(),
                 (&y).into(),
-                Arg::Null,
+                (&counters).into(),
             ],
-        );
-        run(
-            "norm.cu",
-            &norm,
-            "norm_grad_totals",
-            grid([1, 1, 1], 0),
-            &[shape.into(), n(), (&x).into(), (&y).into()],
         );
         run(
             "norm.cu",
@@ -419,16 +416,16 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             "reduce.cu",
             &reduce,
             "reduce",
-            grid([2, 1, 1], 0),
+            grid([2, 3, 1], 0),
             &[
                 kept.into(),
                 reduced.into(),
                 10i32.into(),
                 384i64.into(),
-                1i32.into(),
+                3i32.into(),
                 1f32.into(),
                 (&y).into(),
-                Arg::Null,
+                (&partial).into(),
                 (&x).into(),
                 Arg::Null,
                 Arg::Null,
@@ -436,6 +433,7 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
                 Arg::Null,
                 Arg::Null,
                 Arg::Null,
+                (&counters).into(),
             ],
         );
         elementwise(&run, &x, &y, &z);
@@ -477,11 +475,12 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
                 "STAGES=3",
             ];
             let shared = 3 * 64 * 32 * if math == "BF16" { 2 } else { 4 };
-            let shape = |x: u32, y: u32| Shape { grid: [x, y, 1], threads: 64, shared };
-            let one = || Arg::from(1i32);
+            let shape = |x: u32, y: u32| Shape { grid: [x, y, 2], threads: 64, shared };
+            let two = || Arg::from(2i32);
+            let (moments, stats) = (Buffer::poisoned(12 * 32), Buffer::poisoned(4 * 32));
             for grad_x in [0, 1] {
                 let pass = format!("GRAD_X={grad_x}");
-                let defines: Vec<&str> = common.iter().copied().chain([pass.as_str()]).collect();
+                let defines: Vec<&str> = common.iter().copied().chain([pass.as_str(), "STATS=1"]).collect();
                 let pitches = if grad_x == 1 { [16i32, 8] } else { [8, 16] };
                 let args = [
                     geometry.into(),
@@ -490,10 +489,14 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
                     Arg::Null,
                     Arg::Null,
                     (&y).into(),
-                    Arg::Null,
-                    one(),
+                    (&partial).into(),
+                    two(),
                     pitches[0].into(),
                     pitches[1].into(),
+                    (&counters).into(),
+                    1i32.into(),
+                    (&moments).into(),
+                    (&stats).into(),
                 ];
                 run("conv.cu", &defines, "conv", shape(2, 1), &args);
             }
@@ -501,11 +504,13 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
                 geometry.into(),
                 (&x).into(),
                 (&z).into(),
-                (&y).into(),
                 Arg::Null,
-                one(),
+                (&y).into(),
+                (&partial).into(),
+                two(),
                 8i32.into(),
                 16i32.into(),
+                (&counters).into(),
             ];
             run("conv_grad_w.cu", &common, "conv_grad_w", shape(3, 1), &args);
         }

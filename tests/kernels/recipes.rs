@@ -4,6 +4,7 @@ use crate::compile::{cache, nvrtc};
 use gan::device::cuda::compiler::Compiler;
 use gan::device::cuda::usage::{self, Usage};
 use gan::device::launch::{GpuTraits, Hopper, Math, Specialisation};
+use gan::exec::cost::{Bandwidth, Peaks};
 use gan::train::kernels::{Extents, programs, specialisations};
 use gan::train::recipe::Recipe;
 use rayon::prelude::*;
@@ -47,9 +48,8 @@ fn launched(name: &str, math: Math) -> Kernels {
     all.into_iter().map(|what| ((what.file, what.constants.clone()), what)).collect()
 }
 
-/// Kernels of one training step of the main recipe. What is left without fusion and with it are mostly convolutions, whose
-/// sums are sliced at this size, and statistics; mixed precision adds a copy of each network's weights, and of what is
-/// stored in fp32 and multiplied.
+/// Kernels of one training step of the main recipe. What is left with fusion are convolutions, half of all, and norms; mixed
+/// precision adds a copy of each network's weights, and of the images that are given in fp32 and multiplied.
 #[test]
 fn a_step_launches_no_more_than_it_did() {
     let (mut recipe, extents) = recipe("mr2pet");
@@ -64,9 +64,73 @@ fn a_step_launches_no_more_than_it_did() {
         "a step launches {plain} kernels, {fused} fused, {mixed} fused in mixed precision; watching adds {}",
         watched - fused
     );
-    assert!(plain > 330 && fused <= 255 && mixed <= 270, "{plain} {fused} {mixed}");
-    // Sums over two gradients and two discriminators' outputs, each in two stages.
-    assert!(watched - fused <= 14, "{watched} {fused}");
+    assert!(plain > 200 && fused < 120 && mixed <= 124, "{plain} {fused} {mixed}");
+    // Sums over two gradients and two discriminators' outputs.
+    assert!(watched - fused <= 10, "{watched} {fused}");
+}
+
+/// What the step of a recipe launches and moves, as its plan tells, and the least time that it can take on an H200 with the
+/// rates that its documents and measurements name: 790 TFLOP/s in bf16 and 4.3 TB/s.
+struct Account {
+    launches: usize,
+    megabytes: f64,
+    gigaflops: f64,
+    floor_us: f64,
+}
+
+fn account(recipe: &Recipe, extents: &Extents, math: Math) -> Account {
+    let method = gan::train::method::build(recipe).expect("a method");
+    let programs = programs(recipe, extents, &gpu(math, true)).expect("a valid step");
+    let mut all = Account { launches: 0, megabytes: 0.0, gigaflops: 0.0, floor_us: 0.0 };
+    let peaks =
+        Peaks { flops_per_s: 790e12, bandwidth: vec![Bandwidth { bytes: 1 << 30, bytes_per_s: 4.3e12 }] };
+    for run in method.runs(0) {
+        let program = &programs[run.part];
+        let cost = program.plan().cost();
+        all.launches += program.launches().count();
+        all.megabytes += cost.bytes as f64 / 1e6;
+        all.gigaflops += cost.flops as f64 / 1e9;
+        all.floor_us += 1e6 * peaks.floor(&cost);
+    }
+    all
+}
+
+/// The table in docs/performance.md is what the plans say.
+#[test]
+fn the_documents_tell_what_a_step_costs() {
+    let mut rows = Vec::new();
+    for name in names() {
+        let (mut recipe, extents) = recipe(&name);
+        recipe.health.watch = false;
+        let [single, mixed] = [Math::Fma, Math::Bf16].map(|math| account(&recipe, &extents, math));
+        rows.push(format!(
+            "| {name} | {} | {} | {:.1} | {:.1} | {:.1} | {:.0} |",
+            single.launches,
+            mixed.launches,
+            single.megabytes,
+            mixed.megabytes,
+            mixed.gigaflops,
+            mixed.floor_us
+        ));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
+    let text = std::fs::read_to_string(path).expect("docs/performance.md");
+    let missing: Vec<&String> = rows.iter().filter(|row| !text.lines().any(|line| line == **row)).collect();
+    assert!(missing.is_empty(), "docs/performance.md should say:\n{}", rows.join("\n"));
+}
+
+/// Launches of a step by kernel.
+#[test]
+fn what_a_step_launches() {
+    let (mut recipe, extents) = recipe("mr2pet");
+    recipe.health.watch = false;
+    let programs = programs(&recipe, &extents, &gpu(Math::Fma, true)).expect("a valid step");
+    let mut by: BTreeMap<&str, usize> = BTreeMap::new();
+    programs[0].launches().for_each(|l| *by.entry(l.kernel).or_default() += 1);
+    println!("{by:?}");
+    // Nothing but products, norms' gradients and maps, losses, updates, and sums for biases and losses.
+    assert_eq!(by.get("norm_stats"), None, "taken where the convolutions are computed");
+    assert_eq!(by["conv"] + by["conv_grad_w"], 59);
 }
 
 /// What spills registers or takes a stack, of everything compiled.

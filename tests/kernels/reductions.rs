@@ -58,12 +58,12 @@ fn sums_and_maxima_over_any_axes() {
                         ],
                     )
                 };
-                let (first, second) =
-                    (program(kept.len() / 3, reduced.len() / 3, 2, "fabsf(a - b)"), program(1, 1, 1, "a"));
+                let first = program(kept.len() / 3, reduced.len() / 3, 2, "fabsf(a - b)");
                 let tiles = results.div_ceil(lanes) as u32;
                 for mode in Mode::all() {
                     let (va, vb, out) = (Buffer::f32(&a), Buffer::f32(&b), Buffer::poisoned(4 * results));
                     let partial = Buffer::poisoned(4 * results * slices);
+                    let counters = Buffer::i32(&vec![0; tiles as usize]);
                     let args: Vec<Arg> = vec![
                         kept[..].into(),
                         reduced[..].into(),
@@ -80,31 +80,10 @@ fn sums_and_maxima_over_any_axes() {
                         Arg::Null,
                         Arg::Null,
                         Arg::Null,
+                        (&counters).into(),
                     ];
                     let shape = Shape { grid: [tiles, slices as u32, 1], threads: 256, shared: 0 };
                     first.launch("reduce", shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
-                    if slices > 1 {
-                        let (kept, reduced) = ([results as i32, 1], [slices as i32, results as i32]);
-                        let args: Vec<Arg> = vec![
-                            kept[..].into(),
-                            reduced[..].into(),
-                            (results as i32).into(),
-                            (slices as i64).into(),
-                            1i32.into(),
-                            scale.into(),
-                            (&out).into(),
-                            Arg::Null,
-                            (&partial).into(),
-                            Arg::Null,
-                            Arg::Null,
-                            Arg::Null,
-                            Arg::Null,
-                            Arg::Null,
-                            Arg::Null,
-                        ];
-                        let shape = Shape { grid: [tiles, 1, 1], threads: 256, shared: 0 };
-                        second.launch("reduce", shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
-                    }
                     assert_close(
                         &format!("{keep:?} {maximum} x{slices} {mode:?}"),
                         &out.to_f32(),
@@ -201,7 +180,8 @@ fn every_kind_of_norm() {
                 let s = || Arg::from(&ints[..]);
                 let (vx, vdy) = (buffer(kind, &x), buffer(kind, &dy));
                 let (y, dx) = (unwritten(kind, count), unwritten(kind, count));
-                let partial = Buffer::poisoned(8 * slices * outer * channels);
+                let partial = Buffer::poisoned(12 * slices * outer * channels);
+                let counters = Buffer::i32(&vec![0; outer * channels.div_ceil(lanes)]);
                 let (stats, averages) = (Buffer::poisoned(8 * sets), Buffer::poisoned(8 * sets));
                 let (vgamma, vbeta) = (Buffer::f32(&gamma), Buffer::f32(&beta));
                 let sums = Buffer::poisoned(8 * outer * channels);
@@ -212,14 +192,11 @@ fn every_kind_of_norm() {
                 };
                 let tiles = [channels.div_ceil(lanes), outer, slices];
                 let warps = [(32 * sets).div_ceil(256), 1, 1];
-                // One slice of single channels needs no second launch.
-                let single = slices == 1 && group == 1;
-                let ends =
-                    |whole: bool, to| if whole { [Arg::Null, to] } else { [(&partial).into(), Arg::Null] };
-                let given = vec![s(), n(), (&vx).into()];
-                let args = given.into_iter().chain(ends(single, (&stats).into())).collect();
-                launch("norm_stats", tiles, args);
-                if !single {
+                // Sets of single channels need no second launch.
+                let whole = if group == 1 { (&stats).into() } else { Arg::Null };
+                let given = vec![s(), n(), (&vx).into(), (&partial).into(), whole, (&counters).into()];
+                launch("norm_stats", tiles, given);
+                if group > 1 {
                     launch("norm_finish", warps, vec![s(), n(), (&partial).into(), (&stats).into()]);
                 }
                 launch(
@@ -235,13 +212,11 @@ fn every_kind_of_norm() {
                         (&y).into(),
                     ],
                 );
-                let given = vec![s(), n(), eps.into(), (&vx).into(), (&vdy).into(), (&stats).into()];
-                let args = given.into_iter().chain(ends(slices == 1, (&sums).into())).collect();
+                let mut args = vec![s(), n(), eps.into(), (&vx).into(), (&vdy).into()];
+                args.extend([(channels as i32).into(), (&stats).into()]);
+                args.extend([(&partial).into(), (&sums).into(), (&counters).into()]);
                 launch("norm_grad_sums", tiles, args);
-                if slices > 1 {
-                    let args = vec![s(), n(), (&partial).into(), (&sums).into()];
-                    launch("norm_grad_totals", [(outer * channels).div_ceil(256), 1, 1], args);
-                }
+                assert!(counters.to_i32().iter().all(|c| *c == 0), "counters are left as they were");
                 if group > 1 {
                     let args = vec![s(), (&sums).into(), (&vgamma).into(), (&averages).into()];
                     launch("norm_averages", warps, args);
@@ -254,6 +229,7 @@ fn every_kind_of_norm() {
                         eps.into(),
                         (&vx).into(),
                         (&vdy).into(),
+                        (channels as i32).into(),
                         (&stats).into(),
                         (&sums).into(),
                         if group > 1 { (&averages).into() } else { Arg::Null },

@@ -183,7 +183,8 @@ fn maps(g: &ConvGeometry, pass: Pass, bn: usize) -> Option<[Vec<TensorMap>; 2]> 
     Some([gathered(g, pass, pixels)?, vec![other]])
 }
 
-/// The launches of a pass by a variant that was chosen for it; its operands are those of its operation.
+/// The launches of a pass by a variant that was chosen for it; its operands are those of its operation, its result is of
+/// type `out`.
 pub fn launches(
     g: &ConvGeometry,
     pass: Pass,
@@ -191,9 +192,14 @@ pub fn launches(
     io: &Operands,
     gpu: &GpuTraits,
     epilogue: &Epilogue,
+    out: &str,
 ) -> LaunchList {
     let mut list = LaunchList::default();
-    let (results, channels, out) = (io.out().numel(), io.out().channels(), io.output.kind());
+    let (results, channels) = match pass {
+        Pass::Forward => (g.n * g.out_pixels() * g.k, g.k),
+        Pass::GradX => (g.n * g.in_pixels() * g.c, g.c),
+        Pass::GradW => (g.k * g.taps() * g.c, g.c),
+    };
     let operands = [0, 1].map(|i| operand(&mut list, io, i, gpu).0);
     let [gathered, other] = maps(g, pass, v.bn).expect("chosen for a geometry that has maps");
     let phases = gathered.len();
@@ -244,7 +250,12 @@ pub fn launches(
     list
 }
 
+/// Which of sm_90a's kernels a pass of an operation takes, if any: see [`choose`].
+pub fn suited(g: &ConvGeometry, pass: Pass, io: &Operands, gpu: &GpuTraits) -> Option<Variant> {
+    choose(g, pass, [0, 1].map(|i| readable(io, i)), gpu)
+}
+
 /// Whether the copy engine can read an operand where it is: a copy of it always lies well.
-pub fn readable(io: &Operands, i: usize) -> bool {
+fn readable(io: &Operands, i: usize) -> bool {
     io.inputs[i].dtype != DType::Bf16 || io.inputs[i].aligned
 }

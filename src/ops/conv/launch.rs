@@ -88,10 +88,12 @@ pub struct Plan {
     pub threads: u32,
     /// Bytes of dynamic shared memory.
     pub shared: usize,
-    /// Slices of the sum; with more than one, `sum_slices` must follow.
+    /// Slices of the sum.
     pub slices: usize,
     /// Elements of the result.
     pub results: usize,
+    /// Tiles of the result.
+    pub tiles: usize,
 }
 
 impl Plan {
@@ -114,14 +116,33 @@ pub fn product(g: &ConvGeometry, pass: Pass) -> Product {
     }
 }
 
+/// The most partial sums that the last block of a tile adds: 64 KiB, less than a microsecond's worth of what one multiprocessor
+/// reads from the second-level cache. (Not yet measured; the launch that it saves would take longer.)
+const MOST_PARTIAL: usize = 1 << 14;
+
+/// Sides of tiles that are not halved any more.
+const LEAST_SIDE: usize = 32;
+
 /// Tiles and slices for a device with that many multiprocessors: tiles no larger than the product needs, and as many
-/// slices as it takes to give every multiprocessor something to do, of at least four steps each.
+/// slices as it takes to give every multiprocessor something to do, of at least four steps each; smaller tiles where one
+/// tile's slices were too much for its last block.
 pub fn choose(g: &ConvGeometry, pass: Pass, math: Math, multiprocessors: usize) -> (Tiles, usize) {
     let p = product(g, pass);
-    let tiles = tiles(p, math);
-    let phases: usize = if pass == Pass::GradX { g.stride.iter().product() } else { 1 };
-    let blocks = p.m.div_ceil(tiles.bm) * p.n.div_ceil(tiles.bn) * g.groups * phases;
-    (tiles, slices(blocks, p.k.div_ceil(tiles.bk), multiprocessors))
+    let Tiles { mut bm, mut bn, .. } = tiles(p, math);
+    loop {
+        let tiles = tiled(bm, bn, math);
+        let blocks = p.m.div_ceil(bm) * p.n.div_ceil(bn) * g.groups * phases(g, pass);
+        let slices = slices(blocks, p.k.div_ceil(tiles.bk), multiprocessors);
+        if slices == 1 || slices * bm * bn <= MOST_PARTIAL || bm.max(bn) <= LEAST_SIDE {
+            return (tiles, slices);
+        }
+        *(if bm > bn { &mut bm } else { &mut bn }) /= 2;
+    }
+}
+
+/// Groups of result pixels that see different taps.
+fn phases(g: &ConvGeometry, pass: Pass) -> usize {
+    if pass == Pass::GradX { g.stride.iter().product() } else { 1 }
 }
 
 /// Tiles no larger than a product needs.
@@ -192,7 +213,7 @@ pub fn plan(
         all.push(format!("GEOMETRY={}", geometry_argument(g).map(|v| v.to_string()).join(",")));
     }
     all.extend(constants.iter().map(|c| c.to_string()));
-    let phases: usize = if pass == Pass::GradX { g.stride.iter().product() } else { 1 };
+    let phases = phases(g, pass);
     let (rows, columns) = (p.m.div_ceil(tiles.bm), p.n.div_ceil(tiles.bn));
     let (file, kernel, grid, results) = match pass {
         Pass::Forward => ("conv.cu", "conv", [rows, columns * g.groups, slices], g.n * g.out_pixels() * g.k),
@@ -214,6 +235,7 @@ pub fn plan(
         shared: tiles.shared(math),
         slices,
         results,
+        tiles: rows * columns * g.groups * phases,
     }
 }
 
@@ -237,6 +259,32 @@ pub struct Epilogue {
     pub extra_dtype: Option<DType>,
     /// C++ of the sum `v` and the second tensor's element `x`.
     pub activation: Option<String>,
+    /// Statistics of what is stored, for the norm that follows.
+    pub stats: Option<Stats>,
+}
+
+/// Mean and variance of the channels of each of a result's sets of pixels.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// All pixels (1), or those of each image.
+    pub sets: usize,
+    /// Where they go.
+    pub to: LaunchArg,
+}
+
+/// The most tiles of one set whose statistics a last block joins.
+const MOST_TILES: usize = 1024;
+
+/// Whether a pass can take its result's statistics itself: if no tile lies in two sets, and there are not too many.
+pub fn takes_stats(g: &ConvGeometry, pass: Pass, sets: usize, gpu: &GpuTraits) -> bool {
+    let (tiles, _) = chosen(g, pass, gpu);
+    let even = (0..3).all(|a| g.input[a].is_multiple_of(g.stride[a]));
+    let alone = sets == 1
+        || sets == g.n
+            && (product(g, pass).m / g.n).is_multiple_of(tiles.bm)
+            && (pass == Pass::Forward || even);
+    let each = product(g, pass).m.div_ceil(tiles.bm) * phases(g, pass) / sets;
+    pass != Pass::GradW && g.groups == 1 && alone && each <= MOST_TILES
 }
 
 impl Epilogue {
@@ -253,6 +301,7 @@ impl Epilogue {
             }
         }
         all.extend(self.activation.as_ref().map(|a| format!("ACTIVATION(v)={a}")));
+        all.extend(self.stats.as_ref().map(|_| "STATS=1".into()));
         all
     }
 
@@ -295,19 +344,23 @@ pub fn launches(
     gpu: &GpuTraits,
     epilogue: &Epilogue,
 ) -> LaunchList {
-    let readable = [0, 1].map(|i| hopper::readable(io, i));
-    if let Some(variant) = hopper::choose(g, pass, readable, gpu) {
-        return hopper::launches(g, pass, &variant, io, gpu, epilogue);
+    launches_as(g, pass, io, gpu, epilogue, io.output.kind())
+}
+
+/// The same with a result of a type that the output's does not tell.
+pub fn launches_as(
+    g: &ConvGeometry,
+    pass: Pass,
+    io: &Operands,
+    gpu: &GpuTraits,
+    epilogue: &Epilogue,
+    out: &str,
+) -> LaunchList {
+    if let Some(variant) = hopper::suited(g, pass, io, gpu).filter(|_| epilogue.stats.is_none()) {
+        return hopper::launches(g, pass, &variant, io, gpu, epilogue, out);
     }
     let mut list = LaunchList::default();
-    let out = io.output.kind();
-    if chosen(g, pass, gpu).1 == 1 {
-        sums(&mut list, g, pass, io, gpu, epilogue, out, LaunchArg::Output);
-    } else {
-        let (partial, slices) = partial_sums(&mut list, g, pass, io, gpu, io.out().numel());
-        let (results, channels) = (io.out().numel(), io.out().channels());
-        list.push(sum_slices(gpu, partial, results, slices, channels, out, epilogue));
-    }
+    sums(&mut list, g, pass, io, gpu, epilogue, out, None);
     list
 }
 
@@ -323,11 +376,12 @@ pub fn partial_sums(
 ) -> (LaunchArg, usize) {
     let (_, slices) = chosen(g, pass, gpu);
     let partial = list.workspace(ELEMENT * slices * results);
-    sums(list, g, pass, io, gpu, &Epilogue::default(), "float", partial.clone());
+    sums(list, g, pass, io, gpu, &Epilogue::default(), "float", Some(partial.clone()));
     (partial, slices)
 }
 
-/// Appends the matrix product of a pass: one slice goes through the epilogue to `to`, several lie there side by side.
+/// Appends the matrix product of a pass. Its result goes through the epilogue to the output, or, if a place is given, stays
+/// there in slices, side by side.
 fn sums(
     list: &mut LaunchList,
     g: &ConvGeometry,
@@ -336,7 +390,7 @@ fn sums(
     gpu: &GpuTraits,
     epilogue: &Epilogue,
     out: &str,
-    to: LaunchArg,
+    slices_to: Option<LaunchArg>,
 ) {
     let (tiles, slices) = chosen(g, pass, gpu);
     let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
@@ -345,12 +399,33 @@ fn sums(
     let constants: Vec<&str> = constants.iter().map(String::as_str).collect();
     let aligned = [first_aligned, second_aligned];
     let plan = plan(g, pass, gpu.math, tiles, slices, pitches, aligned, &constants, gpu.fixed_shapes);
+    let [bias, extra] = epilogue.args();
+    let (whole, partial, counted) = match slices_to {
+        Some(to) if slices > 1 => (LaunchArg::Null, to, false),
+        Some(to) => (to, LaunchArg::Null, false),
+        None => {
+            let bytes = plan.partial_bytes();
+            let partial = if bytes > 0 { list.workspace(bytes) } else { LaunchArg::Null };
+            (LaunchArg::Output, partial, slices > 1 || epilogue.stats.is_some())
+        }
+    };
+    // Of tiles; and of the tiles of each set, by columns of tiles.
+    let sets = epilogue.stats.as_ref().map_or(1, |s| s.sets);
+    let columns = if epilogue.stats.is_some() { plan.grid[1] as usize } else { 0 };
+    let counters = if counted { list.counters(plan.tiles + sets * columns) } else { LaunchArg::Null };
+    let [first_pitch, second_pitch] = pitches.map(int);
     let mut args = vec![geometry_argument(g)[..].into(), first, second];
-    if pass != Pass::GradW {
-        args.extend(epilogue.args());
+    if pass == Pass::GradW {
+        args.extend([extra, whole, partial, int(slices), first_pitch, second_pitch, counters]);
+    } else {
+        args.extend([bias, extra, whole, partial, int(slices), first_pitch, second_pitch, counters]);
+        let channels = if pass == Pass::GradX { g.c } else { g.k };
+        let [moments, stats] = match &epilogue.stats {
+            Some(s) => [list.workspace(MOMENTS * plan.tiles / columns * channels), s.to.clone()],
+            None => [LaunchArg::Null, LaunchArg::Null],
+        };
+        args.extend([int(sets), moments, stats]);
     }
-    let (whole, partial) = if slices > 1 { (LaunchArg::Null, to) } else { (to, LaunchArg::Null) };
-    args.extend([whole, partial, int(slices), int(pitches[0]), int(pitches[1])]);
     list.push(Launch {
         specialisation: plan.specialisation,
         kernel: plan.kernel,
@@ -360,6 +435,9 @@ fn sums(
         args,
     });
 }
+
+/// Bytes of a tile's statistics of a channel.
+const MOMENTS: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -383,12 +461,12 @@ mod tests {
     #[test]
     fn large_layers_get_large_tiles_and_small_ones_are_sliced() {
         let (tiles, slices) = choose(&geometry(64, 128, 64), Pass::Forward, Math::Bf16, 132);
-        assert_eq!((tiles.bm, tiles.bn, tiles.warps_m * tiles.warps_n), (128, 128, 8));
-        assert_eq!(slices, 8);
+        assert_eq!((tiles.bm, tiles.bn, tiles.warps_m * tiles.warps_n), (64, 64, 4));
+        assert_eq!(slices, 2);
         let (tiles, slices) = choose(&geometry(512, 512, 1), Pass::Forward, Math::Bf16, 132);
-        assert_eq!((tiles.bm, tiles.bn, slices), (16, 128, 64));
-        let (_, slices) = choose(&geometry(64, 128, 256), Pass::Forward, Math::Bf16, 132);
-        assert_eq!(slices, 1);
+        assert_eq!((tiles.bm, tiles.bn, slices), (16, 32, 16));
+        let (tiles, slices) = choose(&geometry(64, 128, 256), Pass::Forward, Math::Bf16, 132);
+        assert_eq!((tiles.bm, tiles.bn, slices), (128, 128, 1));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Storage, Var};
 use crate::ops::conv::geometry::ConvGeometry;
 use crate::ops::conv::launch::{Epilogue, Pass, launches};
-use crate::ops::conv::{Conv, ConvGradX};
+use crate::ops::conv::{Conv, ConvGradW, ConvGradX};
 use crate::shape::Shape;
 
 /// Which pass.
@@ -19,6 +19,8 @@ pub enum ConvKind {
     Forward(Conv),
     /// `conv_grad_x(dy, w)`.
     GradX(ConvGradX),
+    /// `conv_grad_w(x, dy)`, without a bias.
+    GradW(ConvGradW),
 }
 
 impl ConvKind {
@@ -27,11 +29,12 @@ impl ConvKind {
         match self {
             ConvKind::Forward(op) => (op.0.geometry(io.shape(0), io.shape(1), out), Pass::Forward),
             ConvKind::GradX(op) => (op.spec.geometry(out, io.shape(1), io.shape(0)), Pass::GradX),
+            ConvKind::GradW(op) => (op.spec.geometry(io.shape(0), out, io.shape(1)), Pass::GradW),
         }
     }
 }
 
-/// `y = code(conv(x, w) + bias, extra)`. Inputs: x and w, what the bias lies in if there is one, the second tensor if there
+/// `y = code(conv(x, w) + bias, extra)`, or of another pass. Inputs: the pass's two, what the bias lies in if there is one, the second tensor if there
 /// is one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConvMap {
@@ -52,6 +55,7 @@ impl ConvMap {
         match &self.kind {
             ConvKind::Forward(op) => op,
             ConvKind::GradX(op) => op,
+            ConvKind::GradW(op) => op,
         }
     }
 
@@ -76,6 +80,7 @@ impl ConvMap {
             extra: self.extra.then_some(LaunchArg::Input(extra)),
             extra_dtype: self.extra.then(|| io.inputs[extra].dtype),
             activation: (self.code != [Token::Leaf(0)]).then(|| source(&self.code, &["v", "x"])),
+            stats: None,
         }
     }
 }
@@ -85,6 +90,7 @@ impl Op for ConvMap {
         match &self.kind {
             ConvKind::Forward(_) => "conv_map",
             ConvKind::GradX(_) => "conv_grad_x_map",
+            ConvKind::GradW(_) => "conv_grad_w_map",
         }
     }
 
@@ -123,6 +129,9 @@ impl Op for ConvMap {
     }
 
     fn storage(&self) -> Storage {
+        if matches!(self.kind, ConvKind::GradW(_)) {
+            return Storage::Operands(&[0, 1]);
+        }
         // A bias is fp32.
         if self.bias.is_some() { Storage::Product(&[0, 1, 3]) } else { Storage::Product(&[0, 1, 2]) }
     }

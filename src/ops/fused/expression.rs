@@ -147,9 +147,25 @@ pub fn value<T: Real>(code: &[Token], at: usize, leaf: impl Fn(usize) -> T) -> T
 }
 
 impl Expression {
-    /// In C++, with the leaves called a to f.
+    /// In C++, with the operands called a to f.
     pub fn source(&self) -> String {
-        source(&self.code, &["a", "b", "c", "d", "e", "f"])
+        self.source_from(0)
+    }
+
+    /// In C++, with the operands called by the letters from number `first` on.
+    pub fn source_from(&self, first: usize) -> String {
+        const LETTERS: [&str; MOST_LEAVES] = ["a", "b", "c", "d", "e", "f"];
+        let mut letters = LETTERS[first..].iter();
+        let mut name =
+            |leaf| if self.is_operand(leaf) { *letters.next().expect("six operands") } else { "s" };
+        let names: Vec<&str> = (0..self.leaves.len()).map(&mut name).collect();
+        source(&self.code, &names)
+    }
+
+    /// Whether a leaf is read for every element: all are, but for the step number of dropout.
+    fn is_operand(&self, leaf: usize) -> bool {
+        let step = |w: &[Token]| w[0] == Token::Leaf(leaf) && matches!(w[1], Token::Dropout(_));
+        self.code.iter().filter(|t| **t == Token::Leaf(leaf)).count() != 1 || !self.code.windows(2).any(step)
     }
 
     /// Elements of input `i` that its leaves read: a repeated one counts once.
@@ -179,8 +195,8 @@ impl Expression {
 
     /// The leaves as operands of a kernel.
     pub fn operands(&self, io: &Operands) -> Vec<Strided> {
-        let operand = |leaf: &Leaf| Strided::input_at(io, leaf.input, leaf.offset, leaf.steps.clone());
-        self.leaves.iter().map(operand).collect()
+        let own = (0..self.leaves.len()).filter(|&i| self.is_operand(i)).map(|i| &self.leaves[i]);
+        own.map(|l| Strided::input_at(io, l.input, l.offset, l.steps.clone())).collect()
     }
 
     /// Calls `each` with the flat index and the value of every element, in order.

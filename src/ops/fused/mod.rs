@@ -4,17 +4,21 @@
 //! They are made after differentiation, so none has a derivative. What they mean is what the operations mean that they
 //! stand for: the pass is tested by running the same graph with and without it.
 
+mod blend;
 mod conv;
 mod expression;
 mod loss;
+mod stats;
 
+pub use blend::{Blend, Stretch};
 pub use conv::{ConvKind, ConvMap};
 pub use expression::{Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Token, in_order, value};
 pub use loss::{ConvLoss, MOST_RESULTS};
+pub use stats::ConvStats;
 
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchList, Operands};
-use crate::device::pointwise::{Strided, dropping};
+use crate::device::pointwise::{Half, MOST_INPUTS, Strided, dropping, pair};
 use crate::dispatch_real;
 use crate::graph::{GradArgs, Memory, Op, Storage, Var};
 use crate::ops::sum;
@@ -203,14 +207,27 @@ impl Op for MapConcat {
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let strides = io.out().strides();
-        let mut list = LaunchList::default();
-        let mut start = 0;
+        let (mut start, mut before) = (0, 0);
+        let mut halves = Vec::new();
         for part in &self.parts {
             let out = Strided::output_at(io, start * strides[self.axis], strides.clone());
-            let (inputs, mask) = (part.operands(io), part.mask());
-            list.push(dropping(gpu, &part.source(), [0.0; 2], mask, &part.extents, out, &inputs));
+            let (inputs, mask, extents) = (part.operands(io), part.mask(), part.extents.clone());
             start += part.extents[self.axis];
+            // Two are one launch, if they fit.
+            let first =
+                if before + inputs.len() <= MOST_INPUTS && self.parts.len() == 2 { before } else { 0 };
+            before += inputs.len();
+            halves.push(Half { expression: part.source_from(first), mask, extents, out, inputs });
         }
-        Ok(list)
+        if let Ok(two) = <&[Half; 2]>::try_from(&halves[..])
+            && let Some(launch) = pair(gpu, two)
+        {
+            return Ok(LaunchList::of(launch));
+        }
+        let alone = |(h, part): (Half, &Expression)| {
+            dropping(gpu, &part.source(), [0.0; 2], h.mask, &h.extents, h.out, &h.inputs)
+        };
+        let launches = halves.into_iter().zip(&self.parts).map(alone).collect();
+        Ok(LaunchList { launches, ..LaunchList::default() })
     }
 }

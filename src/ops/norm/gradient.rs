@@ -4,9 +4,11 @@ use super::{NormKind, kernel, launch, reference_stats};
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::dispatch_real;
+use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::gradient::vjp;
 use crate::shape::Shape;
+use std::borrow::Cow;
 
 /// The total gradient by `x`. Inputs: x, its statistics, dy, the [`NormGradSums`] of these, and gamma if `affine`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +19,8 @@ pub struct NormGradX {
     pub eps: f64,
     /// Whether gamma is given.
     pub affine: bool,
+    /// The first channel of dy in its tensor, which may have more than x (after fusion).
+    pub first: usize,
 }
 
 /// The sums over each image's pixels (batch norm: over all) of `dy xhat` and of `dy`, `[2, outer, c]`, which both the
@@ -27,6 +31,30 @@ pub struct NormGradSums {
     pub kind: NormKind,
     /// Added to the variance.
     pub eps: f64,
+    /// As in [`NormGradX`].
+    pub first: usize,
+}
+
+/// Whether x, its statistics and dy fit.
+fn check(kind: NormKind, first: usize, inputs: &[&Shape]) -> Result<super::Sets, String> {
+    let sets = kind.sets(inputs[0])?;
+    let (x, dy) = (inputs[0], inputs[2]);
+    let alike = dy.rank() == x.rank()
+        && dy[..x.rank() - 1] == x[..x.rank() - 1]
+        && (dy.channels() == x.channels() && first == 0 || first + x.channels() <= dy.channels());
+    if !alike || inputs[1].numel() != 2 * sets.count() {
+        return Err(format!("shapes {x}, {} and {dy} do not belong together", inputs[1]));
+    }
+    Ok(sets)
+}
+
+/// dy without the channels that are not x's.
+fn slice<'a, T: Real>(io: &Io<'a>, first: usize) -> Cow<'a, [T]> {
+    let (dy, c, pitch) = (io.input::<T>(2), io.in_shape(0).channels(), io.in_shape(2).channels());
+    if c == pitch {
+        return dy.into();
+    }
+    dy.chunks(pitch).flat_map(|row| &row[first..first + c]).copied().collect()
 }
 
 /// x as sets, (x - mean) / sqrt(var + eps), and 1 / sqrt(var + eps), in plain operations through x's own statistics.
@@ -46,13 +74,7 @@ impl Op for NormGradX {
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let sets = self.kind.sets(inputs[0])?;
-        if inputs[2] != inputs[0] || inputs[1].numel() != 2 * sets.count() {
-            return Err(format!(
-                "shapes {}, {} and {} do not belong together",
-                inputs[0], inputs[1], inputs[2]
-            ));
-        }
+        check(self.kind, self.first, inputs)?;
         Ok(inputs[0].clone())
     }
 
@@ -79,12 +101,16 @@ impl Op for NormGradX {
         9 * inputs[0].numel() as u64
     }
 
+    fn reads(&self, i: usize, inputs: &[&Shape], _: &Shape) -> usize {
+        if i == 2 { inputs[0].numel() } else { inputs[i].numel() }
+    }
+
     fn cpu(&self, io: &mut Io) {
         let sets = self.kind.sets(io.in_shape(0)).expect("checked when traced");
         dispatch_real!(io.dtype(), T => {
             let gamma = self.affine.then(|| io.input::<T>(4));
-            let [x, stats, dy, sums] = std::array::from_fn(|i| io.input::<T>(i));
-            kernel::grad_x::<T>(sets, self.eps, x, stats, dy, sums, gamma, io.output());
+            let ([x, stats, sums], dy) = ([0, 1, 3].map(|i| io.input::<T>(i)), slice::<T>(io, self.first));
+            kernel::grad_x::<T>(sets, self.eps, x, stats, &dy, sums, gamma, io.output());
         });
     }
 
@@ -93,7 +119,7 @@ impl Op for NormGradX {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(launch::grad_x(self.kind.sets(io.shape(0))?, io, self.eps, self.affine, gpu))
+        Ok(launch::grad_x(self.kind.sets(io.shape(0))?, io, self.eps, self.affine, self.first, gpu))
     }
 }
 
@@ -103,13 +129,7 @@ impl Op for NormGradSums {
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let sets = self.kind.sets(inputs[0])?;
-        if inputs[2] != inputs[0] || inputs[1].numel() != 2 * sets.count() {
-            return Err(format!(
-                "shapes {}, {} and {} do not belong together",
-                inputs[0], inputs[1], inputs[2]
-            ));
-        }
+        let sets = check(self.kind, self.first, inputs)?;
         Ok(Shape::from([2, sets.outer, sets.c]))
     }
 
@@ -129,10 +149,15 @@ impl Op for NormGradSums {
         5 * inputs[0].numel() as u64
     }
 
+    fn reads(&self, i: usize, inputs: &[&Shape], _: &Shape) -> usize {
+        if i == 2 { inputs[0].numel() } else { inputs[i].numel() }
+    }
+
     fn cpu(&self, io: &mut Io) {
         let sets = self.kind.sets(io.in_shape(0)).expect("checked when traced");
         dispatch_real!(io.dtype(), T => {
-            kernel::grad_sums::<T>(sets, self.eps, io.input(0), io.input(1), io.input(2), io.output());
+            let dy = slice::<T>(io, self.first);
+            kernel::grad_sums::<T>(sets, self.eps, io.input(0), io.input(1), &dy, io.output());
         });
     }
 
@@ -141,6 +166,6 @@ impl Op for NormGradSums {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(launch::grad_sums(self.kind.sets(io.shape(0))?, io, self.eps, gpu))
+        Ok(launch::grad_sums(self.kind.sets(io.shape(0))?, io, self.eps, self.first, gpu))
     }
 }

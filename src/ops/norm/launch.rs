@@ -12,7 +12,7 @@ struct Norm<'a> {
     kinds: [&'static str; 2],
     affine: bool,
     gpu: &'a GpuTraits,
-    list: LaunchList,
+    list: &'a mut LaunchList,
 }
 
 /// Threads side by side on neighbouring channels.
@@ -21,8 +21,14 @@ fn lanes(c: usize) -> usize {
 }
 
 impl<'a> Norm<'a> {
-    fn new(sets: Sets, kinds: [&'static str; 2], affine: bool, gpu: &'a GpuTraits) -> Self {
-        Norm { sets, kinds, affine, gpu, list: LaunchList::default() }
+    fn new(
+        list: &'a mut LaunchList,
+        sets: Sets,
+        kinds: [&'static str; 2],
+        affine: bool,
+        gpu: &'a GpuTraits,
+    ) -> Self {
+        Norm { sets, kinds, affine, gpu, list }
     }
 
     /// Slices of the inner index: enough to give every multiprocessor two blocks, of at least four turns a row each.
@@ -46,18 +52,21 @@ impl<'a> Norm<'a> {
         self.list.push(Launch::new(Specialisation::new("norm.cu", constants), kernel, grid, args));
     }
 
-    /// Runs a kernel that writes the output, or if `partial`, partial results, of which it says where they are.
-    fn sums(&mut self, kernel: &'static str, args: Vec<LaunchArg>, partial: bool) -> LaunchArg {
+    /// Runs a kernel whose partial results have `bytes` each, and whose last blocks write `output`; says where the partial
+    /// ones are.
+    fn sums(
+        &mut self,
+        kernel: &'static str,
+        args: Vec<LaunchArg>,
+        bytes: usize,
+        output: LaunchArg,
+    ) -> LaunchArg {
         let Sets { outer, c, .. } = self.sets;
-        let slices = self.slices();
-        let [partial, output] = if partial {
-            [self.list.workspace(8 * slices * outer * c), LaunchArg::Null]
-        } else {
-            [LaunchArg::Null, LaunchArg::Output]
-        };
-        let ends = [partial.clone(), output];
+        let (slices, tiles) = (self.slices(), c.div_ceil(lanes(c)));
+        let partial = self.list.workspace(bytes * slices * outer * c);
+        let ends = [partial.clone(), output, self.list.counters(tiles * outer)];
         let args = [self.shape(), int(slices)].into_iter().chain(args).chain(ends).collect();
-        self.push(kernel, [c.div_ceil(lanes(c)), outer, slices], args);
+        self.push(kernel, [tiles, outer, slices], args);
         partial
     }
 
@@ -84,48 +93,70 @@ impl<'a> Norm<'a> {
     }
 }
 
+/// Bytes of the kernels' partial statistics of a channel, and of its partial sums.
+const MOMENTS: usize = 12;
+const PAIR: usize = 8;
+
 const X: LaunchArg = LaunchArg::Input(0);
 const STATS: LaunchArg = LaunchArg::Input(1);
-const DY: LaunchArg = LaunchArg::Input(2);
 
-pub(super) fn stats(sets: Sets, io: &Operands, gpu: &GpuTraits) -> LaunchList {
-    let mut n = Norm::new(sets, [io.inputs[0].kind(), "float"], false, gpu);
-    let several = n.slices() > 1 || !n.single();
-    let partial = n.sums("norm_stats", vec![X], several);
-    if several {
-        let args = vec![n.shape(), int(n.slices()), partial, LaunchArg::Output];
+/// Appends what computes the statistics of `x`, elements of the given kind, into `to`.
+pub(crate) fn stats_launches(
+    list: &mut LaunchList,
+    sets: Sets,
+    kind: &'static str,
+    x: LaunchArg,
+    to: LaunchArg,
+    gpu: &GpuTraits,
+) {
+    let mut n = Norm::new(list, sets, [kind, "float"], false, gpu);
+    let single = n.single();
+    let partial = n.sums("norm_stats", vec![x], MOMENTS, if single { to.clone() } else { LaunchArg::Null });
+    if !single {
+        let args = vec![n.shape(), int(n.slices()), partial, to];
         n.push("norm_finish", n.warps(), args);
     }
-    n.list
 }
 
 pub(super) fn normalize(sets: Sets, io: &Operands, eps: f64, affine: bool, gpu: &GpuTraits) -> LaunchList {
-    let mut n = Norm::new(sets, [io.inputs[0].kind(), io.output.kind()], affine, gpu);
+    let mut list = LaunchList::default();
+    let mut n = Norm::new(&mut list, sets, [io.inputs[0].kind(), io.output.kind()], affine, gpu);
     let (gamma, beta) = (n.if_affine(2), n.if_affine(3));
     n.apply("norm_apply", vec![(eps as f32).into(), X, STATS, gamma, beta, LaunchArg::Output]);
-    n.list
+    list
 }
 
-pub(super) fn grad_sums(sets: Sets, io: &Operands, eps: f64, gpu: &GpuTraits) -> LaunchList {
-    let mut n = Norm::new(sets, [io.inputs[0].kind(), io.inputs[2].kind()], false, gpu);
-    let several = n.slices() > 1;
-    let partial = n.sums("norm_grad_sums", vec![(eps as f32).into(), X, DY, STATS], several);
-    if several {
-        let args = vec![n.shape(), int(n.slices()), partial, LaunchArg::Output];
-        n.push("norm_grad_totals", [(sets.outer * sets.c).div_ceil(THREADS), 1, 1], args);
-    }
-    n.list
+/// Where dy begins, a slice of a tensor's channels, and how many channels that has.
+fn slice(io: &Operands, first: usize) -> [LaunchArg; 2] {
+    [LaunchArg::InputAt(2, first), int(io.shape(2).channels())]
 }
 
-pub(super) fn grad_x(sets: Sets, io: &Operands, eps: f64, affine: bool, gpu: &GpuTraits) -> LaunchList {
-    let mut n = Norm::new(sets, [io.inputs[0].kind(), io.inputs[2].kind()], affine, gpu);
+pub(super) fn grad_sums(sets: Sets, io: &Operands, eps: f64, first: usize, gpu: &GpuTraits) -> LaunchList {
+    let mut list = LaunchList::default();
+    let mut n = Norm::new(&mut list, sets, [io.inputs[0].kind(), io.inputs[2].kind()], false, gpu);
+    let [dy, pitch] = slice(io, first);
+    n.sums("norm_grad_sums", vec![(eps as f32).into(), X, dy, pitch, STATS], PAIR, LaunchArg::Output);
+    list
+}
+
+pub(super) fn grad_x(
+    sets: Sets,
+    io: &Operands,
+    eps: f64,
+    affine: bool,
+    first: usize,
+    gpu: &GpuTraits,
+) -> LaunchList {
+    let mut list = LaunchList::default();
+    let mut n = Norm::new(&mut list, sets, [io.inputs[0].kind(), io.inputs[2].kind()], affine, gpu);
     let (sums, gamma, mut averages) = (LaunchArg::Input(3), n.if_affine(4), LaunchArg::Null);
     if !n.single() {
         averages = n.list.workspace(8 * sets.count());
         let args = vec![n.shape(), sums.clone(), gamma.clone(), averages.clone()];
         n.push("norm_averages", n.warps(), args);
     }
-    let args = vec![(eps as f32).into(), X, DY, STATS, sums, averages, gamma, LaunchArg::Output];
+    let [dy, pitch] = slice(io, first);
+    let args = vec![(eps as f32).into(), X, dy, pitch, STATS, sums, averages, gamma, LaunchArg::Output];
     n.apply("norm_grad_apply", args);
-    n.list
+    list
 }

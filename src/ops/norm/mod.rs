@@ -11,10 +11,12 @@ mod launch;
 mod samples;
 
 pub use gradient::{NormGradSums, NormGradX};
+pub(crate) use kernel::stats;
+pub(crate) use launch::stats_launches;
 pub use samples::samples;
 
 use crate::device::cpu::Io;
-use crate::device::launch::{GpuTraits, LaunchList, Operands};
+use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
 use crate::dispatch_real;
 use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::shape::Shape;
@@ -117,7 +119,10 @@ impl Op for NormStats {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(launch::stats(self.0.sets(io.shape(0))?, io, gpu))
+        let mut list = LaunchList::default();
+        let (x, kind) = (LaunchArg::Input(0), io.inputs[0].kind());
+        launch::stats_launches(&mut list, self.0.sets(io.shape(0))?, kind, x, LaunchArg::Output, gpu);
+        Ok(list)
     }
 }
 
@@ -144,9 +149,9 @@ impl Op for Normalize {
             return crate::ops::gradient::vjp(&[(y, a.dy.clone())], a.inputs);
         }
         let (x, stats) = (&a.inputs[0], &a.inputs[1]);
-        let sums = x.apply(NormGradSums { kind: self.kind, eps: self.eps }, &[stats, a.dy]);
+        let sums = x.apply(NormGradSums { kind: self.kind, eps: self.eps, first: 0 }, &[stats, a.dy]);
         let dx = a.want(0, || {
-            let op = NormGradX { kind: self.kind, eps: self.eps, affine: self.affine };
+            let op = NormGradX { kind: self.kind, eps: self.eps, affine: self.affine, first: 0 };
             let mut inputs = vec![stats, a.dy, &sums];
             inputs.extend(a.inputs.get(2));
             x.apply(op, &inputs)

@@ -91,8 +91,8 @@ pub fn samples() -> Vec<Sample> {
                     &[x, g, per],
                     move |v| {
                         let stats = v[0].norm_stats(kind);
-                        let sums = v[0].apply(NormGradSums { kind, eps: EPS }, &[&stats, &v[1]]);
-                        let op = NormGradX { kind, eps: EPS, affine: true };
+                        let sums = v[0].apply(NormGradSums { kind, eps: EPS, first: 0 }, &[&stats, &v[1]]);
+                        let op = NormGradX { kind, eps: EPS, affine: true, first: 0 };
                         v[0].apply(op, &[&stats, &v[1], &sums, &v[2]])
                     },
                     move |v| grad_x(&v[0], &v[1], &v[2], kind, EPS),
@@ -100,7 +100,12 @@ pub fn samples() -> Vec<Sample> {
                 add(sample::composite(
                     "norm_grad_sums",
                     &[x, g],
-                    move |v| v[0].apply(NormGradSums { kind, eps: EPS }, &[&v[0].norm_stats(kind), &v[1]]),
+                    move |v| {
+                        v[0].apply(
+                            NormGradSums { kind, eps: EPS, first: 0 },
+                            &[&v[0].norm_stats(kind), &v[1]],
+                        )
+                    },
                     move |v| {
                         let xhat = standardised(&v[0], &stats(&v[0], kind), kind, EPS);
                         let outer = if kind == NormKind::Batch { 1 } else { shape[0] };

@@ -1,0 +1,68 @@
+//! A convolution whose result a norm reads takes the norm's statistics as well ([`ConvStats`]): the result is not read again for
+//! them. Comes after [`super::precision`], which has decided how each is stored.
+
+use crate::graph::{Node, NodeId, Source, State};
+use crate::ops::conv::{Conv, ConvGradX};
+use crate::ops::fused::{ConvKind, ConvMap, ConvStats, Token};
+use crate::ops::norm::{NormKind, NormStats};
+use crate::ops::reshape::Reshape;
+use crate::shape::Shape;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Fuses what is found. Nodes get new numbers.
+pub fn stats(nodes: &mut Vec<Node>, states: &mut [State], outputs: &mut [(String, NodeId)]) {
+    let live = super::live(nodes, states, outputs);
+    // By convolution, its statistics.
+    let mut found: BTreeMap<NodeId, (NodeId, ConvStats)> = BTreeMap::new();
+    for id in (0..nodes.len()).filter(|&id| live[id]) {
+        let Source::Op { op, inputs } = &nodes[id].source else { continue };
+        let any: &dyn Any = &**op;
+        if let Some(NormStats(kind @ (NormKind::Batch | NormKind::Instance))) = any.downcast_ref()
+            && let Some(conv) = convolution(&nodes[inputs[0]])
+        {
+            let of = &nodes[inputs[0]];
+            let op = ConvStats { conv, extents: of.shape.clone(), kind: *kind, stored: of.dtype };
+            found.entry(inputs[0]).or_insert((id, op));
+        }
+    }
+    let new = found.iter().map(|(&conv, (stats, op))| {
+        let Source::Op { inputs, .. } = &nodes[conv].source else { unreachable!("a convolution") };
+        let dtype = nodes[*stats].dtype;
+        let source = Source::Op { op: Arc::new(op.clone()), inputs: inputs.clone() };
+        let shape = Shape::from([op.offsets(dtype)[2]]);
+        (conv, Node { source, shape, dtype, ..nodes[conv].clone() })
+    });
+    let new = new.collect();
+    let number = super::insert(nodes, states, outputs, new);
+    for (conv, (stats, op)) in found {
+        let whole = number[conv] - 1;
+        let dtype = nodes[whole].dtype;
+        let [first, second, _] = op.offsets(dtype);
+        for (id, at) in [(conv, first), (stats, second)] {
+            let node = &mut nodes[number[id]];
+            let offset = at * dtype.size() / node.dtype.size();
+            let view = Reshape { offset, shape: node.shape.clone() };
+            node.source = Source::Op { op: Arc::new(view), inputs: vec![whole] };
+        }
+    }
+}
+
+/// A convolution that reads nothing of its result's shape.
+fn convolution(node: &Node) -> Option<ConvMap> {
+    let Source::Op { op, .. } = &node.source else { return None };
+    let any: &dyn Any = &**op;
+    let plain = |kind| ConvMap { kind, bias: None, extra: false, code: vec![Token::Leaf(0)], flops: 0 };
+    let groups = |map: &ConvMap| match &map.kind {
+        ConvKind::Forward(c) => c.0.groups,
+        ConvKind::GradX(c) => c.spec.groups,
+        ConvKind::GradW(c) => c.spec.groups,
+    };
+    any.downcast_ref::<ConvMap>()
+        .filter(|map| !map.extra && !matches!(map.kind, ConvKind::GradW(_)))
+        .cloned()
+        .or_else(|| any.downcast_ref::<Conv>().map(|c| plain(ConvKind::Forward(c.clone()))))
+        .or_else(|| any.downcast_ref::<ConvGradX>().map(|c| plain(ConvKind::GradX(c.clone()))))
+        .filter(|map| groups(map) == 1)
+}
