@@ -159,6 +159,8 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
     Shifted counted;
     if (slices == 1) __syncthreads(); // others stored what this thread looks at
     constexpr int STEP = THREADS / BN, FEW = 8;
+    // What threads beyond the end read: of this tile too, for nobody writes that any more.
+    const i64 own = i64(max_of(destinations[0], 0)) * all_channels + group * channels_out + n0;
     for (int first = int(threadIdx.x) / BN; first < BM; first += FEW * STEP) {
         int pixels[FEW];
         float v[FEW];
@@ -167,9 +169,9 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
         for (int i = 0; i < FEW; i++) {
             const int r = first + i * STEP;
             pixels[i] = r < BM && n < channels_out ? destinations[r] : -1;
-            from[i] = partial + (pixels[i] < 0 ? 0 : i64(pixels[i]) * all_channels + channel);
+            from[i] = partial + (pixels[i] < 0 ? own : i64(pixels[i]) * all_channels + channel);
         }
-        if (slices > 1) add_slices(v, from, results, slices);
+        if (slices > 1 && destinations[0] >= 0) add_slices(v, from, results, slices);
 #pragma unroll
         for (int i = 0; i < FEW; i++) {
             if (pixels[i] < 0) continue;

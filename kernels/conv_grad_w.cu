@@ -87,6 +87,7 @@ conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restr
     });
     if (slices == 1 || !last_block(counters + int(blockIdx.y * gridDim.x + blockIdx.x), slices)) return;
     constexpr int FEW = 8;
+    const i64 own = i64(group * group_k + m0) * columns + n0; // what threads beyond the end read: nobody writes it any more
     for (int first = int(threadIdx.x); first < BM * BN; first += FEW * THREADS) {
         i64 at[FEW];
         float v[FEW];
@@ -96,7 +97,7 @@ conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restr
             const int e = first + i * THREADS, m = m0 + e / BN, n = n0 + e % BN;
             const bool valid = e < BM * BN && m < group_k && n < columns;
             at[i] = valid ? i64(group * group_k + m) * columns + n : -1;
-            from[i] = partial + (valid ? at[i] : 0);
+            from[i] = partial + (valid ? at[i] : own);
         }
         add_slices(v, from, i64(geometry.k) * columns, slices);
 #pragma unroll

@@ -13,8 +13,9 @@
 //   gridDim.x   as many blocks as fit; each takes tile blockIdx.x, blockIdx.x + gridDim.x, ...
 //   block       384 threads;  shared memory: STAGES (ROWS + BN) 128 bytes and 16 STAGES for the barriers
 //
-// Constants: ROWS (64, 128); BN (64, 128, 256; with 64 rows not 64); the others as in conv_hopper.cu, but none of the
-// epilogue's; PAIRS tells of dw.
+// Constants: ROWS (64, 128); BN (64, 128, 256; with 64 rows not 64); the others as in conv_hopper.cu, but no bias; PAIRS
+// tells of dw. dw may be the second tensor itself, to which the gradient is added.
+#include "epilogue.cuh"
 #include "ring.cuh"
 
 typedef Ring<STAGES, (ROWS + BN) * 2 * DEPTH> Buffers;
@@ -32,8 +33,8 @@ DEVICE Columns columns(const Geometry& geometry, int number) {
 }
 
 KERNEL __launch_bounds__(RING_THREADS, 1)
-conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE TensorMap dy, OUT* __restrict__ dw,
-                   float* __restrict__ partial, int slices) {
+conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE TensorMap dy, const EXTRA_TYPE* extra,
+                   OUT* dw, float* __restrict__ partial, int slices) {
     USE_GEOMETRY(argument);
     SMEM_DYN(memory);
     Buffers ring = {memory};
@@ -116,7 +117,7 @@ conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE Tenso
                     const float u = any ? sums[i] : 0.0f, v = any ? sums[i + 1] : 0.0f;
                     const i64 at = (i64(m) * taps + of.tap) * geometry.c + c;
                     if (slices == 1) {
-                        store_two(dw + at, u, v);
+                        store_two(dw + at, epilogue(u, nullptr, 0, extra, at), epilogue(v, nullptr, 0, extra, at + 1));
                     } else {
                         const i64 results = i64(geometry.k) * taps * geometry.c;
                         *reinterpret_cast<Two<float>*>(partial + slice * results + at) = {u, v};

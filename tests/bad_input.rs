@@ -440,8 +440,8 @@ fn predictions_and_evaluations() {
     fs::copy(dir.join(T1), dir.join("b/x.nii.gz")).unwrap();
     fs::write(dir.join("garbage.nii"), "garbage ".repeat(100)).unwrap();
     fs::write(dir.join("small.nii"), nifti(&[16, 16, 8], 0.0, |i| i as f32)).unwrap();
-    predict(&[T1], 2, &["2 images a subject (t1, t2)", "1 files"]);
-    predict(&[T1, T2, T1], 2, &["2 images a subject (t1, t2)", "3 files"]);
+    predict(&[T1], 1, &["2 images a subject (t1, t2)", "1 given"]);
+    predict(&[T1, T2, T1], 1, &["2 images a subject (t1, t2)", "3 given"]);
     predict(
         &["a/x.nii.gz", T2, "b/x.nii.gz", T2],
         1,

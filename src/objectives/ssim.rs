@@ -38,6 +38,11 @@ impl Ssim {
     /// channel by channel, with biased moments. 1 means equal; `1 - index` is a loss.
     #[track_caller]
     pub fn index(&self, x: &Var, y: &Var) -> Var {
+        // Variances are differences of near numbers, of which bf16 would leave nothing.
+        x.graph().exact(|| self.traced(x, y))
+    }
+
+    fn traced(&self, x: &Var, y: &Var) -> Var {
         let n = x.shape().first().copied().unwrap_or(1);
         let all = self.blur(&concat(&[x, y, &x.square(), &y.square(), &x.mul(y)], 0));
         let part = |i: usize| all.slice(0, i * n, n);

@@ -22,12 +22,7 @@ pub struct AdversarialLoss {
     pub gan: GanMode,
     /// Weight gamma of the penalty R1 on the discriminator's gradients at real images; 0 in both papers. It keeps the
     /// discriminator from knowing few images by heart, and training from circling.
-    #[serde(skip_serializing_if = "is_zero")]
     pub r1: f64,
-}
-
-fn is_zero(v: &f64) -> bool {
-    *v == 0.0
 }
 
 /// The networks and the loss for square images of a given extent.

@@ -28,10 +28,21 @@ const TIMED: [(&str, &[&str], &str, usize, usize); 8] = [
         256,
         1,
     ),
-    ("dcgan-mr.toml", &["model.generator.ngf=64", "model.discriminator.ndf=64"], "dcgan", 64, 64),
+    (
+        "dcgan-mr.toml",
+        &[
+            "model.generator.ngf=64",
+            "model.discriminator.ndf=64",
+            "model.discriminator.norm=\"batch\"",
+            "loss.r1=0.0",
+        ],
+        "dcgan",
+        64,
+        64,
+    ),
     (
         "wgan-gp-mr.toml",
-        &["model.nz=100", "model.generator.ngf=64", "model.discriminator.ndf=64"],
+        &["model.nz=100", "model.generator.ngf=64", "model.discriminator.ndf=64", "loss.n_critic=5"],
         "wgan-gp",
         64,
         64,

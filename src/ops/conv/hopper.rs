@@ -225,7 +225,8 @@ pub fn launches(
     let (file, kernel) = match pass {
         Pass::GradW => {
             constants.push(format!("ROWS={}", v.rows));
-            args.extend([to, partial.clone(), int(v.slices)]);
+            let [_, extra] = last.args();
+            args.extend([extra, to, partial.clone(), int(v.slices)]);
             ("conv_hopper_grad_w.cu", "conv_hopper_grad_w")
         }
         Pass::Forward | Pass::GradX => {
