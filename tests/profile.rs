@@ -77,7 +77,10 @@ fn the_parts_of_a_step_add_up_to_its_wall_time() {
 fn every_kind_of_step_can_be_profiled() {
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
     for (file, set) in [
-        ("wgan-gp-mr.toml", vec!["model.generator.ngf=4", "model.discriminator.ndf=4", "train.batch=2"]),
+        (
+            "wgan-gp-mr.toml",
+            vec!["model.generator.ngf=4", "model.discriminator.ndf=4", "train.batch=2", "loss.n_critic=5"],
+        ),
         (
             "mr2pet-cyclegan.toml",
             vec!["model.generator.ngf=2", "model.discriminator.ndf=2", "model.generator.blocks=1"],
