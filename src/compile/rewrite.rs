@@ -91,7 +91,7 @@ fn share_activations(nodes: &mut [Node], readers: &Readers) {
         op_of::<Unary>(nodes, id).is_some_and(|(f, _)| *f == Unary::LeakyRelu(0.0))
     };
     for leaky in 0..nodes.len() {
-        let Some((&Unary::LeakyRelu(slope), &[x])) = op_of::<Unary>(nodes, leaky).map(|(f, i)| (f, i)) else {
+        let Some((&Unary::LeakyRelu(slope), &[x])) = op_of::<Unary>(nodes, leaky) else {
             continue;
         };
         let others: Vec<NodeId> = readers.0[x].iter().copied().filter(|&r| r != leaky).collect();
