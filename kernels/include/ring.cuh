@@ -5,6 +5,7 @@
 
 #include "conv.cuh"
 #include "hopper.cuh"
+#include "pairs.cuh"
 
 // A warpgroup whose first thread asks for copies, and two that multiply, 64 rows each.
 constexpr int RING_THREADS = 384, RING_ROWS = 128, CONSUMER_WARPS = 8;
@@ -78,21 +79,6 @@ DEVICE void load_pixels(void* to, const TensorMap* map, u64* bar, int channel, i
         tma_im2col4(to, map, bar, channel, at.w, at.h, image, tap.w, tap.h);
     } else {
         tma_im2col5(to, map, bar, channel, at.w, at.h, at.d, image, tap.w, tap.h, tap.d);
-    }
-}
-
-// Two elements that move as one.
-template <class T> struct alignas(2 * sizeof(T)) Two {
-    T v[2];
-};
-
-// Stores two neighbours, at once where the result's beginning and pitch allow it.
-template <class T> DEVICE void store_two(T* to, float first, float second) {
-    if constexpr (PAIRS) {
-        *reinterpret_cast<Two<T>*>(to) = {from_float<T>(first), from_float<T>(second)};
-    } else {
-        to[0] = from_float<T>(first);
-        to[1] = from_float<T>(second);
     }
 }
 

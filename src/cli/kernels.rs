@@ -1,7 +1,7 @@
 use super::say;
 use crate::device::cuda::cache::Cache;
 use crate::device::cuda::compiler::Compiler;
-use crate::device::cuda::device::hopper_setting;
+use crate::device::cuda::device::{hopper_setting, window_setting};
 use crate::device::launch::{GpuTraits, Hopper, Math};
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, Device};
@@ -111,9 +111,15 @@ fn build(args: &Build) -> Result<()> {
         for (architecture, usual) in &targets {
             let multiprocessors = args.multiprocessors.map_or(*usual, usize::from);
             let hopper = if architecture == "sm_90a" { hopper_setting()? } else { Hopper::Off };
-            let math = args.precision;
-            let gpu =
-                GpuTraits { multiprocessors, math, fixed_shapes: true, fused: true, choices: None, hopper };
+            let gpu = GpuTraits {
+                multiprocessors,
+                math: args.precision,
+                fixed_shapes: true,
+                fused: true,
+                choices: None,
+                hopper,
+                window: window_setting()?,
+            };
             let all = specialisations(&recipe, &extents, &gpu)?;
             let mut new = 0;
             for (i, what) in all.iter().enumerate() {

@@ -76,6 +76,8 @@ pub struct GpuTraits {
     pub choices: Option<&'static Choices>,
     /// Which convolutions take the kernels of sm_90a.
     pub hopper: Hopper,
+    /// Which convolutions take the kernels for few channels.
+    pub window: Hopper,
 }
 
 /// Which convolutions take the kernels that only sm_90a runs (`kernels/conv_hopper.cu`).

@@ -324,6 +324,7 @@ mod tests {
         fused: true,
         choices: None,
         hopper: Hopper::Off,
+        window: Hopper::Off,
     };
 
     #[test]

@@ -5,7 +5,7 @@ use super::gpu::{DeviceStates, GpuProgram, Prepared};
 use super::timed::RunMarks;
 use crate::device::backend::Timed;
 use crate::device::choices::Choices;
-use crate::device::launch::GpuTraits;
+use crate::device::launch::{GpuTraits, Hopper};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Var};
@@ -95,8 +95,14 @@ impl<'a, B: Timed> Bench<'a, B> {
     /// The median time of a variant: of the convolution and what joins its slices, without what prepares its operands.
     fn seconds(&self, variant: &Variant) -> Result<f64> {
         let table = [(self.shape.to_string(), variant.to_string())].into();
-        let traits =
-            GpuTraits { math: self.shape.math, choices: Some(Choices::leak(table)), ..self.backend.traits() };
+        // Variants are of the general kernels.
+        let traits = GpuTraits {
+            math: self.shape.math,
+            choices: Some(Choices::leak(table)),
+            hopper: Hopper::Off,
+            window: Hopper::Off,
+            ..self.backend.traits()
+        };
         let prepared = Prepared::new(&traits, &self.graph, &[("result", &self.result)])?;
         let mut program = GpuProgram::bind(self.backend, prepared, &self.states)?;
         let launched = program.launched()?;

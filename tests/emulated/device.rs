@@ -31,14 +31,14 @@ impl Emulator {
 
     /// With or without fusion.
     pub fn with(mode: Mode, math: Math, fused: bool) -> Arc<Self> {
-        Self::like(mode, math, fused, Hopper::Off)
+        Self::like(mode, math, fused, Hopper::Off, Hopper::Off)
     }
 
-    /// With or without the kernels of sm_90a.
-    pub fn like(mode: Mode, math: Math, fused: bool, hopper: Hopper) -> Arc<Self> {
+    /// With or without the kernels of sm_90a, and those for few channels.
+    pub fn like(mode: Mode, math: Math, fused: bool, hopper: Hopper, window: Hopper) -> Arc<Self> {
         // Few multiprocessors, so that loops take several turns; more than one, so that long sums are sliced.
         let traits =
-            GpuTraits { multiprocessors: 3, math, fixed_shapes: false, fused, choices: None, hopper };
+            GpuTraits { multiprocessors: 3, math, fixed_shapes: false, fused, choices: None, hopper, window };
         #[allow(clippy::arc_with_non_send_sync)]
         // a program holds its device by Arc; this one stays in its thread
         Arc::new(Emulator { mode, traits, memory: RefCell::default() })

@@ -32,7 +32,7 @@ fn step(model: &str, hopper: Hopper, mode: Mode) -> After {
     let step = trace_step(&recipe, method.as_ref(), &specs, &shapes).swap_remove(0);
     let mut states = States::new();
     specs.iter().for_each(|s| s.initialise::<f32>(&mut states, 1, recipe.optimiser.rule.slots()));
-    let emulator = Emulator::like(mode, Math::Bf16, true, hopper);
+    let emulator = Emulator::like(mode, Math::Bf16, true, hopper, Hopper::Off);
     let there = DeviceStates::new(&emulator, &states).unwrap();
     let prepared = Prepared::new(&emulator.traits, step.graph(), &step.outputs()).unwrap();
     let count = |names: &[&str]| prepared.launches().filter(|l| names.contains(&l.kernel)).count();

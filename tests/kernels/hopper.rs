@@ -15,7 +15,15 @@ pub const PASSES: [Pass; 3] = [Pass::Forward, Pass::GradX, Pass::GradW];
 
 /// A device with so many multiprocessors that takes these kernels wherever it can.
 pub fn device(multiprocessors: usize, hopper: Hopper, fixed_shapes: bool) -> GpuTraits {
-    GpuTraits { multiprocessors, math: Math::Bf16, fixed_shapes, fused: true, choices: None, hopper }
+    GpuTraits {
+        multiprocessors,
+        math: Math::Bf16,
+        fixed_shapes,
+        fused: true,
+        choices: None,
+        hopper,
+        window: Hopper::Off,
+    }
 }
 
 /// Extents of a pass's two operands and of its result.

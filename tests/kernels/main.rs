@@ -14,3 +14,4 @@ mod pixels;
 mod planted;
 mod recipes;
 mod reductions;
+mod window;

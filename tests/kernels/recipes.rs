@@ -38,7 +38,15 @@ pub fn recipe(name: &str) -> (Recipe, Extents) {
 
 /// An H200.
 fn gpu(math: Math, fused: bool) -> GpuTraits {
-    GpuTraits { multiprocessors: 132, math, fixed_shapes: true, fused, choices: None, hopper: Hopper::Off }
+    GpuTraits {
+        multiprocessors: 132,
+        math,
+        fixed_shapes: true,
+        fused,
+        choices: None,
+        hopper: Hopper::Off,
+        window: Hopper::Suited,
+    }
 }
 
 /// What training and predicting with a recipe launches, by kernel file, each once.

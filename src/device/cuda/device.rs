@@ -32,9 +32,18 @@ const SMALL_READ: usize = 64 * 1024;
 
 /// Which convolutions take the kernels of sm_90a: the variable GAN_HOPPER, or those that fill their tiles.
 pub fn hopper_setting() -> Result<Hopper> {
-    match std::env::var("GAN_HOPPER") {
+    setting("GAN_HOPPER")
+}
+
+/// Which convolutions take the kernels for few channels: the variable GAN_WINDOW, or those of enough pixels.
+pub fn window_setting() -> Result<Hopper> {
+    setting("GAN_WINDOW")
+}
+
+fn setting(variable: &str) -> Result<Hopper> {
+    match std::env::var(variable) {
         Ok(text) if !text.is_empty() => {
-            text.parse().map_err(|e| Error::input(format!("GAN_HOPPER = {text:?}: {e}")))
+            text.parse().map_err(|e| Error::input(format!("{variable} = {text:?}: {e}")))
         }
         _ => Ok(Hopper::Suited),
     }
@@ -129,6 +138,7 @@ impl CudaDevice {
                 fused: true,
                 choices: None,
                 hopper,
+                window: window_setting()?,
             },
             choices: Mutex::default(),
             target,

@@ -11,6 +11,8 @@ pub const KERNELS: &[Source] = &[
     ("conv_hopper.cu", include_str!("../../../kernels/conv_hopper.cu")),
     ("conv_hopper_grad_w.cu", include_str!("../../../kernels/conv_hopper_grad_w.cu")),
     ("conv_loss.cu", include_str!("../../../kernels/conv_loss.cu")),
+    ("conv_window.cu", include_str!("../../../kernels/conv_window.cu")),
+    ("conv_window_grad_w.cu", include_str!("../../../kernels/conv_window_grad_w.cu")),
     ("image_pool.cu", include_str!("../../../kernels/image_pool.cu")),
     ("matmul.cu", include_str!("../../../kernels/matmul.cu")),
     ("norm.cu", include_str!("../../../kernels/norm.cu")),
@@ -39,6 +41,7 @@ pub const HEADERS: &[Source] = &[
     ("math.cuh", include_str!("../../../kernels/include/math.cuh")),
     ("moments.cuh", include_str!("../../../kernels/include/moments.cuh")),
     ("operands.cuh", include_str!("../../../kernels/include/operands.cuh")),
+    ("pairs.cuh", include_str!("../../../kernels/include/pairs.cuh")),
     ("philox.cuh", include_str!("../../../kernels/include/philox.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/include/ptx.cuh")),
     ("reduce.cuh", include_str!("../../../kernels/include/reduce.cuh")),
@@ -46,6 +49,7 @@ pub const HEADERS: &[Source] = &[
     ("strided.cuh", include_str!("../../../kernels/include/strided.cuh")),
     ("tile.cuh", include_str!("../../../kernels/include/tile.cuh")),
     ("warp_tile.cuh", include_str!("../../../kernels/include/warp_tile.cuh")),
+    ("window.cuh", include_str!("../../../kernels/include/window.cuh")),
 ];
 
 /// The text of a kernel file.

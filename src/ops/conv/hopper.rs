@@ -257,6 +257,6 @@ pub fn suited(g: &ConvGeometry, pass: Pass, io: &Operands, gpu: &GpuTraits) -> O
 }
 
 /// Whether the copy engine can read an operand where it is: a copy of it always lies well.
-fn readable(io: &Operands, i: usize) -> bool {
+pub(super) fn readable(io: &Operands, i: usize) -> bool {
     io.inputs[i].dtype != DType::Bf16 || io.inputs[i].aligned
 }

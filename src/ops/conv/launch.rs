@@ -4,6 +4,7 @@
 use super::geometry::ConvGeometry;
 use super::hopper;
 use super::variants::chosen;
+use super::window;
 pub use crate::device::launch::Math;
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, count, int,
@@ -273,7 +274,7 @@ pub struct Stats {
 }
 
 /// The most tiles of one set whose statistics a last block joins.
-const MOST_TILES: usize = 1024;
+pub(super) const MOST_TILES: usize = 1024;
 
 /// Whether a pass can take its result's statistics itself: if no tile lies in two sets, and there are not too many.
 pub fn takes_stats(g: &ConvGeometry, pass: Pass, sets: usize, gpu: &GpuTraits) -> bool {
@@ -356,6 +357,9 @@ pub fn launches_as(
     epilogue: &Epilogue,
     out: &str,
 ) -> LaunchList {
+    if let Some(variant) = window::suited(g, pass, io, gpu) {
+        return window::launches(g, pass, &variant, io, gpu, epilogue, out);
+    }
     if let Some(variant) = hopper::suited(g, pass, io, gpu).filter(|_| epilogue.stats.is_none()) {
         return hopper::launches(g, pass, &variant, io, gpu, epilogue, out);
     }
@@ -437,7 +441,7 @@ fn sums(
 }
 
 /// Bytes of a tile's statistics of a channel.
-const MOMENTS: usize = 12;
+pub(super) const MOMENTS: usize = 12;
 
 #[cfg(test)]
 mod tests {

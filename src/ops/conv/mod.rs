@@ -12,6 +12,7 @@ pub mod hopper;
 pub mod launch;
 mod samples;
 pub mod variants;
+pub mod window;
 
 pub use samples::samples;
 

@@ -247,6 +247,7 @@ mod tests {
                 fused: true,
                 choices: Some(choices),
                 hopper: crate::device::launch::Hopper::Off,
+                window: crate::device::launch::Hopper::Off,
             };
             let (tiles, slices) = chosen(&shape.geometry, shape.pass, &gpu);
             assert_eq!(choices.asked(), [shape.to_string()]);

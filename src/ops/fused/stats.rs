@@ -7,7 +7,7 @@ use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands, kind};
 use crate::dispatch_real;
 use crate::dtype::{DType, Real};
 use crate::graph::{GradArgs, Op, Storage, Var};
-use crate::ops::conv::hopper;
+use crate::ops::conv::{hopper, window};
 use crate::ops::conv::launch::{Stats, launches_as, takes_stats};
 use crate::ops::norm::{self, NormKind};
 use crate::shape::Shape;
@@ -84,8 +84,11 @@ impl Op for ConvStats {
         let sets = self.sets();
         let to = LaunchArg::OutputAt(self.offsets(io.output.dtype)[1]);
         let mut epilogue = self.conv.epilogue(io);
-        // The kernels of sm_90a leave no statistics; that they multiply faster is worth a pass over the result.
-        let own = takes_stats(&g, pass, sets.outer, gpu) && hopper::suited(&g, pass, io, gpu).is_none();
+        let own = match window::suited(&g, pass, io, gpu) {
+            Some(variant) => variant.takes_stats(&g, sets.outer),
+            // The kernels of sm_90a leave no statistics; that they multiply faster is worth a pass over the result.
+            None => takes_stats(&g, pass, sets.outer, gpu) && hopper::suited(&g, pass, io, gpu).is_none(),
+        };
         if own {
             epilogue.stats = Some(Stats { sets: sets.outer, to: to.clone() });
         }
