@@ -1,4 +1,4 @@
-//! The convolutions of sm_90a by themselves, launched as the program launches them, against plain double-precision sums: on
+//! The convolutions of sm_90a, and those for few channels, by themselves, launched as the program launches them, against plain double-precision sums: on
 //! the emulator, and on a device before anything is trained with them.
 
 use crate::geometry::{products, row, square};
@@ -20,6 +20,25 @@ pub fn small() -> Vec<ConvGeometry> {
         row((2, 16, [4, 6, 7], 8, [4, 2, 3], [2, 2, 1], [1, 0, 1], [1; 3], 1)),
         row(square(2, 128, 5, 264, 1, 1, 0, 1, 1)),
     ]
+}
+
+/// Small ones of few channels, one after the other in whole boxes and in parts of them.
+pub fn small_windows() -> Vec<ConvGeometry> {
+    vec![
+        row((1, 16, [5, 9, 12], 32, [3; 3], [1; 3], [1; 3], [1; 3], 1)),
+        row((2, 8, [4, 6, 17], 24, [3; 3], [1; 3], [0, 1, 2], [1; 3], 1)),
+        row((1, 64, [3, 4, 9], 40, [3; 3], [1; 3], [1; 3], [1; 3], 1)),
+        row(square(2, 64, 11, 64, 3, 1, 1, 1, 1)),
+    ]
+}
+
+/// Kernels that only some convolutions take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Those of sm_90a.
+    Hopper,
+    /// Those for few channels.
+    Window,
 }
 
 fn extents(g: &ConvGeometry, pass: Pass) -> [Shape; 3] {
@@ -77,9 +96,14 @@ fn run<B: Backend>(
     Ok(raw.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
 }
 
-/// All passes of all geometries, twice each; one line for each that is off, differs from run to run, or was not taken.
-pub fn faults<B: Backend>(backend: &B, geometries: &[ConvGeometry]) -> Vec<String> {
-    let gpu = GpuTraits { hopper: Hopper::Always, window: Hopper::Off, math: Math::Bf16, ..backend.traits() };
+/// All passes of all geometries by kernels of a kind, twice each; one line for each that is off, differs from run to run, or was
+/// not taken.
+pub fn faults<B: Backend>(backend: &B, kind: Kind, geometries: &[ConvGeometry]) -> Vec<String> {
+    let (hopper, window, name) = match kind {
+        Kind::Hopper => (Hopper::Always, Hopper::Off, "conv_hopper"),
+        Kind::Window => (Hopper::Off, Hopper::Always, "conv_window"),
+    };
+    let gpu = GpuTraits { hopper, window, math: Math::Bf16, ..backend.traits() };
     let mut faults = Vec::new();
     for g in geometries {
         for pass in [Pass::Forward, Pass::GradX, Pass::GradW] {
@@ -102,7 +126,7 @@ pub fn faults<B: Backend>(backend: &B, geometries: &[ConvGeometry]) -> Vec<Strin
             let inputs = [operand(0, DType::Bf16), operand(1, DType::Bf16)];
             let io = Operands { inputs: &inputs, output: operand(2, DType::F32) };
             let list = launches(g, pass, &io, &gpu, &Epilogue::default());
-            if !list.launches.iter().any(|l| l.kernel.starts_with("conv_hopper")) {
+            if !list.launches.iter().any(|l| l.kernel.starts_with(name)) {
                 faults.push(format!("{pass:?} of {g:?} takes other kernels"));
                 continue;
             }

@@ -1,5 +1,6 @@
 //! A whole training step with the convolutions of sm_90a, where they can be taken, beside the same step without them.
 
+use crate::convolutions::Kind;
 use crate::device::Emulator;
 use gan::device::launch::{Hopper, Math};
 use gan::exec::States;
@@ -15,28 +16,46 @@ const MODELS: [&str; 2] = [
 ];
 
 /// What a step leaves.
-struct After {
-    losses: Vec<f32>,
-    states: Vec<Vec<u32>>,
-    /// Launches of sm_90a's convolutions, and of the others.
-    launched: [usize; 2],
+pub struct After {
+    pub losses: Vec<f32>,
+    pub states: Vec<Vec<u32>>,
+    /// The kernels that were launched.
+    pub launched: Vec<&'static str>,
 }
 
-fn step(model: &str, hopper: Hopper, mode: Mode) -> After {
+impl After {
+    /// How many launches are of kernels of these names.
+    pub fn count(&self, names: &[&str]) -> usize {
+        self.launched.iter().filter(|name| names.contains(name)).count()
+    }
+
+    /// Fails unless the losses are those of the same step by kernels that add in another order, after which single values are
+    /// rounded to the other neighbour in bf16: 1/256 each, less in a mean of many.
+    pub fn assert_losses_of(&self, other: &After, model: &str) {
+        assert!(!self.losses.is_empty() && self.losses.len() == other.losses.len());
+        for (a, b) in self.losses.iter().zip(&other.losses) {
+            let near = (a - b).abs() <= 4e-3 * b.abs().max(0.1);
+            assert!(near, "{model}: {:?}, {:?}", self.losses, other.losses);
+        }
+    }
+}
+
+/// A training step in bf16 with and without the kernels of sm_90a and those for few channels.
+pub fn step(model: &str, [hopper, window]: [Hopper; 2], mode: Mode) -> After {
     let text =
         format!("name = \"x\"\n[data]\nphantom = {{}}\n{model}\n[train]\nbatch = 2\n[health]\nwatch = false");
     let recipe = Recipe::parse(&text, "r", &[]).unwrap();
     let method = method::build(&recipe).unwrap();
-    let shapes = Shapes::new(&recipe, recipe.data.canvas.unwrap().to_vec());
+    let size = recipe.data.patch.map_or_else(|| recipe.data.canvas.unwrap().to_vec(), |p| p.to_vec());
+    let shapes = Shapes::new(&recipe, size);
     let specs = method.networks(&shapes.size).unwrap();
     let step = trace_step(&recipe, method.as_ref(), &specs, &shapes).swap_remove(0);
     let mut states = States::new();
     specs.iter().for_each(|s| s.initialise::<f32>(&mut states, 1, recipe.optimiser.rule.slots()));
-    let emulator = Emulator::like(mode, Math::Bf16, true, hopper, Hopper::Off);
+    let emulator = Emulator::like(mode, Math::Bf16, true, hopper, window);
     let there = DeviceStates::new(&emulator, &states).unwrap();
     let prepared = Prepared::new(&emulator.traits, step.graph(), &step.outputs()).unwrap();
-    let count = |names: &[&str]| prepared.launches().filter(|l| names.contains(&l.kernel)).count();
-    let launched = [count(&["conv_hopper", "conv_hopper_grad_w"]), count(&["conv", "conv_grad_w"])];
+    let launched = prepared.launches().map(|l| l.kernel).collect();
     let mut program = GpuProgram::new(&emulator, step.graph(), &step.outputs(), &there).unwrap();
     let image = |n: usize| -> Vec<f32> { (0..n).map(|i| (i * 37 % 256) as f32 / 128.0 - 1.0).collect() };
     let (image, target) = (image(shapes.input().numel()), image(shapes.target().numel()));
@@ -59,34 +78,27 @@ fn step(model: &str, hopper: Hopper, mode: Mode) -> After {
 fn a_step_with_the_convolutions_of_sm_90a_has_the_same_losses() {
     for model in MODELS {
         let mode = Mode::all()[0];
-        let (own, other) = (step(model, Hopper::Always, mode), step(model, Hopper::Off, mode));
-        assert!(own.launched[0] > 10 && own.launched[1] > 0, "{:?}", own.launched);
-        assert_eq!(other.launched[0], 0);
-        assert!(own.losses.len() > 2 && own.losses.len() == other.losses.len());
-        // Sums are added in another order, after which single values are rounded to the other neighbour in bf16: 1/256 each,
-        // less in a mean of many.
-        for (a, b) in own.losses.iter().zip(&other.losses) {
-            assert!(
-                (a - b).abs() <= 4e-3 * b.abs().max(0.1),
-                "{model}: {:?}, {:?}",
-                own.losses,
-                other.losses
-            );
-        }
+        let [own, other] = [Hopper::Always, Hopper::Off].map(|h| step(model, [h, Hopper::Off], mode));
+        let hopper = ["conv_hopper", "conv_hopper_grad_w"];
+        assert!(own.count(&hopper) > 10 && own.count(&["conv", "conv_grad_w"]) > 0, "{:?}", own.launched);
+        assert_eq!(other.count(&hopper), 0);
+        assert!(own.losses.len() > 2);
+        own.assert_losses_of(&other, model);
     }
 }
 
 #[test]
 fn a_step_with_them_gives_the_same_bits_in_every_order() {
-    let first = step(MODELS[0], Hopper::Always, Mode::all()[0]);
+    let taken = [Hopper::Always, Hopper::Off];
+    let first = step(MODELS[0], taken, Mode::all()[0]);
     for mode in [Mode::all()[4], Mode::all()[8]] {
-        assert!(step(MODELS[0], Hopper::Always, mode).states == first.states, "{mode:?}");
+        assert!(step(MODELS[0], taken, mode).states == first.states, "{mode:?}");
     }
 }
 
 #[test]
 fn convolutions_by_themselves_as_a_device_is_tested() {
     let emulator = Emulator::new(Mode::all()[8], Math::Bf16);
-    let faults = crate::convolutions::faults(&*emulator, &crate::convolutions::small());
+    let faults = crate::convolutions::faults(&*emulator, Kind::Hopper, &crate::convolutions::small());
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

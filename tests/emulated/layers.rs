@@ -2,7 +2,7 @@
 //! our kernels, on any device.
 
 use gan::device::backend::Backend;
-use gan::device::launch::{GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Math, Operand, Operands};
+use gan::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Math, Operand, Operands};
 use gan::device::tensor_map::TensorMap;
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
@@ -127,16 +127,15 @@ impl Layer {
     }
 
     /// Median milliseconds of pass `i`, launched back to back on the same memory so often that it takes about `wanted_ms`,
-    /// recorded where the device records.
-    /// With or without the convolutions of sm_90a.
+    /// recorded where the device records, with the kernels that a device of these traits takes.
     pub fn time<B: Backend>(
         &self,
         i: usize,
         device: &B,
-        hopper: Hopper,
+        gpu: &GpuTraits,
         wanted_ms: f64,
     ) -> gan::error::Result<f64> {
-        let (shapes, list) = self.launches(i, &GpuTraits { hopper, ..device.traits() });
+        let (shapes, list) = self.launches(i, gpu);
         let fp32 = |s: &Shape| 4 * s.numel();
         let inputs = [fp32(&shapes[0]), fp32(&shapes[1]), 4 * shapes[2].channels()]
             .into_iter()

@@ -2,7 +2,7 @@
 
 use crate::device::Emulator;
 use crate::layers::{Layer, PASSES};
-use gan::device::launch::{Hopper, Math};
+use gan::device::launch::{GpuTraits, Hopper, Math};
 use gan_emu::Mode;
 use serde_json::{Value, json};
 
@@ -42,8 +42,11 @@ fn every_pass_of_a_listed_layer_is_timed() {
         for row in rows() {
             let layer = Layer::parse(&row).unwrap();
             for i in 0..PASSES.len() {
-                for hopper in [Hopper::Off, Hopper::Always] {
-                    let ms = layer.time(i, &*device, hopper, 0.0).unwrap_or_else(|e| panic!("{row}: {e}"));
+                for (hopper, window) in
+                    [(Hopper::Off, Hopper::Off), (Hopper::Always, Hopper::Off), (Hopper::Off, Hopper::Always)]
+                {
+                    let gpu = GpuTraits { hopper, window, ..device.traits };
+                    let ms = layer.time(i, &*device, &gpu, 0.0).unwrap_or_else(|e| panic!("{row}: {e}"));
                     assert!(ms > 0.0 && ms.is_finite());
                 }
                 assert!(layer.bytes(i, math) > 0.0);

@@ -16,3 +16,4 @@ mod primitives_hopper;
 mod profile;
 mod suite;
 mod tune;
+mod window;

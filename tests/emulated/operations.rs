@@ -96,6 +96,8 @@ fn tensor_cores_are_exact_for_inputs_that_they_hold() {
             check_product(sample, &run(forward(), math, true))
                 .unwrap_or_else(|e| panic!("{} {math:?}: {e}", sample.name));
         }
+        check_product(sample, &crate::window::run(forward()))
+            .unwrap_or_else(|e| panic!("{} by windows: {e}", sample.name));
         checked += 1;
     }
     assert!(checked > 20, "only {checked} samples");

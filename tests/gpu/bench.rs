@@ -5,7 +5,7 @@ use crate::layers::{Layer, PASSES};
 use crate::program::{Program, finish};
 use crate::record::Record;
 use gan::device::cuda::device::CudaDevice;
-use gan::device::launch::{Hopper, Math};
+use gan::device::launch::{GpuTraits, Hopper, Math};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -73,18 +73,19 @@ impl Program {
         }
         let mut failed = Vec::new();
         for timed in TIMED {
-            // The last one without the convolutions of sm_90a, for comparison; it is the third again on other devices.
-            for (precision, hopper) in
-                [("f32", "suited"), ("tf32", "suited"), ("bf16", "suited"), ("bf16", "off")]
+            // The last ones without the convolutions of sm_90a, and without those for few channels, for comparison; the
+            // fourth is the third again on other devices.
+            for (precision, off) in
+                [("f32", None), ("tf32", None), ("bf16", None), ("bf16", Some("GAN_HOPPER")), ("bf16", Some("GAN_WINDOW"))]
             {
-                match self.bench_one(timed, precision, hopper, peaks.as_ref().ok()) {
+                match self.bench_one(timed, precision, off, peaks.as_ref().ok()) {
                     Ok(row) => record.row("steps", row),
                     Err(e) => failed.push(e),
                 }
             }
         }
         if failed.is_empty() {
-            Ok(format!("{} steps timed", 4 * TIMED.len()))
+            Ok(format!("{} steps timed", 5 * TIMED.len()))
         } else {
             Err(failed.join("\n"))
         }
@@ -94,7 +95,7 @@ impl Program {
         &self,
         (file, set, peer, size, batch): (&str, &[&str], &str, usize, usize),
         precision: &str,
-        hopper: &str,
+        off: Option<&str>,
         peaks: Option<&Peaks>,
     ) -> Result<Value, String> {
         let path = self.recipes.join(file).display().to_string();
@@ -105,9 +106,11 @@ impl Program {
         args.extend(["--precision", precision, "--json", &json_path, "--set", &batch_set]);
         set.iter().for_each(|s| args.extend(["--set", s]));
         let mut command = self.command(&args);
-        command.env("GAN_HOPPER", hopper);
+        for variable in ["GAN_HOPPER", "GAN_WINDOW"] {
+            command.env(variable, if off == Some(variable) { "off" } else { "suited" });
+        }
         finish(command, &args.join(" "))?;
-        let mode = if hopper == "off" { "recorded, GAN_HOPPER=off" } else { "recorded" };
+        let mode = off.map_or("recorded".to_string(), |variable| format!("recorded, {variable}=off"));
         let result = json_of(Path::new(&json_path))?;
         let (ms, flop) = (number(&result["ms_median"])?, number(&result["flop_per_step"])?);
         let floor = peaks.map(|p| p.floor_ms(precision, &result["flops_and_bytes"])).transpose()?;
@@ -195,13 +198,18 @@ impl Program {
                 for row in rows.iter().filter(|r| r["op"] != "optim") {
                     let layer = Layer::parse(row)?;
                     for (i, (pass, _)) in PASSES.iter().enumerate() {
-                        let own = gan::device::backend::Backend::traits(&device).hopper;
-                        let timed = layer.time(i, &device, own, 20.0).and_then(|ms| {
-                            // Beside it the kernels of every device, where sm_90a's own may be taken.
-                            let plain = || layer.time(i, &device, Hopper::Off, 20.0);
-                            Ok((ms, (own != Hopper::Off).then(plain).transpose()?))
+                        let own = gan::device::backend::Backend::traits(&device);
+                        let timed = layer.time(i, &device, &own, 20.0).and_then(|ms| {
+                            // Beside it without those for few channels, and the general ones alone.
+                            let without = GpuTraits { window: Hopper::Off, ..own };
+                            let plain = GpuTraits { hopper: Hopper::Off, ..without };
+                            let others = [without, plain].map(|gpu| {
+                                (gpu != own).then(|| layer.time(i, &device, &gpu, 20.0)).transpose()
+                            });
+                            let [without, plain] = others;
+                            Ok((ms, without?, plain?))
                         });
-                        let (ms, plain) = match timed {
+                        let (ms, without, plain) = match timed {
                             Ok(times) => times,
                             Err(e) => {
                                 failed.push(format!("{} {pass}: {e}", layer.name));
@@ -213,7 +221,7 @@ impl Program {
                         record.row(
                             "layers",
                             json!({"recipe": recipe, "size": size, "batch": batch, "dtype": math.name(), "layer": layer.name,
-                                   "pass": pass, "calls": layer.count, "ms": ms, "plain ms": plain, "cuDNN ms": layer.peer_ms[i],
+                                   "pass": pass, "calls": layer.count, "ms": ms, "GAN_WINDOW=off ms": without, "plain ms": plain, "cuDNN ms": layer.peer_ms[i],
                                    "speed": layer.peer_ms[i] / ms, "of floor": ms / floor}),
                         );
                     }

@@ -34,6 +34,7 @@ mod record;
 #[path = "../emulated/suite.rs"]
 mod suite;
 
+use convolutions::Kind;
 use gan::device::cuda::device::CudaDevice;
 use gan::device::launch::Math;
 use gan::exec::States;
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
     let mut record = Record::new(&device.describe());
     let stages: [(&str, Stage); 15] = [
         ("primitives", &|_| conformance(&device)),
-        ("convolutions of sm_90a", &|_| own_convolutions(&device)),
+        ("convolutions of some layers", &|_| own_convolutions(&device)),
         ("operations f32", &|_| operations(&device)),
         ("products tf32", &|_| products(Math::Tf32)),
         ("products bf16", &|_| products(Math::Bf16)),
@@ -143,13 +144,31 @@ fn large() -> Vec<ConvGeometry> {
     ]
 }
 
+/// Of few channels, as in training: many boxes a block, and slices.
+fn large_windows() -> Vec<ConvGeometry> {
+    vec![
+        row(cube(2, 32, 40, 32, 3, 1, 1, 1, 1)),
+        row(cube(1, 64, 33, 64, 3, 1, 1, 1, 1)),
+        row(cube(2, 16, 32, 8, 3, 1, 0, 1, 1)),
+        row(square(4, 64, 130, 64, 3, 1, 1, 1, 1)),
+    ]
+}
+
 /// Small ones and those of training, where the device has the kernels.
 fn own_convolutions(device: &CudaDevice) -> Outcome {
-    if device.target() != "sm_90a" {
-        return Ok(format!("none on {}", device.target()));
+    let mut checked = 0;
+    let mut faults = Vec::new();
+    let mut check = |kind, geometries: Vec<ConvGeometry>| {
+        checked += 3 * geometries.len();
+        faults.extend(convolutions::faults(device, kind, &geometries));
+    };
+    if has_tensor_cores(device) {
+        check(Kind::Window, [convolutions::small_windows(), large_windows()].concat());
     }
-    let geometries = [convolutions::small(), large()].concat();
-    list(3 * geometries.len(), &convolutions::faults(device, &geometries))
+    if device.target() == "sm_90a" {
+        check(Kind::Hopper, [convolutions::small(), large()].concat());
+    }
+    list(checked, &faults)
 }
 
 /// A device, as the suite wants one: recorded and replayed, as in training.

@@ -2,14 +2,19 @@
 //! the emulator against plain double-precision sums; with bugs planted; and compiled.
 
 use crate::common::{assert_close, kernels, module, normal};
+use crate::compile::{cache, disassembler, nvrtc};
 use crate::geometry::{cube, products, row, square};
+use gan::device::cuda::compiler::Compiler;
+use gan::device::cuda::usage;
 use gan::device::launch::{GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Math, Operand, Operands};
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Epilogue, Pass, Stats};
 use gan::ops::conv::window::{Taps, Variant, choose, launches};
 use gan::shape::Shape;
-use gan_emu::{Arg, Buffer, Build, Mode, bf16_round};
+use gan_emu::{Arg, Async, Buffer, Build, Mode, Order, Sanitizer, bf16_round, launch_sanitized};
+use rayon::prelude::*;
+use std::collections::BTreeSet;
 
 const PASSES: [Pass; 3] = [Pass::Forward, Pass::GradX, Pass::GradW];
 
@@ -164,24 +169,278 @@ fn cases() -> Vec<(&'static str, ConvGeometry)> {
     ]
 }
 
-/// Both passes of all shapes in all modes.
+/// All passes of all shapes, in all modes where there is something that could differ: all kinds of steps and parts.
 #[test]
-fn every_pass_of_every_shape_in_every_mode() {
-    let mut met = Vec::new();
+fn every_pass_of_every_shape() {
+    let modes = Mode::all();
+    let (mut steps, mut parts) = (BTreeSet::new(), BTreeSet::new());
     for (i, (name, g)) in cases().into_iter().enumerate() {
         for pass in PASSES {
             let case = Case::new(&g, pass);
             let gpu = device([1, 2, 9][i % 3], i % 2 == 1);
-            let v = variant(&g, pass, &gpu);
-            met.push((v.extents, v.taps));
+            let new = match variant(&g, pass, &gpu).taps {
+                Taps::Steps(taps) => steps.insert((pass == Pass::GradX, g.taps() / taps)),
+                Taps::Planes { depths, parts: n, blocks } => parts.insert((depths, n > 1, blocks > 1)),
+            };
             let list = case.list(&gpu, DType::F32, &Epilogue::default());
-            for mode in Mode::all() {
+            for mode in if new { &modes[..] } else { &modes[7..] } {
                 let [got, _] =
-                    case.run(&list, DType::F32, mode).unwrap_or_else(|e| panic!("{name} {pass:?}: {e}"));
+                    case.run(&list, DType::F32, *mode).unwrap_or_else(|e| panic!("{name} {pass:?}: {e}"));
                 // Products of bf16 numbers are exact in fp32; what is left is the order of additions.
                 assert_close(&format!("{name} {pass:?} {mode:?}"), &got, &case.want, 4e-6);
             }
         }
     }
-    println!("{met:?}");
+    assert!(steps.contains(&(true, 27)) && steps.contains(&(false, 1)) && steps.len() > 5, "{steps:?}");
+    assert!(parts.contains(&(1, false, false)) && parts.contains(&(3, true, true)), "{parts:?}");
+}
+
+/// Bias, second tensor and activation, stored in bf16; of weights with slices and without.
+#[test]
+fn epilogues_and_bf16_results() {
+    let g = row((1, 16, [3, 6, 11], 24, [3; 3], [1; 3], [1; 3], [1; 3], 1));
+    for (pass, multiprocessors, launches) in
+        [(Pass::Forward, 9, 1), (Pass::GradX, 9, 1), (Pass::GradW, 1, 2), (Pass::GradW, 9, 2)]
+    {
+        let case = Case::new(&g, pass);
+        let bias = (pass == Pass::Forward).then_some(LaunchArg::Input(2));
+        let finish = |(i, v): (usize, &f64)| {
+            let v = if bias.is_some() { v + f64::from(case.bias[i % g.k]) } else { *v };
+            (if v > 0.0 { v } else { f64::from(0.2f32) * v }) + f64::from(case.extra[i])
+        };
+        let want: Vec<f64> = case.want.iter().enumerate().map(finish).collect();
+        let epilogue = Epilogue {
+            bias: bias.clone(),
+            extra: Some(LaunchArg::Input(3)),
+            extra_dtype: Some(DType::Bf16),
+            activation: Some("leaky_relu(v, 0.2f) + x".into()),
+            stats: None,
+        };
+        let list = case.list(&device(multiprocessors, false), DType::Bf16, &epilogue);
+        assert_eq!(list.launches.len(), launches, "{pass:?}");
+        for mode in Mode::all() {
+            let [got, _] = case.run(&list, DType::Bf16, mode).unwrap_or_else(|e| panic!("{e}"));
+            assert_close(&format!("{pass:?} {mode:?}"), &got, &want, 4.1e-3);
+        }
+    }
+}
+
+/// A gradient by the weights that one block sums up goes straight through its epilogue; and a result that begins anywhere is
+/// stored element by element.
+#[test]
+fn one_slice_and_results_that_begin_anywhere() {
+    let g = row(square(1, 64, 8, 8, 3, 1, 1, 1, 1));
+    for pass in PASSES {
+        let case = Case::new(&g, pass);
+        let gpu = device(1, false);
+        let shapes = operands(&g, pass);
+        let operand = |i: usize, dtype, aligned| Operand { shape: &shapes[i], aligned, dtype };
+        let inputs = [operand(0, DType::Bf16, true), operand(1, DType::Bf16, true)];
+        let io = Operands { inputs: &inputs, output: operand(2, DType::F32, false) };
+        let v = variant(&g, pass, &gpu);
+        assert_eq!(v.slices(), 1);
+        let list = launches(&g, pass, &v, &io, &gpu, &Epilogue::default(), "float");
+        assert!(list.launches[0].specialisation.constants.contains(&"PAIRS=0".into()));
+        let [got, _] = case.run(&list, DType::F32, Mode::all()[8]).unwrap_or_else(|e| panic!("{e}"));
+        assert_close(&format!("{pass:?}"), &got, &case.want, 4e-6);
+    }
+}
+
+/// Mean and variance of each channel of what is stored, over everything or image by image.
+#[test]
+fn statistics_are_those_of_what_is_stored() {
+    let g = row((2, 24, [5, 6, 9], 40, [3; 3], [1; 3], [1; 3], [1; 3], 1));
+    for (pass, out, sets) in
+        [(Pass::Forward, DType::Bf16, 1), (Pass::Forward, DType::F32, 2), (Pass::GradX, DType::F32, 2)]
+    {
+        let case = Case::new(&g, pass);
+        let gpu = device(1, false);
+        assert!(variant(&g, pass, &gpu).takes_stats(&g, sets));
+        let stats = Some(Stats { sets, to: LaunchArg::OutputAt(0) });
+        let epilogue = Epilogue { activation: Some("(v + 30.0f)".into()), stats, ..Epilogue::default() };
+        let list = case.list(&gpu, out, &epilogue);
+        let channels = case.bias.len();
+        for mode in Mode::all() {
+            let [stored, got] = case.run(&list, out, mode).unwrap_or_else(|e| panic!("{e}"));
+            let rows = stored.len() / channels / sets;
+            let column = |at: usize| {
+                let (set, c, stored) = (at / channels, at % channels, &stored);
+                (0..rows).map(move |r| f64::from(stored[(set * rows + r) * channels + c]))
+            };
+            let mean: Vec<f64> =
+                (0..sets * channels).map(|at| column(at).sum::<f64>() / rows as f64).collect();
+            let variance: Vec<f64> = (0..sets * channels)
+                .map(|at| column(at).map(|v| (v - mean[at]).powi(2)).sum::<f64>() / rows as f64)
+                .collect();
+            let what = format!("{pass:?} {out:?} of {sets} {mode:?}");
+            assert_close(&format!("mean {what}"), &got[..mean.len()], &mean, 2e-6);
+            assert_close(&format!("variance {what}"), &got[mean.len()..][..mean.len()], &variance, 4e-6);
+        }
+    }
+}
+
+// ---- planted bugs, and the sources as they are under the sanitizers -----------------------------------------------------
+
+/// Two steps and more through two buffers, two boxes and more.
+fn several(pass: Pass) -> (Case, LaunchList) {
+    let g = row((1, 40, [3, 8, 24], 24, [3; 3], [1; 3], [1; 3], [1; 3], 1));
+    let case = Case::new(&g, pass);
+    let stats = (pass == Pass::Forward).then_some(Stats { sets: 1, to: LaunchArg::OutputAt(0) });
+    let list = case.list(&device(1, false), DType::F32, &Epilogue { stats, ..Epilogue::default() });
+    let v = variant(&g, pass, &device(1, false));
+    assert!(v.boxes > 2 && v.taps != Taps::Steps(27), "{v:?}");
+    (case, list)
+}
+
+/// In how many of the nine modes a bug is noticed in the result or the statistics, and how often banks were in conflict.
+fn noticed(pass: Pass, patches: &[(&str, &str, &str)]) -> (usize, u64) {
+    let (case, list) = several(pass);
+    let launch = &list.launches[0];
+    let patched = patches.iter().fold(build(launch), |build, (file, from, to)| build.patch(file, from, to));
+    let program = patched.load().unwrap_or_else(|e| panic!("{e}"));
+    let wrong = |mode: &Mode| {
+        let memory = case.memory(&list, DType::F32);
+        for (i, launch) in list.launches.iter().enumerate() {
+            let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
+            let own = module(launch.specialisation.file, &launch.specialisation.constants);
+            let program = if i == 0 { &program } else { &*own };
+            if program.launch(launch.kernel, shape(launch), &args, *mode).is_err() {
+                return true;
+            }
+        }
+        let off = |(g, w): (&f32, &f64)| (f64::from(*g) - w).abs();
+        let results = memory.output.to_f32();
+        let stats = memory.stats.to_f32();
+        let lost = pass == Pass::Forward && stats.iter().any(|v| v.is_nan());
+        lost || results.iter().zip(&case.want).any(|p| off(p).is_nan() || off(p) > 1e-3)
+    };
+    (Mode::all().iter().filter(|m| wrong(m)).count(), program.bank_conflicts())
+}
+
+#[test]
+fn what_could_go_wrong_is_noticed() {
+    let tile = "include/tile.cuh";
+    for pass in PASSES {
+        assert_eq!(noticed(pass, &[]), (0, 0), "{pass:?}");
+        for (what, patch, least) in [
+            ("a missing barrier", (tile, "        __syncthreads();\n", ""), 6),
+            ("a wait for too few", (tile, "cp_async_wait<Stages - 2>", "cp_async_wait<Stages - 1>"), 3),
+            ("a buffer filled too early", (tile, "stage == 0 ? Stages - 1 : stage - 1", "stage"), 6),
+            ("padding that is read", ("include/window.cuh", " && inside(h, extents[1])", ""), 9),
+        ] {
+            let (modes, _) = noticed(pass, &[patch]);
+            assert!(modes >= least, "{pass:?}: {what}: only {modes} modes noticed");
+        }
+        // Pixels with all of their chunks, one after the other.
+        let together = "return 16 * (pixel * Chunks + chunk);";
+        let planes = "return 16 * (chunk * PLANE + pixel);";
+        let (modes, conflicts) = noticed(pass, &[("include/window.cuh", planes, together)]);
+        assert!(modes == 0 && conflicts > 0, "{pass:?}: {modes} modes, {conflicts} conflicts");
+    }
+    let barrier = "    __syncthreads(); // others stored what this thread looks at\n";
+    let (modes, _) = noticed(Pass::Forward, &[("conv_window.cu", barrier, "")]);
+    assert!(modes >= 3, "statistics of what is not yet stored: only {modes} modes noticed");
+}
+
+/// ThreadSanitizer sees every buffer that is filled while it is read, AddressSanitizer every end of a tensor.
+#[test]
+fn the_sanitizers_find_planted_bugs_only() {
+    let modes = [
+        Mode { order: Order::Forward, copies: Async::Late, seed: 1 },
+        Mode { order: Order::Random, copies: Async::Random, seed: 2 },
+    ];
+    for sanitizer in [Sanitizer::Thread, Sanitizer::Address] {
+        if !crate::planted::available(sanitizer) {
+            continue;
+        }
+        for pass in PASSES {
+            let (case, list) = several(pass);
+            let (memory, launch) = (case.memory(&list, DType::F32), &list.launches[0]);
+            let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
+            let run = |build: &Build, mode: Mode| {
+                launch_sanitized(build, sanitizer, launch.kernel, shape(launch), &args, mode)
+            };
+            for mode in modes {
+                run(&build(launch), mode).unwrap_or_else(|e| panic!("{pass:?} {sanitizer:?}: {e}"));
+            }
+            let (file, from, to, word) = match sanitizer {
+                Sanitizer::Thread => ("include/tile.cuh", "        __syncthreads();\n", "", "data race"),
+                Sanitizer::Address => {
+                    let fill = "tensor + from * (8 * Chunks) + 8 * chunk";
+                    ("include/window.cuh", fill, "tensor + from * (8 * Chunks) + 16 * chunk", "heap-buffer-overflow")
+                }
+            };
+            let error = run(&build(launch).patch(file, from, to), modes[0]).unwrap_err();
+            assert!(error.contains(word), "{pass:?} {sanitizer:?}: {error}");
+        }
+    }
+}
+
+// ---- compiled ------------------------------------------------------------------------------------------------------------
+
+/// Registers of a thread with which two blocks of the largest sums share a multiprocessor.
+const REGISTERS: u32 = 224;
+
+/// Volumes and images as networks have them, with all numbers of chunks.
+fn typical() -> Vec<ConvGeometry> {
+    let volume = |c, k, size| row(cube(2, c, size, k, 3, 1, 1, 1, 1));
+    vec![
+        volume(64, 64, 64),
+        volume(32, 32, 64),
+        volume(32, 64, 16),
+        volume(64, 32, 32),
+        volume(16, 16, 128),
+        volume(8, 16, 64),
+        volume(24, 40, 48),
+        volume(56, 8, 48),
+        row(square(1, 64, 256, 64, 3, 1, 1, 1, 1)),
+        row(square(4, 16, 96, 48, 3, 1, 1, 1, 1)),
+    ]
+}
+
+#[test]
+fn everything_compiles_within_its_budget() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let tool = disassembler(&nvrtc);
+    let compiler = Compiler::with(nvrtc, cache());
+    let mut all = Vec::new();
+    for (i, g) in typical().iter().enumerate() {
+        for pass in PASSES {
+            let gpu = GpuTraits { window: Hopper::Suited, ..device(132, i % 4 != 1) };
+            let bias = (pass == Pass::Forward).then_some(LaunchArg::Input(2));
+            let stats = (i % 2 == 0 && pass != Pass::GradW).then(|| Stats { sets: 1, to: LaunchArg::Null });
+            let out = if pass == Pass::GradW { DType::F32 } else { DType::Bf16 };
+            let launches = list(g, pass, &gpu, out, &Epilogue { bias, stats, ..Epilogue::default() }).launches;
+            for architecture in ["sm_80", "sm_90", "sm_100"] {
+                all.push((launches[0].clone(), architecture));
+            }
+        }
+    }
+    let faults: Vec<String> = all
+        .par_iter()
+        .flat_map(|(launch, architecture)| {
+            let what = &launch.specialisation;
+            let image = compiler.image(what, architecture).unwrap_or_else(|e| panic!("{e}"));
+            let mut faults = Vec::new();
+            for k in usage::parse(&image.log) {
+                println!("{architecture} {} of {} threads: {}", k.registers, launch.threads, what.constants.join(" "));
+                let fits = k.registers * launch.threads <= 65536 && k.registers <= REGISTERS;
+                // What every device of compute capability 8.0 and more allows a block.
+                let shared = k.shared as usize + launch.shared <= 99 << 10;
+                if k.spills > 0 || k.stack > 0 || !fits || !shared {
+                    faults.push(format!("{k:?} {}", launch.shared));
+                }
+            }
+            if let Some(tool) = &tool {
+                let code = disassemble(tool, &image.bytes);
+                let wanted = ["HMMA", "LDGSTS", "LDSM"].iter().filter(|w| !code.contains(**w));
+                faults.extend(wanted.map(|w| format!("no {w}")));
+                let local = ["LDL", "STL"].iter().filter(|w| code.contains(**w));
+                faults.extend(local.map(ToString::to_string));
+            }
+            let tell = |f: &String| format!("{f}: {} {architecture} {}", what.file, what.constants.join(" "));
+            faults.iter().map(tell).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

@@ -268,3 +268,129 @@ pub fn launches(
     }
     list
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn geometry(n: usize, c: usize, k: usize, size: [usize; 3]) -> ConvGeometry {
+        let kernel = size.map(|s| if s == 1 { 1 } else { 3 });
+        ConvGeometry {
+            n,
+            c,
+            k,
+            groups: 1,
+            input: size,
+            output: size,
+            kernel,
+            stride: [1; 3],
+            padding: kernel.map(|k| k / 2),
+            dilation: [1; 3],
+        }
+    }
+
+    fn gpu(window: Hopper) -> GpuTraits {
+        GpuTraits {
+            multiprocessors: 132,
+            math: Math::Bf16,
+            fixed_shapes: true,
+            fused: true,
+            choices: None,
+            hopper: Hopper::Off,
+            window,
+        }
+    }
+
+    fn taken(g: &ConvGeometry, pass: Pass, window: Hopper) -> Option<Variant> {
+        choose(g, pass, [true; 2], &gpu(window))
+    }
+
+    const PASSES: [Pass; 3] = [Pass::Forward, Pass::GradX, Pass::GradW];
+
+    #[test]
+    fn boxes_are_large_where_there_are_many_pixels_and_small_where_there_are_few() {
+        let of = |g: &ConvGeometry, pass| {
+            let v = taken(g, pass, Hopper::Suited).expect("suited");
+            (v.extents, v.taps)
+        };
+        let large = geometry(2, 64, 64, [64; 3]);
+        assert_eq!(of(&large, Pass::Forward), ([4, 8, 8], Taps::Steps(1)));
+        assert_eq!(of(&large, Pass::GradX), ([4, 8, 8], Taps::Steps(1)));
+        let taps = Taps::Planes { depths: 1, parts: 1, blocks: 44 };
+        assert_eq!(of(&large, Pass::GradW), ([1, 8, 16], taps));
+        assert_eq!(of(&geometry(2, 32, 32, [64; 3]), Pass::Forward), ([4, 8, 8], Taps::Steps(3)));
+        let taps = Taps::Planes { depths: 3, parts: 1, blocks: 128 };
+        assert_eq!(of(&geometry(2, 32, 32, [64; 3]), Pass::GradW), ([2, 8, 8], taps));
+        assert_eq!(of(&geometry(2, 64, 64, [16; 3]), Pass::Forward), ([2, 4, 8], Taps::Steps(3)));
+        assert_eq!(of(&geometry(1, 64, 64, [1, 256, 256]), Pass::Forward), ([1, 16, 16], Taps::Steps(1)));
+    }
+
+    #[test]
+    fn what_these_kernels_cannot_take_or_would_not_fill_is_left_to_the_others() {
+        let suited = geometry(2, 32, 32, [64; 3]);
+        let g = || suited.clone();
+        for pass in PASSES {
+            let takes = |g: &ConvGeometry, window| taken(g, pass, window).is_some();
+            assert!(takes(&suited, Hopper::Suited) && !takes(&suited, Hopper::Off));
+            for impossible in [
+                ConvGeometry { c: 72, ..g() },
+                ConvGeometry { k: 12, ..g() },
+                ConvGeometry { groups: 2, ..g() },
+                ConvGeometry { stride: [1, 2, 2], output: [64, 32, 32], ..g() },
+                ConvGeometry { dilation: [2, 1, 1], output: [62, 64, 64], ..g() },
+                ConvGeometry { kernel: [3, 3, 5], output: [64, 64, 62], ..g() },
+            ] {
+                assert!(!takes(&impossible, Hopper::Always), "{impossible:?}");
+            }
+            assert_eq!(choose(&suited, pass, [true, false], &gpu(Hopper::Always)), None, "begins anywhere");
+            let exact = GpuTraits { math: Math::Tf32, ..gpu(Hopper::Always) };
+            assert_eq!(choose(&suited, pass, [true; 2], &exact), None);
+            let one_tap = ConvGeometry { kernel: [1; 3], padding: [0; 3], ..g() };
+            for possible in [one_tap, geometry(1, 32, 32, [8; 3]), geometry(512, 32, 32, [1, 3, 3])] {
+                assert!(takes(&possible, Hopper::Always) && !takes(&possible, Hopper::Suited), "{possible:?}");
+            }
+        }
+    }
+
+    /// Whatever the channels, a variant fits and is what the kernels demand.
+    #[test]
+    fn everything_fits() {
+        for (c, k) in (1..=8).flat_map(|c| (1..=8).map(move |k| (8 * c, 8 * k))) {
+            for size in [[1, 1, 5], [1, 20, 30], [3, 9, 9], [40, 40, 40]] {
+                for (pass, multiprocessors) in PASSES.into_iter().flat_map(|p| [1, 7, 132].map(|m| (p, m))) {
+                    let g = geometry(2, c, k, size);
+                    let device = GpuTraits { multiprocessors, ..gpu(Hopper::Always) };
+                    let v = choose(&g, pass, [true; 2], &device).expect("possible");
+                    assert!(v.shared <= SHARED, "{g:?} {v:?}");
+                    let pixels = product(v.extents);
+                    match v.taps {
+                        Taps::Steps(taps) => {
+                            assert!(pixels.is_multiple_of(16 * WARPS) && g.taps().is_multiple_of(taps));
+                        }
+                        Taps::Planes { depths, parts, blocks } => {
+                            let warps = depths * parts * c / CHUNK;
+                            assert!(warps <= if k > 32 { 8 } else { 12 }, "{g:?} {v:?}");
+                            assert!((pixels / 16).is_multiple_of(parts) && blocks <= v.boxes);
+                            assert!(g.kernel[0].is_multiple_of(depths));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Eight neighbouring threads copy to eight different places of the banks: chunk after chunk, row after row.
+    #[test]
+    fn copies_meet_no_conflicts_of_banks() {
+        for chunks in [1, 2, 4, 8] {
+            for rows in [27, 64, 100, 600] {
+                let plane = planes(rows, chunks, 1) / 16;
+                assert!((rows..rows + 8).contains(&plane));
+                let mut places: Vec<usize> =
+                    (0..8).map(|i| (i % chunks * plane + i / chunks) % 8).collect();
+                places.sort_unstable();
+                assert_eq!(places, (0..8).collect::<Vec<_>>(), "{chunks} chunks of {rows} rows");
+            }
+        }
+    }
+}
