@@ -99,7 +99,7 @@ conv_window(const Geometry argument, const bf16* __restrict__ source, const bf16
             for (float& v : fragment) v = 0;
     int step = 0;
     pipeline<STAGES>(0, STEPS, load, [&](int stage) {
-        const int begin = 16 * shift(step++ * STEP_TAPS);
+        const int begin = Window::offset(shift(step++ * STEP_TAPS), 0);
         const u8* const weights = memory + Window::BYTES + stage * WEIGHT_BYTES + 16 * column;
 #pragma unroll
         for (int q = 0; q < DEPTH; q += 2) {

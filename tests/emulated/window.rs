@@ -11,7 +11,7 @@ use gan_emu::Mode;
 
 const MODELS: [&str; 2] = [
     "canvas = [16, 16]\n[model]\nkind = \"pix2pix\"\ngenerator = { kind = \"resnet\", blocks = 1, ngf = 8 }\ndiscriminator = { kind = \"patch\", layers = 1, ndf = 8 }",
-    "input = [\"t1ce\", \"flair\"]\ntarget = [\"tumour\"]\npatch = [4, 8, 8]\nphantom.tumours = 1.0\n[data.labels]\nvalues = [0, 1, 2, 4]\nregions = [{ name = \"WT\", labels = [1, 2, 4] }]\n[model]\nkind = \"supervised\"\n[model.network]\nkind = \"unet\"\nbase = 8\ndowns = 1\nnorm = \"instance-affine\"\n[loss]\nkind = \"regions\"",
+    "input = [\"t1ce\", \"flair\"]\ntarget = [\"tumour\"]\npatch = [4, 8, 8]\n[data.labels]\nvalues = [0, 1, 2, 4]\nregions = [{ name = \"WT\", labels = [1, 2, 4] }]\n[model]\nkind = \"supervised\"\n[model.network]\nkind = \"unet\"\nbase = 8\ndowns = 1\nnorm = \"instance-affine\"\n[loss]\nkind = \"regions\"",
 ];
 
 const OFF: [Hopper; 2] = [Hopper::Off, Hopper::Off];

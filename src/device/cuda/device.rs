@@ -211,8 +211,13 @@ impl CudaDevice {
             ("sm_90a", Math::Bf16, Hopper::Off) => ", without sm_90a's own convolutions",
             _ => "",
         };
+        let window = match (self.traits.math, self.traits.window) {
+            (Math::Bf16, Hopper::Off) => ", without those for few channels",
+            (Math::Bf16, Hopper::Always) => ", those for few channels wherever they can",
+            _ => "",
+        };
         format!(
-            "cuda:{} {} (compute capability {}.{}{translated}{pool}{kernels}), driver for CUDA {}.{}, NVRTC {}.{}",
+            "cuda:{} {} (compute capability {}.{}{translated}{pool}{kernels}{window}), driver for CUDA {}.{}, NVRTC {}.{}",
             self.ordinal,
             self.name,
             self.capability / 10,
