@@ -2,7 +2,7 @@ use super::say;
 use crate::device::cuda::cache::Cache;
 use crate::device::cuda::compiler::Compiler;
 use crate::device::cuda::device::{hopper_setting, window_setting};
-use crate::device::launch::{GpuTraits, Hopper, Math};
+use crate::device::launch::{GpuTraits, Math, Tailored};
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, Device};
 use crate::train::csvlog::bytes;
@@ -110,7 +110,7 @@ fn build(args: &Build) -> Result<()> {
         };
         for (architecture, usual) in &targets {
             let multiprocessors = args.multiprocessors.map_or(*usual, usize::from);
-            let hopper = if architecture == "sm_90a" { hopper_setting()? } else { Hopper::Off };
+            let hopper = if architecture == "sm_90a" { hopper_setting()? } else { Tailored::Off };
             let gpu = GpuTraits {
                 multiprocessors,
                 math: args.precision,

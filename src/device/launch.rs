@@ -74,32 +74,32 @@ pub struct GpuTraits {
     pub fused: bool,
     /// Which variants were measured to be the fastest.
     pub choices: Option<&'static Choices>,
-    /// Which convolutions take the kernels of sm_90a.
-    pub hopper: Hopper,
-    /// Which convolutions take the kernels for few channels.
-    pub window: Hopper,
+    /// Which convolutions take the kernels that only sm_90a runs (`kernels/conv_hopper.cu`).
+    pub hopper: Tailored,
+    /// Which convolutions take the kernels for few channels (`kernels/conv_window.cu`).
+    pub window: Tailored,
 }
 
-/// Which convolutions take the kernels that only sm_90a runs (`kernels/conv_hopper.cu`).
+/// Which layers take kernels that are made for some of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hopper {
-    /// None: another device, or they are not wanted.
+pub enum Tailored {
+    /// None: the device has no such kernels, or they are not wanted.
     Off,
-    /// Those that fill their tiles.
+    /// Those that are likely to gain by it.
     Suited,
     /// All that they can compute.
     Always,
 }
 
-/// As the variable GAN_HOPPER has it.
-impl std::str::FromStr for Hopper {
+/// As the variables GAN_HOPPER and GAN_WINDOW have it.
+impl std::str::FromStr for Tailored {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
         match s {
-            "off" => Ok(Hopper::Off),
-            "suited" => Ok(Hopper::Suited),
-            "always" => Ok(Hopper::Always),
+            "off" => Ok(Tailored::Off),
+            "suited" => Ok(Tailored::Suited),
+            "always" => Ok(Tailored::Always),
             _ => Err("write off, suited or always".into()),
         }
     }

@@ -315,7 +315,7 @@ pub fn merged(extents: &[usize], steps: &[&[usize]]) -> (Vec<usize>, Vec<Vec<usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::launch::{Hopper, Math};
+    use crate::device::launch::{Math, Tailored};
 
     const GPU: GpuTraits = GpuTraits {
         multiprocessors: 4,
@@ -323,8 +323,8 @@ mod tests {
         fixed_shapes: false,
         fused: true,
         choices: None,
-        hopper: Hopper::Off,
-        window: Hopper::Off,
+        hopper: Tailored::Off,
+        window: Tailored::Off,
     };
 
     #[test]

@@ -5,7 +5,7 @@ use super::gpu::{DeviceStates, GpuProgram, Prepared};
 use super::timed::RunMarks;
 use crate::device::backend::Timed;
 use crate::device::choices::Choices;
-use crate::device::launch::{GpuTraits, Hopper};
+use crate::device::launch::{GpuTraits, Tailored};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Var};
@@ -99,8 +99,8 @@ impl<'a, B: Timed> Bench<'a, B> {
         let traits = GpuTraits {
             math: self.shape.math,
             choices: Some(Choices::leak(table)),
-            hopper: Hopper::Off,
-            window: Hopper::Off,
+            hopper: Tailored::Off,
+            window: Tailored::Off,
             ..self.backend.traits()
         };
         let prepared = Prepared::new(&traits, &self.graph, &[("result", &self.result)])?;

@@ -3,7 +3,7 @@
 
 use crate::geometry::{products, row, square};
 use gan::device::backend::{Backend, Fetch};
-use gan::device::launch::{GpuTraits, Hopper, LaunchArg, LaunchList, Math, Operand, Operands};
+use gan::device::launch::{GpuTraits, LaunchArg, LaunchList, Math, Operand, Operands, Tailored};
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Epilogue, Pass, launches};
@@ -100,8 +100,8 @@ fn run<B: Backend>(
 /// not taken.
 pub fn faults<B: Backend>(backend: &B, kind: Kind, geometries: &[ConvGeometry]) -> Vec<String> {
     let (hopper, window, name) = match kind {
-        Kind::Hopper => (Hopper::Always, Hopper::Off, "conv_hopper"),
-        Kind::Window => (Hopper::Off, Hopper::Always, "conv_window"),
+        Kind::Hopper => (Tailored::Always, Tailored::Off, "conv_hopper"),
+        Kind::Window => (Tailored::Off, Tailored::Always, "conv_window"),
     };
     let gpu = GpuTraits { hopper, window, math: Math::Bf16, ..backend.traits() };
     let mut faults = Vec::new();

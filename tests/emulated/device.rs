@@ -2,7 +2,7 @@
 
 use gan::compile::plan::Step;
 use gan::device::backend::{Backend, Fetch, Piece, Timed};
-use gan::device::launch::{GpuTraits, Hopper, Launch, Math, Specialisation};
+use gan::device::launch::{GpuTraits, Launch, Math, Specialisation, Tailored};
 use gan::device::occupancy::{KernelFacts, Limits};
 use gan::device::tensor_map::TensorMap;
 use gan::error::{Error, Result};
@@ -31,11 +31,11 @@ impl Emulator {
 
     /// With or without fusion.
     pub fn with(mode: Mode, math: Math, fused: bool) -> Arc<Self> {
-        Self::like(mode, math, fused, Hopper::Off, Hopper::Off)
+        Self::like(mode, math, fused, Tailored::Off, Tailored::Off)
     }
 
     /// With or without the kernels of sm_90a, and those for few channels.
-    pub fn like(mode: Mode, math: Math, fused: bool, hopper: Hopper, window: Hopper) -> Arc<Self> {
+    pub fn like(mode: Mode, math: Math, fused: bool, hopper: Tailored, window: Tailored) -> Arc<Self> {
         // Few multiprocessors, so that loops take several turns; more than one, so that long sums are sliced.
         let traits =
             GpuTraits { multiprocessors: 3, math, fixed_shapes: false, fused, choices: None, hopper, window };

@@ -2,7 +2,7 @@
 
 use crate::convolutions::Kind;
 use crate::device::Emulator;
-use gan::device::launch::{Hopper, Math};
+use gan::device::launch::{Math, Tailored};
 use gan::exec::States;
 use gan::exec::gpu::{DeviceStates, GpuProgram, Prepared};
 use gan::train::method::{self, Run, Shapes};
@@ -41,7 +41,7 @@ impl After {
 }
 
 /// A training step in bf16 with and without the kernels of sm_90a and those for few channels.
-pub fn step(model: &str, [hopper, window]: [Hopper; 2], mode: Mode) -> After {
+pub fn step(model: &str, [hopper, window]: [Tailored; 2], mode: Mode) -> After {
     let text =
         format!("name = \"x\"\n[data]\nphantom = {{}}\n{model}\n[train]\nbatch = 2\n[health]\nwatch = false");
     let recipe = Recipe::parse(&text, "r", &[]).unwrap();
@@ -78,7 +78,7 @@ pub fn step(model: &str, [hopper, window]: [Hopper; 2], mode: Mode) -> After {
 fn a_step_with_the_convolutions_of_sm_90a_has_the_same_losses() {
     for model in MODELS {
         let mode = Mode::all()[0];
-        let [own, other] = [Hopper::Always, Hopper::Off].map(|h| step(model, [h, Hopper::Off], mode));
+        let [own, other] = [Tailored::Always, Tailored::Off].map(|h| step(model, [h, Tailored::Off], mode));
         let hopper = ["conv_hopper", "conv_hopper_grad_w"];
         assert!(own.count(&hopper) > 10 && own.count(&["conv", "conv_grad_w"]) > 0, "{:?}", own.launched);
         assert_eq!(other.count(&hopper), 0);
@@ -89,7 +89,7 @@ fn a_step_with_the_convolutions_of_sm_90a_has_the_same_losses() {
 
 #[test]
 fn a_step_with_them_gives_the_same_bits_in_every_order() {
-    let taken = [Hopper::Always, Hopper::Off];
+    let taken = [Tailored::Always, Tailored::Off];
     let first = step(MODELS[0], taken, Mode::all()[0]);
     for mode in [Mode::all()[4], Mode::all()[8]] {
         assert!(step(MODELS[0], taken, mode).states == first.states, "{mode:?}");

@@ -2,7 +2,7 @@
 
 use crate::device::Emulator;
 use crate::layers::{Layer, PASSES};
-use gan::device::launch::{GpuTraits, Hopper, Math};
+use gan::device::launch::{GpuTraits, Math, Tailored};
 use gan_emu::Mode;
 use serde_json::{Value, json};
 
@@ -42,9 +42,11 @@ fn every_pass_of_a_listed_layer_is_timed() {
         for row in rows() {
             let layer = Layer::parse(&row).unwrap();
             for i in 0..PASSES.len() {
-                for (hopper, window) in
-                    [(Hopper::Off, Hopper::Off), (Hopper::Always, Hopper::Off), (Hopper::Off, Hopper::Always)]
-                {
+                for (hopper, window) in [
+                    (Tailored::Off, Tailored::Off),
+                    (Tailored::Always, Tailored::Off),
+                    (Tailored::Off, Tailored::Always),
+                ] {
                     let gpu = GpuTraits { hopper, window, ..device.traits };
                     let ms = layer.time(i, &*device, &gpu, 0.0).unwrap_or_else(|e| panic!("{row}: {e}"));
                     assert!(ms > 0.0 && ms.is_finite());

@@ -4,7 +4,7 @@ use crate::convolutions::{Kind, faults, small_windows};
 use crate::device::{Emulated, Emulator};
 use crate::hopper::step;
 use crate::suite::{Named, Results};
-use gan::device::launch::{Hopper, Math};
+use gan::device::launch::{Math, Tailored};
 use gan::exec::States;
 use gan::graph::{Graph, Var};
 use gan_emu::Mode;
@@ -14,8 +14,8 @@ const MODELS: [&str; 2] = [
     "input = [\"t1ce\", \"flair\"]\ntarget = [\"tumour\"]\npatch = [4, 8, 8]\n[data.labels]\nvalues = [0, 1, 2, 4]\nregions = [{ name = \"WT\", labels = [1, 2, 4] }]\n[model]\nkind = \"supervised\"\n[model.network]\nkind = \"unet\"\nbase = 8\ndowns = 1\nnorm = \"instance-affine\"\n[loss]\nkind = \"regions\"",
 ];
 
-const OFF: [Hopper; 2] = [Hopper::Off, Hopper::Off];
-const ALWAYS: [Hopper; 2] = [Hopper::Off, Hopper::Always];
+const OFF: [Tailored; 2] = [Tailored::Off, Tailored::Off];
+const ALWAYS: [Tailored; 2] = [Tailored::Off, Tailored::Always];
 
 /// The emulator in bf16 with these kernels wherever they can be taken, as the suite wants a device.
 pub fn run(mode: Mode) -> impl Fn(&Graph, &Named<&Var>, &Named<&[f32]>) -> Results {

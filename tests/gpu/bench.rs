@@ -5,7 +5,7 @@ use crate::layers::{Layer, PASSES};
 use crate::program::{Program, finish};
 use crate::record::Record;
 use gan::device::cuda::device::CudaDevice;
-use gan::device::launch::{GpuTraits, Hopper, Math};
+use gan::device::launch::{GpuTraits, Math, Tailored};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -75,9 +75,13 @@ impl Program {
         for timed in TIMED {
             // The last ones without the convolutions of sm_90a, and without those for few channels, for comparison; the
             // fourth is the third again on other devices.
-            for (precision, off) in
-                [("f32", None), ("tf32", None), ("bf16", None), ("bf16", Some("GAN_HOPPER")), ("bf16", Some("GAN_WINDOW"))]
-            {
+            for (precision, off) in [
+                ("f32", None),
+                ("tf32", None),
+                ("bf16", None),
+                ("bf16", Some("GAN_HOPPER")),
+                ("bf16", Some("GAN_WINDOW")),
+            ] {
                 match self.bench_one(timed, precision, off, peaks.as_ref().ok()) {
                     Ok(row) => record.row("steps", row),
                     Err(e) => failed.push(e),
@@ -201,8 +205,8 @@ impl Program {
                         let own = gan::device::backend::Backend::traits(&device);
                         let timed = layer.time(i, &device, &own, 20.0).and_then(|ms| {
                             // Beside it without those for few channels, and the general ones alone.
-                            let without = GpuTraits { window: Hopper::Off, ..own };
-                            let plain = GpuTraits { hopper: Hopper::Off, ..without };
+                            let without = GpuTraits { window: Tailored::Off, ..own };
+                            let plain = GpuTraits { hopper: Tailored::Off, ..without };
                             let others = [without, plain].map(|gpu| {
                                 (gpu != own).then(|| layer.time(i, &device, &gpu, 20.0)).transpose()
                             });

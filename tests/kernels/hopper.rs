@@ -3,7 +3,7 @@
 
 use crate::common::{assert_close, kernels, module, normal};
 use crate::geometry::{cube, products, row, square};
-use gan::device::launch::{GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Math, Operand, Operands};
+use gan::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Math, Operand, Operands, Tailored};
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::hopper::{choose, launches};
@@ -14,7 +14,7 @@ use gan_emu::{Arg, Async, Buffer, Build, Mode, Order, Sanitizer, bf16_round, lau
 pub const PASSES: [Pass; 3] = [Pass::Forward, Pass::GradX, Pass::GradW];
 
 /// A device with so many multiprocessors that takes these kernels wherever it can.
-pub fn device(multiprocessors: usize, hopper: Hopper, fixed_shapes: bool) -> GpuTraits {
+pub fn device(multiprocessors: usize, hopper: Tailored, fixed_shapes: bool) -> GpuTraits {
     GpuTraits {
         multiprocessors,
         math: Math::Bf16,
@@ -22,7 +22,7 @@ pub fn device(multiprocessors: usize, hopper: Hopper, fixed_shapes: bool) -> Gpu
         fused: true,
         choices: None,
         hopper,
-        window: Hopper::Off,
+        window: Tailored::Off,
     }
 }
 
@@ -165,7 +165,7 @@ fn every_pass_of_every_shape_in_every_mode() {
     for (i, (name, g)) in cases().into_iter().enumerate() {
         for pass in PASSES {
             let case = Case::new(&g, pass);
-            let gpu = device([1, 2, 9][i % 3], Hopper::Always, false);
+            let gpu = device([1, 2, 9][i % 3], Tailored::Always, false);
             let list = case.list(&gpu, DType::F32, &Epilogue::default());
             for mode in Mode::all() {
                 let got =
@@ -184,7 +184,7 @@ fn every_variant_of_a_tile() {
     let mut met = Vec::new();
     for (multiprocessors, fixed) in [(1, false), (3, true), (40, false)] {
         for pass in PASSES {
-            let gpu = device(multiprocessors, Hopper::Always, fixed);
+            let gpu = device(multiprocessors, Tailored::Always, fixed);
             let variant = choose(&g, pass, [true; 2], &gpu).expect("possible");
             met.push((variant.bn, variant.slices > 1));
             let case = Case::new(&g, pass);
@@ -214,7 +214,7 @@ fn epilogues_and_bf16_results() {
     };
     let want: Vec<f64> = case.want.iter().enumerate().map(finish).collect();
     for multiprocessors in [1, 9] {
-        let list = case.list(&device(multiprocessors, Hopper::Always, false), DType::Bf16, &epilogue);
+        let list = case.list(&device(multiprocessors, Tailored::Always, false), DType::Bf16, &epilogue);
         assert_eq!(list.launches.len(), if multiprocessors == 1 { 1 } else { 2 }, "slices");
         for mode in Mode::all() {
             let got = case.run(&list, DType::Bf16, mode).unwrap_or_else(|e| panic!("{e}"));
@@ -226,13 +226,13 @@ fn epilogues_and_bf16_results() {
 /// What the copy engine or the tiles can't take goes to the other kernels.
 #[test]
 fn what_these_kernels_cannot_take_is_left_to_the_others() {
-    let gpu = device(132, Hopper::Always, false);
+    let gpu = device(132, Tailored::Always, false);
     let takes = |g: &ConvGeometry, pass, gpu: &GpuTraits| choose(g, pass, [true; 2], gpu).is_some();
     let plain = row(square(1, 64, 16, 64, 3, 1, 1, 1, 1));
     for pass in PASSES {
         assert!(takes(&plain, pass, &gpu));
         assert!(!takes(&plain, pass, &GpuTraits { math: Math::Tf32, ..gpu }));
-        assert!(!takes(&plain, pass, &device(132, Hopper::Off, false)));
+        assert!(!takes(&plain, pass, &device(132, Tailored::Off, false)));
         assert!(choose(&plain, pass, [true, false], &gpu).is_none(), "an operand that begins anywhere");
         let channels = row(square(1, 60, 16, 64, 3, 1, 1, 1, 1));
         assert!(!takes(&channels, pass, &gpu), "rows of 120 bytes");
@@ -250,7 +250,7 @@ fn what_these_kernels_cannot_take_is_left_to_the_others() {
 /// In how many of the nine modes a bug is noticed.
 fn noticed(patches: &[(&str, &str)]) -> usize {
     let case = Case::new(&row(square(1, 64, 10, 64, 3, 1, 1, 1, 1)), Pass::Forward);
-    let list = case.list(&device(1, Hopper::Always, false), DType::F32, &Epilogue::default());
+    let list = case.list(&device(1, Tailored::Always, false), DType::F32, &Epilogue::default());
     let launch = &list.launches[0];
     // Fewer buffers than steps, else none is used twice.
     let constants: Vec<String> = launch.specialisation.constants.clone();
@@ -311,7 +311,7 @@ fn the_sanitizers_find_nothing() {
         let g = row((2, 16, [1, 9, 12], 24, [1, 3, 3], [1, 2, 2], [0, 1, 1], [1; 3], 1));
         for pass in PASSES {
             let case = Case::new(&g, pass);
-            let list = case.list(&device(2, Hopper::Always, false), DType::F32, &Epilogue::default());
+            let list = case.list(&device(2, Tailored::Always, false), DType::F32, &Epilogue::default());
             let memory = case.memory(&list, DType::F32);
             let launch = &list.launches[0];
             let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
@@ -330,7 +330,7 @@ fn threadsanitizer_sees_a_buffer_given_back_too_early() {
         return;
     }
     let case = Case::new(&row(square(1, 64, 8, 64, 3, 1, 1, 1, 1)), Pass::Forward);
-    let list = case.list(&device(1, Hopper::Always, false), DType::F32, &Epilogue::default());
+    let list = case.list(&device(1, Tailored::Always, false), DType::F32, &Epilogue::default());
     let (memory, launch) = (case.memory(&list, DType::F32), &list.launches[0]);
     let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
     let faulty = build(launch)

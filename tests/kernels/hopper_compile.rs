@@ -6,7 +6,7 @@ use crate::hopper::{PASSES, device, list};
 use crate::recipes::{names, recipe};
 use gan::device::cuda::compiler::{Compiler, Specialisation};
 use gan::device::cuda::usage;
-use gan::device::launch::{Hopper, Launch};
+use gan::device::launch::{Launch, Tailored};
 use gan::dtype::DType;
 use gan::ops::conv::launch::Epilogue;
 use gan::train::kernels::programs;
@@ -29,7 +29,7 @@ fn is_own(file: &str) -> bool {
 
 /// What training with every recipe launches of these kernels, each once, at the recipe's own sizes and channels.
 fn launched() -> BTreeMap<Vec<String>, Launch> {
-    let gpu = device(132, Hopper::Suited, true);
+    let gpu = device(132, Tailored::Suited, true);
     let mut all = BTreeMap::new();
     for name in names() {
         let (recipe, extents) = recipe(&name);
@@ -54,7 +54,7 @@ fn typical() -> Vec<Specialisation> {
         row(cube(2, 32, 128, 64, 3, 1, 1, 1, 1)),
     ] {
         for pass in PASSES {
-            let (gpu, plain) = (device(132, Hopper::Suited, true), Epilogue::default());
+            let (gpu, plain) = (device(132, Tailored::Suited, true), Epilogue::default());
             let list = list(&g, pass, &gpu, DType::Bf16, &plain).expect("suited");
             all.push(list.launches[0].specialisation.clone());
         }

@@ -3,7 +3,7 @@
 use crate::compile::{cache, nvrtc};
 use gan::device::cuda::compiler::Compiler;
 use gan::device::cuda::usage::{self, Usage};
-use gan::device::launch::{GpuTraits, Hopper, Math, Specialisation};
+use gan::device::launch::{GpuTraits, Math, Specialisation, Tailored};
 use gan::exec::cost::{Bandwidth, Peaks};
 use gan::train::kernels::{Extents, programs, specialisations};
 use gan::train::recipe::Recipe;
@@ -44,8 +44,8 @@ fn gpu(math: Math, fused: bool) -> GpuTraits {
         fixed_shapes: true,
         fused,
         choices: None,
-        hopper: Hopper::Off,
-        window: Hopper::Suited,
+        hopper: Tailored::Off,
+        window: Tailored::Suited,
     }
 }
 

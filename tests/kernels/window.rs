@@ -6,7 +6,7 @@ use crate::compile::{cache, disassemble, disassembler, nvrtc};
 use crate::geometry::{cube, products, row, square};
 use gan::device::cuda::compiler::Compiler;
 use gan::device::cuda::usage;
-use gan::device::launch::{GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Math, Operand, Operands};
+use gan::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Math, Operand, Operands, Tailored};
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Epilogue, Pass, Stats};
@@ -26,8 +26,8 @@ fn device(multiprocessors: usize, fixed_shapes: bool) -> GpuTraits {
         fixed_shapes,
         fused: true,
         choices: None,
-        hopper: Hopper::Off,
-        window: Hopper::Always,
+        hopper: Tailored::Off,
+        window: Tailored::Always,
     }
 }
 
@@ -367,7 +367,12 @@ fn the_sanitizers_find_planted_bugs_only() {
                 Sanitizer::Thread => ("include/tile.cuh", "        __syncthreads();\n", "", "data race"),
                 Sanitizer::Address => {
                     let fill = "tensor + from * (8 * Chunks) + 8 * chunk";
-                    ("include/window.cuh", fill, "tensor + from * (8 * Chunks) + 16 * chunk", "heap-buffer-overflow")
+                    (
+                        "include/window.cuh",
+                        fill,
+                        "tensor + from * (8 * Chunks) + 16 * chunk",
+                        "heap-buffer-overflow",
+                    )
                 }
             };
             let error = run(&build(launch).patch(file, from, to), modes[0]).unwrap_err();
@@ -410,7 +415,8 @@ fn everything_compiles_within_its_budget() {
             let bias = (pass == Pass::Forward).then_some(LaunchArg::Input(2));
             let stats = (i % 2 == 0 && pass != Pass::GradW).then(|| Stats { sets: 1, to: LaunchArg::Null });
             let out = if pass == Pass::GradW { DType::F32 } else { DType::Bf16 };
-            let launches = list(g, pass, &gpu, out, &Epilogue { bias, stats, ..Epilogue::default() }).launches;
+            let launches =
+                list(g, pass, &gpu, out, &Epilogue { bias, stats, ..Epilogue::default() }).launches;
             for architecture in ["sm_80", "sm_90", "sm_100"] {
                 all.push((launches[0].clone(), architecture));
             }
@@ -423,7 +429,12 @@ fn everything_compiles_within_its_budget() {
             let image = compiler.image(what, architecture).unwrap_or_else(|e| panic!("{e}"));
             let mut faults = Vec::new();
             for k in usage::parse(&image.log) {
-                println!("{architecture} {} of {} threads: {}", k.registers, launch.threads, what.constants.join(" "));
+                println!(
+                    "{architecture} {} of {} threads: {}",
+                    k.registers,
+                    launch.threads,
+                    what.constants.join(" ")
+                );
                 let fits = k.registers * launch.threads <= 65536 && k.registers <= REGISTERS;
                 // What every device of compute capability 8.0 and more allows a block.
                 let shared = k.shared as usize + launch.shared <= 99 << 10;

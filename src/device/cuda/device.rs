@@ -14,7 +14,7 @@ use super::nvrtc::suits;
 use super::nvtx;
 use crate::device::backend::{Backend, Fetch, KernelRecord, Piece, Timed};
 use crate::device::choices::Choices;
-use crate::device::launch::{GpuTraits, Hopper, Launch, Math};
+use crate::device::launch::{GpuTraits, Launch, Math, Tailored};
 use crate::device::occupancy::{KernelFacts, Limits};
 use crate::device::tensor_map::TensorMap;
 use crate::error::{Error, Result};
@@ -31,21 +31,21 @@ const PLAIN_SHARED: usize = 48 * 1024;
 const SMALL_READ: usize = 64 * 1024;
 
 /// Which convolutions take the kernels of sm_90a: the variable GAN_HOPPER, or those that fill their tiles.
-pub fn hopper_setting() -> Result<Hopper> {
+pub fn hopper_setting() -> Result<Tailored> {
     setting("GAN_HOPPER")
 }
 
 /// Which convolutions take the kernels for few channels: the variable GAN_WINDOW, or those of enough pixels.
-pub fn window_setting() -> Result<Hopper> {
+pub fn window_setting() -> Result<Tailored> {
     setting("GAN_WINDOW")
 }
 
-fn setting(variable: &str) -> Result<Hopper> {
+fn setting(variable: &str) -> Result<Tailored> {
     match std::env::var(variable) {
         Ok(text) if !text.is_empty() => {
             text.parse().map_err(|e| Error::input(format!("{variable} = {text:?}: {e}")))
         }
-        _ => Ok(Hopper::Suited),
+        _ => Ok(Tailored::Suited),
     }
 }
 
@@ -123,7 +123,7 @@ impl CudaDevice {
         let hopper = if target == "sm_90a" && context.driver.has_tensor_maps() {
             hopper_setting()?
         } else {
-            Hopper::Off
+            Tailored::Off
         };
         Ok(CudaDevice {
             name: context.name()?,
@@ -206,14 +206,14 @@ impl CudaDevice {
         };
         let pool = if self.context.pooled { "" } else { ", without a memory pool" };
         let kernels = match (self.target.as_str(), self.traits.math, self.traits.hopper) {
-            (_, Math::Bf16, Hopper::Suited) => ", sm_90a's own convolutions",
-            (_, Math::Bf16, Hopper::Always) => ", sm_90a's own convolutions wherever they can",
-            ("sm_90a", Math::Bf16, Hopper::Off) => ", without sm_90a's own convolutions",
+            (_, Math::Bf16, Tailored::Suited) => ", sm_90a's own convolutions",
+            (_, Math::Bf16, Tailored::Always) => ", sm_90a's own convolutions wherever they can",
+            ("sm_90a", Math::Bf16, Tailored::Off) => ", without sm_90a's own convolutions",
             _ => "",
         };
         let window = match (self.traits.math, self.traits.window) {
-            (Math::Bf16, Hopper::Off) => ", without those for few channels",
-            (Math::Bf16, Hopper::Always) => ", those for few channels wherever they can",
+            (Math::Bf16, Tailored::Off) => ", without those for few channels",
+            (Math::Bf16, Tailored::Always) => ", those for few channels wherever they can",
             _ => "",
         };
         format!(

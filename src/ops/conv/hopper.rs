@@ -4,7 +4,7 @@
 use super::geometry::ConvGeometry;
 use super::launch::{Epilogue, Math, Pass, geometry_argument, operand, product, sum_slices};
 use crate::device::launch::{
-    ELEMENT, GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Operands, Specialisation, int,
+    ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, Tailored, int,
 };
 use crate::device::tensor_map::{ROW, Take, TensorMap};
 use crate::dtype::DType;
@@ -94,9 +94,9 @@ pub fn choose(g: &ConvGeometry, pass: Pass, aligned: [bool; 2], gpu: &GpuTraits)
         Pass::GradX => p.m >= ROWS && g.c >= 32 && g.k >= 32,
     };
     let wanted = match gpu.hopper {
-        Hopper::Off => false,
-        Hopper::Suited => suited,
-        Hopper::Always => true,
+        Tailored::Off => false,
+        Tailored::Suited => suited,
+        Tailored::Always => true,
     };
     (possible && wanted).then(|| Variant::new(g, pass, gpu.multiprocessors))
 }

@@ -246,8 +246,8 @@ mod tests {
                 fixed_shapes: true,
                 fused: true,
                 choices: Some(choices),
-                hopper: crate::device::launch::Hopper::Off,
-                window: crate::device::launch::Hopper::Off,
+                hopper: crate::device::launch::Tailored::Off,
+                window: crate::device::launch::Tailored::Off,
             };
             let (tiles, slices) = chosen(&shape.geometry, shape.pass, &gpu);
             assert_eq!(choices.asked(), [shape.to_string()]);

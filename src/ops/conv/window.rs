@@ -6,7 +6,7 @@ use super::geometry::ConvGeometry;
 use super::hopper::readable;
 use super::launch::{Epilogue, MOMENTS, MOST_TILES, Math, Pass, geometry_argument, operand, sum_slices};
 use crate::device::launch::{
-    ELEMENT, GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Operands, Specialisation, int,
+    ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, Tailored, int,
 };
 
 /// Bytes of dynamic shared memory that every device with tensor cores for bf16 allows a block: 99 KiB on 8.6 and 8.9, less what
@@ -87,11 +87,7 @@ fn channels(g: &ConvGeometry, pass: Pass) -> [usize; 2] {
 fn weight_bytes(g: &ConvGeometry, pass: Pass, taps: usize) -> usize {
     let [from, to] = channels(g, pass).map(|c| c / CHUNK);
     let (even, depth) = (to.next_multiple_of(2), (taps * from).next_multiple_of(2));
-    if pass == Pass::GradX {
-        planes(CHUNK * depth, to, even)
-    } else {
-        planes(CHUNK * even, depth, depth)
-    }
+    if pass == Pass::GradX { planes(CHUNK * depth, to, even) } else { planes(CHUNK * even, depth, depth) }
 }
 
 /// The extents of the tensor that is cut into boxes.
@@ -179,7 +175,7 @@ pub fn choose(g: &ConvGeometry, pass: Pass, aligned: [bool; 2], gpu: &GpuTraits)
         && g.kernel.iter().all(|k| (1..=MOST_EXTENT).contains(k))
         && g.n * product(cut(g, pass)) > 0
         && aligned == [true; 2];
-    if !possible || gpu.window == Hopper::Off {
+    if !possible || gpu.window == Tailored::Off {
         return None;
     }
     let variant = match pass {
@@ -191,7 +187,7 @@ pub fn choose(g: &ConvGeometry, pass: Pass, aligned: [bool; 2], gpu: &GpuTraits)
     let enough = variant.boxes * if pass == Pass::GradW { 1 } else { 2 } >= gpu.multiprocessors;
     let full = 2 * g.n * product(cut(g, pass)) >= variant.boxes * product(variant.extents);
     let suited = g.taps() >= 9 && enough && full;
-    (suited || gpu.window == Hopper::Always).then_some(variant)
+    (suited || gpu.window == Tailored::Always).then_some(variant)
 }
 
 /// Which of these kernels a pass of an operation takes, if any: see [`choose`].
@@ -213,7 +209,8 @@ pub fn launches(
     let mut list = LaunchList::default();
     let [first, second] = [0, 1].map(|i| operand(&mut list, io, i, gpu).0);
     let [from, to] = channels(g, pass);
-    let by_axis = |name: &str, e: [usize; 3]| [0, 1, 2].map(|a| format!("{name}_{}={}", ["D", "H", "W"][a], e[a]));
+    let by_axis =
+        |name: &str, e: [usize; 3]| [0, 1, 2].map(|a| format!("{name}_{}={}", ["D", "H", "W"][a], e[a]));
     let mut constants = vec![
         format!("CHANNELS={from}"),
         format!("COLUMNS={to}"),
@@ -289,19 +286,19 @@ mod tests {
         }
     }
 
-    fn gpu(window: Hopper) -> GpuTraits {
+    fn gpu(window: Tailored) -> GpuTraits {
         GpuTraits {
             multiprocessors: 132,
             math: Math::Bf16,
             fixed_shapes: true,
             fused: true,
             choices: None,
-            hopper: Hopper::Off,
+            hopper: Tailored::Off,
             window,
         }
     }
 
-    fn taken(g: &ConvGeometry, pass: Pass, window: Hopper) -> Option<Variant> {
+    fn taken(g: &ConvGeometry, pass: Pass, window: Tailored) -> Option<Variant> {
         choose(g, pass, [true; 2], &gpu(window))
     }
 
@@ -310,7 +307,7 @@ mod tests {
     #[test]
     fn boxes_are_large_where_there_are_many_pixels_and_small_where_there_are_few() {
         let of = |g: &ConvGeometry, pass| {
-            let v = taken(g, pass, Hopper::Suited).expect("suited");
+            let v = taken(g, pass, Tailored::Suited).expect("suited");
             (v.extents, v.taps)
         };
         let large = geometry(2, 64, 64, [64; 3]);
@@ -331,7 +328,7 @@ mod tests {
         let g = || suited.clone();
         for pass in PASSES {
             let takes = |g: &ConvGeometry, window| taken(g, pass, window).is_some();
-            assert!(takes(&suited, Hopper::Suited) && !takes(&suited, Hopper::Off));
+            assert!(takes(&suited, Tailored::Suited) && !takes(&suited, Tailored::Off));
             for impossible in [
                 ConvGeometry { c: 72, ..g() },
                 ConvGeometry { k: 12, ..g() },
@@ -340,14 +337,17 @@ mod tests {
                 ConvGeometry { dilation: [2, 1, 1], output: [62, 64, 64], ..g() },
                 ConvGeometry { kernel: [3, 3, 5], output: [64, 64, 62], ..g() },
             ] {
-                assert!(!takes(&impossible, Hopper::Always), "{impossible:?}");
+                assert!(!takes(&impossible, Tailored::Always), "{impossible:?}");
             }
-            assert_eq!(choose(&suited, pass, [true, false], &gpu(Hopper::Always)), None, "begins anywhere");
-            let exact = GpuTraits { math: Math::Tf32, ..gpu(Hopper::Always) };
+            assert_eq!(choose(&suited, pass, [true, false], &gpu(Tailored::Always)), None, "begins anywhere");
+            let exact = GpuTraits { math: Math::Tf32, ..gpu(Tailored::Always) };
             assert_eq!(choose(&suited, pass, [true; 2], &exact), None);
             let one_tap = ConvGeometry { kernel: [1; 3], padding: [0; 3], ..g() };
             for possible in [one_tap, geometry(1, 32, 32, [8; 3]), geometry(512, 32, 32, [1, 3, 3])] {
-                assert!(takes(&possible, Hopper::Always) && !takes(&possible, Hopper::Suited), "{possible:?}");
+                assert!(
+                    takes(&possible, Tailored::Always) && !takes(&possible, Tailored::Suited),
+                    "{possible:?}"
+                );
             }
         }
     }
@@ -359,7 +359,7 @@ mod tests {
             for size in [[1, 1, 5], [1, 20, 30], [3, 9, 9], [40, 40, 40]] {
                 for (pass, multiprocessors) in PASSES.into_iter().flat_map(|p| [1, 7, 132].map(|m| (p, m))) {
                     let g = geometry(2, c, k, size);
-                    let device = GpuTraits { multiprocessors, ..gpu(Hopper::Always) };
+                    let device = GpuTraits { multiprocessors, ..gpu(Tailored::Always) };
                     let v = choose(&g, pass, [true; 2], &device).expect("possible");
                     assert!(v.shared <= SHARED, "{g:?} {v:?}");
                     let pixels = product(v.extents);
@@ -386,8 +386,7 @@ mod tests {
             for rows in [27, 64, 100, 600] {
                 let plane = planes(rows, chunks, 1) / 16;
                 assert!((rows..rows + 8).contains(&plane));
-                let mut places: Vec<usize> =
-                    (0..8).map(|i| (i % chunks * plane + i / chunks) % 8).collect();
+                let mut places: Vec<usize> = (0..8).map(|i| (i % chunks * plane + i / chunks) % 8).collect();
                 places.sort_unstable();
                 assert_eq!(places, (0..8).collect::<Vec<_>>(), "{chunks} chunks of {rows} rows");
             }

@@ -7,8 +7,8 @@ use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands, kind};
 use crate::dispatch_real;
 use crate::dtype::{DType, Real};
 use crate::graph::{GradArgs, Op, Storage, Var};
-use crate::ops::conv::{hopper, window};
 use crate::ops::conv::launch::{Stats, launches_as, takes_stats};
+use crate::ops::conv::{hopper, window};
 use crate::ops::norm::{self, NormKind};
 use crate::shape::Shape;
 
