@@ -1,13 +1,13 @@
 //! A convolution whose result a norm reads takes the norm's statistics as well ([`ConvStats`]): the result is not read again for
 //! them. Comes after [`super::precision`], which has decided how each is stored.
 
+use super::op_of;
 use crate::graph::{Node, NodeId, Source, State};
 use crate::ops::conv::{Conv, ConvGradX};
 use crate::ops::fused::{ConvKind, ConvMap, ConvStats, Token};
 use crate::ops::norm::{NormKind, NormStats};
 use crate::ops::reshape::Reshape;
 use crate::shape::Shape;
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,10 +17,8 @@ pub fn stats(nodes: &mut Vec<Node>, states: &mut [State], outputs: &mut [(String
     // By convolution, its statistics.
     let mut found: BTreeMap<NodeId, (NodeId, ConvStats)> = BTreeMap::new();
     for id in (0..nodes.len()).filter(|&id| live[id]) {
-        let Source::Op { op, inputs } = &nodes[id].source else { continue };
-        let any: &dyn Any = &**op;
-        if let Some(NormStats(kind @ (NormKind::Batch | NormKind::Instance))) = any.downcast_ref()
-            && let Some(conv) = convolution(&nodes[inputs[0]])
+        if let Some((NormStats(kind @ (NormKind::Batch | NormKind::Instance)), inputs)) = op_of(nodes, id)
+            && let Some(conv) = convolution(nodes, inputs[0])
         {
             let of = &nodes[inputs[0]];
             let op = ConvStats { conv, extents: of.shape.clone(), kind: *kind, stored: of.dtype };
@@ -50,19 +48,17 @@ pub fn stats(nodes: &mut Vec<Node>, states: &mut [State], outputs: &mut [(String
 }
 
 /// A convolution that reads nothing of its result's shape.
-fn convolution(node: &Node) -> Option<ConvMap> {
-    let Source::Op { op, .. } = &node.source else { return None };
-    let any: &dyn Any = &**op;
+fn convolution(nodes: &[Node], id: NodeId) -> Option<ConvMap> {
     let plain = |kind| ConvMap { kind, bias: None, extra: false, code: vec![Token::Leaf(0)], flops: 0 };
     let groups = |map: &ConvMap| match &map.kind {
         ConvKind::Forward(c) => c.0.groups,
         ConvKind::GradX(c) => c.spec.groups,
         ConvKind::GradW(c) => c.spec.groups,
     };
-    any.downcast_ref::<ConvMap>()
-        .filter(|map| !map.extra && !matches!(map.kind, ConvKind::GradW(_)))
-        .cloned()
-        .or_else(|| any.downcast_ref::<Conv>().map(|c| plain(ConvKind::Forward(c.clone()))))
-        .or_else(|| any.downcast_ref::<ConvGradX>().map(|c| plain(ConvKind::GradX(c.clone()))))
+    op_of::<ConvMap>(nodes, id)
+        .filter(|(map, _)| !map.extra && !matches!(map.kind, ConvKind::GradW(_)))
+        .map(|(map, _)| map.clone())
+        .or_else(|| op_of::<Conv>(nodes, id).map(|(c, _)| plain(ConvKind::Forward(c.clone()))))
+        .or_else(|| op_of::<ConvGradX>(nodes, id).map(|(c, _)| plain(ConvKind::GradX(c.clone()))))
         .filter(|map| groups(map) == 1)
 }
