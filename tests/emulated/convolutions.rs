@@ -1,7 +1,7 @@
 //! The convolutions of sm_90a by themselves, launched as the program launches them, against plain double-precision sums: on
 //! the emulator, and on a device before anything is trained with them.
 
-use crate::geometry::{products, row, square};
+use crate::geometry::{operands, products, row, square};
 use gan::device::backend::{Backend, Fetch};
 use gan::device::launch::{GpuTraits, Hopper, LaunchArg, LaunchList, Math, Operand, Operands};
 use gan::dtype::DType;
@@ -20,16 +20,6 @@ pub fn small() -> Vec<ConvGeometry> {
         row((2, 16, [4, 6, 7], 8, [4, 2, 3], [2, 2, 1], [1, 0, 1], [1; 3], 1)),
         row(square(2, 128, 5, 264, 1, 1, 0, 1, 1)),
     ]
-}
-
-fn extents(g: &ConvGeometry, pass: Pass) -> [Shape; 3] {
-    let tensor = |n: usize, e: [usize; 3], c: usize| Shape::from([n, e[0], e[1], e[2], c]);
-    let [x, w, y] = [tensor(g.n, g.input, g.c), tensor(g.k, g.kernel, g.c), tensor(g.n, g.output, g.k)];
-    match pass {
-        Pass::Forward => [x, w, y],
-        Pass::GradX => [y, w, x],
-        Pass::GradW => [x, y, w],
-    }
 }
 
 /// Runs one pass: two operands stored in bf16, the result in fp32.
@@ -83,7 +73,7 @@ pub fn faults<B: Backend>(backend: &B, geometries: &[ConvGeometry]) -> Vec<Strin
     let mut faults = Vec::new();
     for g in geometries {
         for pass in [Pass::Forward, Pass::GradX, Pass::GradW] {
-            let shapes = extents(g, pass);
+            let shapes = operands(g, pass);
             let numbers = |name: &str, shape: &Shape| -> Vec<f32> {
                 let mut rng = Philox::named(13, name);
                 (0..shape.numel()).map(|_| bf16_round(rng.normal() as f32)).collect()

@@ -2,7 +2,7 @@
 //! emulator against plain double-precision sums; with bugs planted; and compiled.
 
 use crate::common::{assert_close, kernels, module, normal};
-use crate::geometry::{cube, products, row, square};
+use crate::geometry::{cube, operands, products, row, square};
 use gan::device::launch::{GpuTraits, Hopper, Launch, LaunchArg, LaunchList, Math, Operand, Operands};
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
@@ -18,17 +18,6 @@ pub fn device(multiprocessors: usize, hopper: Hopper, fixed_shapes: bool) -> Gpu
     GpuTraits { multiprocessors, math: Math::Bf16, fixed_shapes, fused: true, choices: None, hopper }
 }
 
-/// Extents of a pass's two operands and of its result.
-fn shapes(g: &ConvGeometry, pass: Pass) -> [Shape; 3] {
-    let tensor = |n: usize, e: [usize; 3], c: usize| Shape::from([n, e[0], e[1], e[2], c]);
-    let [x, w, y] = [tensor(g.n, g.input, g.c), tensor(g.k, g.kernel, g.c), tensor(g.n, g.output, g.k)];
-    match pass {
-        Pass::Forward => [x, w, y],
-        Pass::GradX => [y, w, x],
-        Pass::GradW => [x, y, w],
-    }
-}
-
 /// What a pass launches on a device, its operands stored in bf16; `None` if it is not for these kernels.
 pub fn list(
     g: &ConvGeometry,
@@ -38,7 +27,7 @@ pub fn list(
     epilogue: &Epilogue,
 ) -> Option<LaunchList> {
     let variant = choose(g, pass, [true; 2], gpu)?;
-    let shapes = shapes(g, pass);
+    let shapes = operands(g, pass);
     let operand = |i: usize, dtype| Operand { shape: &shapes[i], aligned: true, dtype };
     let inputs = [operand(0, DType::Bf16), operand(1, DType::Bf16)];
     let io = Operands { inputs: &inputs, output: operand(2, out) };
@@ -94,7 +83,7 @@ impl Case {
         let random = |seed, shape: &Shape| -> Vec<f32> {
             normal(seed, shape.numel()).into_iter().map(bf16_round).collect()
         };
-        let [first, second, result] = shapes(g, pass);
+        let [first, second, result] = operands(g, pass);
         let operands = [random(1, &first), random(2, &second)];
         let mut want = vec![0.0; result.numel()];
         let [a, b] = &operands;

@@ -131,13 +131,19 @@ pub fn choose(g: &ConvGeometry, pass: Pass, math: Math, multiprocessors: usize) 
     let Tiles { mut bm, mut bn, .. } = tiles(p, math);
     loop {
         let tiles = tiled(bm, bn, math);
-        let blocks = p.m.div_ceil(bm) * p.n.div_ceil(bn) * g.groups * phases(g, pass);
-        let slices = slices(blocks, p.k.div_ceil(tiles.bk), multiprocessors);
+        let slices = usual_slices(g, pass, &tiles, multiprocessors);
         if slices == 1 || slices * bm * bn <= MOST_PARTIAL || bm.max(bn) <= LEAST_SIDE {
             return (tiles, slices);
         }
         *(if bm > bn { &mut bm } else { &mut bn }) /= 2;
     }
+}
+
+/// Slices of the sum that give a device with that many multiprocessors something to do, for given tiles.
+pub(super) fn usual_slices(g: &ConvGeometry, pass: Pass, tiles: &Tiles, multiprocessors: usize) -> usize {
+    let p = product(g, pass);
+    let blocks = p.m.div_ceil(tiles.bm) * p.n.div_ceil(tiles.bn) * g.groups * phases(g, pass);
+    slices(blocks, p.k.div_ceil(tiles.bk), multiprocessors)
 }
 
 /// Groups of result pixels that see different taps.
@@ -440,10 +446,11 @@ fn sums(
 const MOMENTS: usize = 12;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn geometry(c: usize, k: usize, size: usize) -> ConvGeometry {
+    /// A 4x4 convolution with stride 2 of one image, to a result of `size` x `size`.
+    pub(in crate::ops::conv) fn geometry(c: usize, k: usize, size: usize) -> ConvGeometry {
         ConvGeometry {
             n: 1,
             c,
