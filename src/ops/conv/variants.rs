@@ -6,7 +6,7 @@
 
 use super::geometry::ConvGeometry;
 use super::launch::{
-    Math, Pass, Product, Tiles, choose, geometry_argument, product, side, tiled, usual_slices,
+    Math, Pass, Product, Tiles, choose, depth, geometry_argument, product, side, tiled, usual_slices,
 };
 use crate::device::launch::GpuTraits;
 use std::fmt;
@@ -118,8 +118,8 @@ impl ConvShape {
 
     /// The most slices that have something to do each.
     fn most_slices(&self) -> usize {
-        let depth = tiled(SIDES[0], SIDES[0], self.math).bk;
-        (self.product().k.div_ceil(depth) / 4).clamp(1, 64)
+        let step = tiled(SIDES[0], SIDES[0], self.math).bk;
+        (depth(&self.geometry, self.pass).div_ceil(step) / 4).clamp(1, 64)
     }
 
     /// Whether the kernels can do it so.
