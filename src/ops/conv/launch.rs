@@ -176,9 +176,12 @@ pub fn side(extent: usize) -> usize {
     extent.next_power_of_two().clamp(16, 128)
 }
 
-/// Bytes that a block has on their way while it multiplies. With two blocks on each of 132 multiprocessors 4.3 MB: what
+/// Bytes that a block has on their way while it multiplies. With a block on each of 132 multiprocessors 4.3 MB: what
 /// 4.3 TB/s deliver in a microsecond, about the time that memory takes to answer (predicted; not yet measured).
-const IN_FLIGHT: usize = 16 << 10;
+const IN_FLIGHT: usize = 32 << 10;
+
+/// The most buffers: a slice has as few as four steps.
+const MOST_STAGES: usize = 8;
 
 /// Tiles of so many rows and columns, with warps and buffers to suit: thin tiles, which are mostly weights that nobody reads
 /// again, take more buffers.
@@ -187,7 +190,7 @@ pub fn tiled(bm: usize, bn: usize, math: Math) -> Tiles {
     let warps_n = (bn / 32).clamp(1, 8 / warps_m);
     let fewest = if math == Math::Fma { 2 } else { 3 };
     let mut tiles = Tiles { bm, bn, bk: 32, warps_m, warps_n, stages: 1 };
-    tiles.stages = (IN_FLIGHT / tiles.shared(math) + 1).max(fewest);
+    tiles.stages = (IN_FLIGHT / tiles.shared(math) + 1).clamp(fewest, MOST_STAGES);
     tiles
 }
 
@@ -543,7 +546,7 @@ pub(super) mod tests {
         assert_eq!((tiles.bm, tiles.bn, tiles.warps_m * tiles.warps_n), (64, 64, 4));
         assert_eq!(slices, 2);
         let (tiles, slices) = choose(&geometry(512, 512, 1), Pass::Forward, Math::Bf16, 132);
-        assert_eq!((tiles.bm, tiles.bn, slices), (16, 32, 16));
+        assert_eq!((tiles.bm, tiles.bn, slices), (16, 64, 16));
         let (tiles, slices) = choose(&geometry(64, 128, 256), Pass::Forward, Math::Bf16, 132);
         assert_eq!((tiles.bm, tiles.bn, slices), (128, 128, 1));
     }
@@ -551,14 +554,8 @@ pub(super) mod tests {
     #[test]
     fn thin_tiles_have_more_on_their_way() {
         let stages = |bm, bn, math| tiled(bm, bn, math).stages;
-        assert_eq!(
-            [stages(16, 16, Math::Bf16), stages(16, 32, Math::Bf16), stages(32, 32, Math::Bf16)],
-            [9, 6, 5]
-        );
-        assert_eq!(
-            [stages(128, 128, Math::Bf16), stages(128, 128, Math::Fma), stages(16, 32, Math::Fma)],
-            [3, 2, 3]
-        );
+        assert_eq!([(16, 32), (16, 64), (64, 64)].map(|(m, n)| stages(m, n, Math::Bf16)), [8, 7, 5]);
+        assert_eq!([Math::Bf16, Math::Fma].map(|math| stages(128, 128, math)), [3, 2]);
     }
 
     #[test]
