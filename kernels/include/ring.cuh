@@ -74,7 +74,7 @@ template <int Stages, int Bytes> struct Ring {
 // The multiplying warps as a team that meets at a barrier of its own: the copying thread is elsewhere.
 struct Consumers {
     u64* barrier;
-    int parity = 0;
+    int meeting = 0; // its parity
 
     // By one thread, before a barrier of the block.
     DEVICE void open() const {
@@ -84,8 +84,8 @@ struct Consumers {
     DEVICE int thread() const { return int(threadIdx.x) - (RING_THREADS - CONSUMER_THREADS); }
     DEVICE void sync() {
         mbar_arrive(barrier);
-        mbar_wait(barrier, parity);
-        parity ^= 1;
+        mbar_wait(barrier, meeting);
+        meeting ^= 1;
     }
 };
 
