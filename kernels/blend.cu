@@ -5,6 +5,7 @@
 //   1  a row of blocks for each stretch. Not yet measured.
 //
 //   for each stretch k in order: to[offset_k + i] = keep_k to[offset_k + i] + weight_k x_k[i],  i < length_k
+//   (where keep_k is 0, what was there is not looked at)
 //   blockIdx.x  any number (a grid-stride loop);  blockIdx.y  stretch;  block  256 threads
 //
 // Stretches of the same elements are linked: the first of them (`begins`) goes through all (`next`, -1 at the end), so that their
@@ -23,20 +24,21 @@ blend(const Stretches stretches, int count, float* to, const float* x0, const fl
       const float* x4, const float* x5, const float* x6, const float* x7, const float* x8, const float* x9,
       const float* x10, const float* x11, const float* x12, const float* x13, const float* x14, const float* x15) {
     const int own = int(blockIdx.y);
-    bool begins = false;
+    bool begins = false, kept = false;
     int next = -1, offset = 0, length = 0;
     // Constant indices only: an index that is computed would need memory.
 #pragma unroll
     for (int k = 0; k < AT_ONCE; k++) {
         if (k != own) continue;
         begins = stretches.begins[k] != 0;
+        kept = stretches.keep[k] != 0;
         offset = stretches.offset[k];
         length = stretches.length[k];
     }
     if (!begins) return;
     for (int i = int(global_thread()); i < length; i += int(global_threads())) {
         const float* const given[AT_ONCE] = {x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12, x13, x14, x15};
-        float v = to[offset + i];
+        float v = kept ? to[offset + i] : 0.0f;
         next = own;
 #pragma unroll
         for (int k = 0; k < AT_ONCE; k++) {

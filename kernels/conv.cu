@@ -5,6 +5,8 @@
 //      Not yet measured.
 //   2  the last block of a tile adds its slices, where a launch of its own did; with STATS the statistics of the norm that
 //      follows are taken here, where it read the whole result again. Not yet measured.
+//   3  taps that meet nothing but padding are left out, and thin tiles have more buffers in flight, for layers of a few pixels
+//      that do little but read their weights. Not yet measured.
 //
 // Maths, per group, with the tap and the source channel together as the summed index:
 //   forward   y[pixel, k]  = sum over (tap, c) of x[pixel at tap, c] w[k, tap, c]
@@ -20,17 +22,17 @@
 // Constants: GRAD_X (0, 1); MATH (MATH_FMA, MATH_TF32, MATH_BF16); OUT (float, bf16); BM, BN, BK; WARPS_M, WARPS_N;
 // STAGES; MIN_BLOCKS: see warp_tile.cuh; VEC_A, VEC_B: elements copied at once (16 bytes' worth, 4 bytes' worth or 1):
 // VEC_A divides the group's source channels and their pitch, VEC_B divides c / groups; BIAS, ACTIVATION, EXTRA: see
-// epilogue.cuh; STATS (0, 1): whether to leave statistics of the result (groups must be 1); GEOMETRY: see conv.cuh.
+// epilogue.cuh; STATS (0, 1, 2), NORMED: see there (groups must be 1); GEOMETRY: see conv.cuh.
 //
 // With one slice the result goes to `out` through the epilogue. With more, slice s writes its raw fp32 sums to
 // partial + s * (result elements). With `counters`, one for each tile, the tile's last block adds them in order and goes
 // on as if there were one slice: the result never depends on timing. Without, they stay as they are.
 //
 // Statistics are of `sets` sets, 1 or the images; then a tile must not hold pixels of two. Their counters come behind those
-// of the tiles, one for each set and column of tiles; `moments` is [sets, tiles of a set, channels], `stats` [2, sets, channels].
+// of the tiles, one for each set and column of tiles; `moments` is [sets, tiles of a set, channels], `stats` [2, sets, channels],
+// the channels being the norm's where the sums of its gradient are wanted.
 #include "conv.cuh"
 #include "epilogue.cuh"
-#include "moments.cuh"
 #include "warp_tile.cuh"
 
 typedef MathOf<MATH>::Element In;
@@ -49,7 +51,7 @@ struct alignas(16) RowOrigin {
 KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
 conv(const Geometry argument, const In* __restrict__ source, const In* __restrict__ weight,
      const float* __restrict__ bias, const EXTRA_TYPE* extra, OUT* out, float* partial, int slices, int source_pitch,
-     int out_pitch, u32* counters, int sets, Moments* moments, float* stats) {
+     int out_pitch, u32* counters, int sets, Partial* moments, float* stats NORM_PARAMETERS) {
     USE_GEOMETRY(argument);
     const int channels_in = (GRAD_X ? geometry.k : geometry.c) / geometry.groups;  // of the source, per group
     const int channels_out = (GRAD_X ? geometry.c : geometry.k) / geometry.groups; // of the result, per group
@@ -64,6 +66,9 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
     axis[0] = GRAD_X ? phase_axis(geometry, 0, p.d) : forward_axis(geometry, 0);
     axis[1] = GRAD_X ? phase_axis(geometry, 1, p.h) : forward_axis(geometry, 1);
     axis[2] = GRAD_X ? phase_axis(geometry, 2, p.w) : forward_axis(geometry, 2);
+#pragma unroll
+    for (int a = 0; a < 3; a++) axis[a] = without_dead_taps(axis[a]);
+    const bool every_tap = !GRAD_X && axis[0].taps * axis[1].taps * axis[2].taps == volume(geometry.kernel);
 
     const int image_positions = axis[0].positions * axis[1].positions * axis[2].positions;
     const int rows = geometry.n * image_positions;
@@ -121,11 +126,12 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
             const int n = n0 + (GRAD_X ? column : row), k = step * BK + (GRAD_X ? row : column);
             const bool valid = n < channels_out && k < depth;
             i64 at = 0;
-            if (valid && GRAD_X) {
-                const Triple j = split3(k / channels_in, axis[1].taps, axis[2].taps);
-                at = i64(group * channels_in + k % channels_in) * weight_row + kernel_tap(j) * channels_out + n;
-            } else if (valid) {
+            if (valid && every_tap) {
                 at = i64(group * channels_out + n) * weight_row + k;
+            } else if (valid) {
+                const int tap = kernel_tap(split3(k / channels_in, axis[1].taps, axis[2].taps)), channel = k % channels_in;
+                at = GRAD_X ? i64(group * channels_in + channel) * weight_row + tap * channels_out + n
+                            : i64(group * channels_out + n) * weight_row + tap * channels_in + channel;
             }
             copy_to_tile<VEC_B>(slot, weight + at, valid);
         });
@@ -156,7 +162,9 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
     // Once more over the tile, a thread along one column: neighbouring threads on neighbouring channels.
     static_assert(THREADS % BN == 0, "a thread keeps to one column");
     const int n = n0 + int(threadIdx.x) % BN, channel = group * channels_out + n;
-    Shifted counted;
+    const int phases = int(gridDim.z) / slices, set_tiles = int(gridDim.x) / sets, set = int(blockIdx.x) / set_tiles;
+    const Normed norm = NORM_ARGUMENT;
+    Counted counted(channel, all_channels, set, sets, norm);
     if (slices == 1) __syncthreads(); // others stored what this thread looks at
     constexpr int STEP = THREADS / BN, FEW = 8;
     // What threads beyond the end read: of this tile too, for nobody writes that any more.
@@ -177,14 +185,13 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
             if (pixels[i] < 0) continue;
             const i64 place = i64(pixels[i]) * out_pitch + channel;
             if (slices > 1) out[place] = from_float<OUT>(epilogue(v[i], bias, channel, extra, place));
-            if (STATS) counted.add(to_float(out[place]));
+            if (STATS) counted.add_element(to_float(out[place]), pixels[i], norm);
         }
     }
     if (STATS) {
-        const int phases = int(gridDim.z) / slices, set_tiles = int(gridDim.x) / sets, set = int(blockIdx.x) / set_tiles;
         const int first = int(gridDim.x * gridDim.y) * phases; // of the sets' counters
-        tile_statistics<THREADS, BN>(counted.moments(), n, channels_out, phase * set_tiles + int(blockIdx.x) % set_tiles,
-                                     phases * set_tiles, set, sets, moments,
-                                     counters + first + set * column_tiles + int(blockIdx.y), stats);
+        const SetTile at = {set, sets, phase * set_tiles + int(blockIdx.x) % set_tiles, phases * set_tiles};
+        WholeBlock block;
+        counted.finish<THREADS, BN>(at, moments, counters + first + set * column_tiles + int(blockIdx.y), stats, block);
     }
 }

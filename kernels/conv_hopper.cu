@@ -4,6 +4,8 @@
 // Versions
 //   1  one producer thread, two consumer warpgroups of 64 rows, a ring of STAGES buffers, blocks that stay and take tile
 //      after tile; the producer runs into the next tile while the consumers store. Not yet measured.
+//   2  with STATS the consumers leave what a norm wants to know of the result, as in conv.cu, where a pass read all of it
+//      again. Not yet measured.
 //
 // Maths, phases and slices as in conv.cu. A row of A is one result pixel; a step is one tap and 64 channels of the source.
 //   A  [128 pixels, 64]  im2col copy: the engine walks the result's pixels over the source, shifted by the tap, and writes
@@ -11,11 +13,13 @@
 //   B  forward  [BN, 64] of w[k, tap, c], along the summed index;  grad_x  [64, BN] of the same, across it
 //
 //   gridDim.x   as many blocks as fit; each takes tile blockIdx.x, blockIdx.x + gridDim.x, ...
-//   block       384 threads;  shared memory: STAGES (128 + BN) 128 bytes and 16 STAGES for the barriers
+//   block       384 threads;  shared memory: STAGES (128 + BN) 128 bytes and 16 (STAGES + 1) for the barriers
 //
 // Constants: GRAD_X; OUT (float, bf16); BN (64, 128, 256); STAGES; SPATIAL (2, 3): axes of the source's map; PHASES: the
 // product of the strides for grad_x, else 1; PAIRS: whether `out` may be written two elements at once (alignment and
-// pitch); BIAS, ACTIVATION, EXTRA: see epilogue.cuh; GEOMETRY: see conv.cuh. One group; c and k are multiples of 8.
+// pitch); BIAS, ACTIVATION, EXTRA, STATS, NORMED: see epilogue.cuh; GEOMETRY: see conv.cuh. One group; c and k are multiples
+// of 8. STATS takes one slice and no tile that lies in two of the `sets`; arguments as in conv.cu, `counters` being one for
+// each set and column of tiles.
 #include "epilogue.cuh"
 #include "ring.cuh"
 
@@ -100,11 +104,16 @@ DEVICE int destination(const Geometry& geometry, const Work& t, int m) {
 
 KERNEL __launch_bounds__(RING_THREADS, 1)
 conv_hopper(const Geometry argument, BY_VALUE Sources sources, BY_VALUE TensorMap weights, const float* __restrict__ bias,
-            const EXTRA_TYPE* extra, OUT* out, float* __restrict__ partial, int slices, int row_tiles, int out_pitch) {
+            const EXTRA_TYPE* extra, OUT* out, float* __restrict__ partial, int slices, int row_tiles, int out_pitch,
+            u32* counters, int sets, Partial* moments, float* stats NORM_PARAMETERS) {
     USE_GEOMETRY(argument);
     SMEM_DYN(memory);
     Buffers ring = {memory};
-    if (threadIdx.x == 0) ring.open();
+    Consumers consumers = {ring.full(2 * STAGES)};
+    if (threadIdx.x == 0) {
+        ring.open();
+        if (STATS) consumers.open();
+    }
     __syncthreads();
 
     const int channels = GRAD_X ? geometry.c : geometry.k, column_tiles = ceil_div(channels, BN);
@@ -135,9 +144,10 @@ conv_hopper(const Geometry argument, BY_VALUE Sources sources, BY_VALUE TensorMa
     const int(&result)[3] = GRAD_X ? geometry.input : geometry.output;
     for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {
         const Work t = work(geometry, tile, slices, row_tiles, column_tiles);
-        if (!t.exists) continue;
+        if (!t.exists && !STATS) continue; // else its set counts it
+        const int begin = t.exists ? t.begin : t.end;
         float sums[BN / 2];
-        ring.multiply(sums, t.begin, t.end, [&](const u8* buffer, bool begins) {
+        ring.multiply(sums, begin, t.end, [&](const u8* buffer, bool begins) {
             const u64 a = descriptor(buffer + group * SUB_TILE, 0);
             const u64 b = descriptor(buffer + RING_ROWS * 2 * DEPTH, GRAD_X ? SUB_TILE : 0);
 #pragma unroll
@@ -146,7 +156,7 @@ conv_hopper(const Geometry argument, BY_VALUE Sources sources, BY_VALUE TensorMa
                     wgmma<false, GRAD_X>(sums, further(a, 32 * k), further(b, (GRAD_X ? 2048 : 32) * k), !begins || k > 0);
         });
 
-        const bool any = t.begin < t.end; // else no product has set the sums
+        const bool any = begin < t.end; // else no product has set the sums
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int pixel = destination(geometry, t, t.m0 + 64 * group + 16 * (warp_id() & 3) + 8 * half + g);
@@ -164,6 +174,28 @@ conv_hopper(const Geometry argument, BY_VALUE Sources sources, BY_VALUE TensorMa
                     *reinterpret_cast<Two<float>*>(partial + row * channels + n) = {u, v};
                 }
             }
+        }
+
+        if constexpr (STATS != 0) {
+            // Once more over the tile, a consumer along one column.
+            SMEM(int, pixels, RING_ROWS);
+            if (consumers.thread() < RING_ROWS) pixels[consumers.thread()] = destination(geometry, t, t.m0 + consumers.thread());
+            consumers.sync();
+            constexpr int FEW = 8, STEP = CONSUMER_THREADS / BN;
+            const int set_tiles = row_tiles / sets, row_tile = t.m0 / RING_ROWS, set = row_tile / set_tiles;
+            const int channel = t.n0 + consumers.thread() % BN;
+            const Normed norm = NORM_ARGUMENT;
+            Counted counted(channel, channels, set, sets, norm);
+            for (int row = consumers.thread() / BN; row < RING_ROWS; row += FEW * STEP) {
+#pragma unroll
+                for (int i = 0; i < FEW; i++) {
+                    const int pixel = pixels[row + i * STEP];
+                    if (pixel >= 0 && channel < channels)
+                        counted.add_element(to_float(out[i64(pixel) * out_pitch + channel]), pixel, norm);
+                }
+            }
+            const SetTile at = {set, sets, t.phase * set_tiles + row_tile % set_tiles, PHASES * set_tiles};
+            counted.finish<CONSUMER_THREADS, BN>(at, moments, counters + set * column_tiles + t.n0 / BN, stats, consumers);
         }
     }
 }

@@ -11,7 +11,7 @@
 // The pixels are cut into slices; with more than one, `sum_slices` adds the partial results in order.
 //
 //   gridDim.x   as many blocks as fit; each takes tile blockIdx.x, blockIdx.x + gridDim.x, ...
-//   block       384 threads;  shared memory: STAGES (ROWS + BN) 128 bytes and 16 STAGES for the barriers
+//   block       384 threads;  shared memory: STAGES (ROWS + BN) 128 bytes and 16 (STAGES + 1) for the barriers
 //
 // Constants: ROWS (64, 128); BN (64, 128, 256; with 64 rows not 64); the others as in conv_hopper.cu, but no bias; PAIRS
 // tells of dw. dw may be the second tensor itself, to which the gradient is added.

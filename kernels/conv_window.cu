@@ -17,13 +17,12 @@
 //
 // Constants: GRAD_X (0, 1); CHANNELS of the source and COLUMNS of the result: multiples of 8; KERNEL_D, KERNEL_H, KERNEL_W;
 // BOX_D, BOX_H, BOX_W: the last a multiple of 8, together a multiple of 16 WARPS; STEP_TAPS: 1, KERNEL_W, KERNEL_H KERNEL_W
-// or all; WARPS; STAGES; MIN_BLOCKS: see warp_tile.cuh; OUT (float, bf16); BIAS, ACTIVATION, EXTRA, STATS: see
+// or all; WARPS; STAGES; MIN_BLOCKS: see warp_tile.cuh; OUT (float, bf16); BIAS, ACTIVATION, EXTRA, STATS, NORMED: see
 // epilogue.cuh; PAIRS: see pairs.cuh; GEOMETRY: see conv.cuh.
 //
 // Statistics are of `sets` sets, 1 or the images, each with a counter; `moments` is [sets, boxes of a set, channels], `stats`
-// [2, sets, channels].
+// [2, sets, channels], the channels being the norm's where the sums of its gradient are wanted.
 #include "epilogue.cuh"
-#include "moments.cuh"
 #include "pairs.cuh"
 #include "window.cuh"
 
@@ -55,8 +54,8 @@ DEVICE constexpr int summed(int chunk) {
 
 KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
 conv_window(const Geometry argument, const bf16* __restrict__ source, const bf16* __restrict__ weight,
-            const float* __restrict__ bias, const EXTRA_TYPE* extra, OUT* out, u32* counters, int sets, Moments* moments,
-            float* stats) {
+            const float* __restrict__ bias, const EXTRA_TYPE* extra, OUT* out, u32* counters, int sets, Partial* moments,
+            float* stats NORM_PARAMETERS) {
     USE_GEOMETRY(argument);
     const int(&extents)[3] = GRAD_X ? geometry.output : geometry.input;
     const int(&result)[3] = GRAD_X ? geometry.input : geometry.output;
@@ -150,12 +149,14 @@ conv_window(const Geometry argument, const bf16* __restrict__ source, const bf16
     __syncthreads(); // others stored what this thread looks at
     constexpr int LANES = NI > 4 ? 64 : NI > 2 ? 32 : 8 * NI;
     const int channel = int(threadIdx.x) % LANES;
-    Shifted counted;
+    const int tiles = int(gridDim.x) / sets, set = int(blockIdx.x) / tiles;
+    const Normed norm = NORM_ARGUMENT;
+    Counted counted(channel, COLUMNS, set, sets, norm);
     for (int r = int(threadIdx.x) / LANES; r < BOX_D * BOX_H * BOX_W; r += THREADS / LANES) {
         const int pixel = destination(r);
-        if (pixel >= 0 && channel < COLUMNS) counted.add(to_float(out[i64(pixel) * COLUMNS + channel]));
+        if (pixel >= 0 && channel < COLUMNS)
+            counted.add_element(to_float(out[i64(pixel) * COLUMNS + channel]), pixel, norm);
     }
-    const int tiles = int(gridDim.x) / sets, set = int(blockIdx.x) / tiles;
-    tile_statistics<THREADS, LANES>(counted.moments(), channel, COLUMNS, int(blockIdx.x) % tiles, tiles, set, sets, moments,
-                                    counters + set, stats);
+    WholeBlock block;
+    counted.finish<THREADS, LANES>({set, sets, int(blockIdx.x) % tiles, tiles}, moments, counters + set, stats, block);
 }

@@ -38,12 +38,6 @@ struct Shape {
     int outer, inner, channels, group;
 };
 
-struct Pair {
-    float first, second;
-};
-
-DEVICE Pair add(Pair a, Pair b) { return {a.first + b.first, a.second + b.second}; }
-
 DEVICE int slice_length(int inner, int slices) { return ceil_div(inner, slices); }
 
 // With `stats` sets are single channels, and their statistics are finished here; without, partial results are left.
@@ -65,8 +59,9 @@ norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Moments* par
     }
     if (stats) {
         u32* const counter = counters + blockIdx.y * gridDim.x + blockIdx.x;
-        tile_statistics<256, LANES>(m, c, shape.channels, int(blockIdx.z), slices, int(blockIdx.y), shape.outer, partial,
-                                    counter, stats);
+        const SetTile at = {int(blockIdx.y), shape.outer, int(blockIdx.z), slices};
+        WholeBlock block;
+        tile_statistics<256, LANES>(m, c, shape.channels, at, partial, counter, stats, block);
         return;
     }
     m = reduce_rows<256, LANES>(m, scratch, join);
@@ -96,10 +91,8 @@ norm_finish(const Shape shape, int slices, const Moments* __restrict__ partial, 
     }
 }
 
-// A set's mean and 1 / sqrt(variance + eps).
 DEVICE Pair standard(const Shape& s, const float* __restrict__ stats, int set, float eps) {
-    const int sets = s.outer * (s.channels / s.group);
-    return {stats[set], 1.0f / sqrtf(stats[sets + set] + eps)};
+    return standard(stats, set, s.outer * (s.channels / s.group), eps);
 }
 
 // The set and channel of element i.
@@ -128,7 +121,6 @@ norm_apply(const Shape shape, float eps, const IN* __restrict__ x, const float* 
 KERNEL __launch_bounds__(256, 4)
 norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy, int dy_pitch,
                const float* __restrict__ stats, Pair* partial, float* sums, u32* counters) {
-    SMEM(Pair, scratch, 256);
     const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
     const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
     const int end = min_of(begin + length, shape.inner);
@@ -138,23 +130,12 @@ norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ 
         const Pair s = standard(shape, stats, set, eps);
         for (int i = begin + row; i < end; i += ROWS) {
             const i64 pixel = i64(blockIdx.y) * shape.inner + i;
-            const float g = to_float(dy[pixel * dy_pitch + c]);
-            const float hat = (to_float(x[pixel * shape.channels + c]) - s.first) * s.second;
-            sum = add(sum, {g * hat, g});
+            sum = add(sum, gradient_of(to_float(dy[pixel * dy_pitch + c]), to_float(x[pixel * shape.channels + c]), s));
         }
     }
-    sum = reduce_rows<256, LANES>(sum, scratch, add);
-    const i64 place = i64(blockIdx.y) * shape.channels + c, places = i64(shape.outer) * shape.channels;
-    if (slices > 1) {
-        if (row == 0 && c < shape.channels) partial[blockIdx.z * places + place] = sum;
-        if (!last_block(counters + blockIdx.y * gridDim.x + blockIdx.x, slices)) return;
-        sum = {0, 0};
-        for (int i = row; c < shape.channels && i < slices; i += ROWS) sum = add(sum, partial[i * places + place]);
-        sum = reduce_rows<256, LANES>(sum, scratch, add);
-    }
-    if (row > 0 || c >= shape.channels) return;
-    sums[place] = sum.first;
-    sums[places + place] = sum.second;
+    const SetTile at = {int(blockIdx.y), shape.outer, int(blockIdx.z), slices};
+    WholeBlock block;
+    tile_sums<256, LANES>(sum, c, shape.channels, at, partial, counters + blockIdx.y * gridDim.x + blockIdx.x, sums, block);
 }
 
 // averages[set] = {average of gamma dy, average of gamma dy hat}.

@@ -253,12 +253,12 @@ fn neighbours_are_packed_where_they_are_computed() {
     let copies = |parts: &[&Var]| {
         let flat = pack(parts);
         let plan = plan(&graph, &[("flat", &flat)]).expect("a valid graph");
-        names(&plan).iter().filter(|n| **n == "pack").count()
+        ["pack", "blend"].map(|name| names(&plan).iter().filter(|n| **n == name).count())
     };
-    assert_eq!(copies(&[&y.exp(), &first, &second]), 0);
-    // In another order, or only a part of them, they must be copied.
-    assert_eq!(copies(&[&second, &y.exp(), &first]), 2);
-    assert_eq!(copies(&[&first, &y.exp()]), 1);
+    assert_eq!(copies(&[&y.exp(), &first, &second]), [0, 0]);
+    // In another order, or only a part of them, they must be copied: several at once.
+    assert_eq!(copies(&[&second, &y.exp(), &first]), [0, 1]);
+    assert_eq!(copies(&[&first, &y.exp()]), [1, 0]);
 }
 
 /// A U-Net's skip: what a leaky ReLU and the ReLU behind a concatenation read is stored once, as the former gives it.
@@ -301,6 +301,30 @@ fn a_norm_s_gradient_reads_a_slice_of_channels() {
         let [plain, fused] = compare("slice", &graph, &inputs, &outputs).unwrap();
         assert!(names(&plain).contains(&"crop"), "{:?}", names(&plain));
         assert!(!names(&fused).contains(&"crop"), "{:?}", names(&fused));
+    }
+}
+
+/// The sums of a norm's gradient are taken by the convolution that computes what they are of, behind whatever gate.
+#[test]
+fn a_norm_s_gradient_is_summed_where_it_is_computed() {
+    let graph = Graph::new(DType::F64);
+    let sizes = [("x", 2 * 6 * 6 * 4), ("w", 4 * 9 * 4), ("v", 6 * 16 * 4), ("g", 4), ("h", 4)];
+    let inputs: Vec<(String, Vec<f64>)> =
+        sizes.iter().map(|&(n, k)| (n.to_string(), numbers(n, k))).collect();
+    let (x, w) = (graph.input("x", [2, 6, 6, 4]), graph.input("w", [4, 3, 3, 4]));
+    let (v, [g, h]) = (graph.input("v", [6, 4, 4, 4]), ["g", "h"].map(|n| graph.input(n, [4])));
+    for (kind, own) in [(NormKind::Batch, true), (NormKind::Instance, true), (NormKind::Group(2), false)] {
+        let normed = x.conv(&w, &ConvSpec::new(2, 1, 1)).normalize(kind, 1e-5, Some((&g, &h)));
+        let loss = normed.leaky_relu(0.2).conv(&v, &ConvSpec::new(2, 2, 1)).square().sum_all();
+        let one = graph.full(&loss.shape(), 1.0);
+        let outputs: Vec<Var> = vjp(&[(loss, one)], &[x.clone(), w.clone(), g.clone(), h.clone()])
+            .into_iter()
+            .flatten()
+            .collect();
+        let [_, fused] = compare("sums", &graph, &inputs, &outputs).unwrap();
+        let count = |name: &str| names(&fused).iter().filter(|n| **n == name).count();
+        assert_eq!(count("conv_grad_sums"), usize::from(own), "{:?}", names(&fused));
+        assert_eq!(count("norm_grad_sums"), usize::from(!own), "{:?}", names(&fused));
     }
 }
 

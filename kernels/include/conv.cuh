@@ -67,6 +67,24 @@ DEVICE Axis phase_axis(const Geometry& g, int a, int phase) {
             phase};
 }
 
+// The same without the taps at either end that read nothing but padding, whatever the position: at 1x1, reached from 2x2 by a
+// 4x4 kernel, twelve of sixteen. A kernel that streams its weights need not read theirs.
+DEVICE Axis without_dead_taps(Axis a) {
+    const int lowest = a.origin, highest = a.origin + (a.positions - 1) * a.scale; // of the first tap
+    int first, end;
+    if (a.step > 0) {
+        first = ceil_div(max_of(-highest, 0), a.step);
+        end = ceil_div(max_of(a.source - lowest, 0), a.step);
+    } else {
+        first = lowest < a.source ? 0 : (lowest - a.source) / -a.step + 1;
+        end = highest < 0 ? 0 : highest / -a.step + 1;
+    }
+    a.taps = max_of(min_of(end, a.taps) - first, 0);
+    a.origin += first * a.step;
+    a.first_tap += first * a.tap_step;
+    return a;
+}
+
 // Splits `flat` into three coordinates, the last one fastest.
 struct Triple {
     int d, h, w;
@@ -75,7 +93,5 @@ DEVICE Triple split3(int flat, int extent_h, int extent_w) {
     int dh = flat / extent_w;
     return {dh / extent_h, dh % extent_h, flat % extent_w};
 }
-
-DEVICE bool inside(int v, int extent) { return u32(v) < u32(extent); }
 
 #endif

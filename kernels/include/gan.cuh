@@ -59,6 +59,7 @@ constexpr u32 INFINITY_BITS = 0x7f800000;
 DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 DEVICE constexpr int min_of(int a, int b) { return a < b ? a : b; }
 DEVICE constexpr int max_of(int a, int b) { return a > b ? a : b; }
+DEVICE bool inside(int v, int extent) { return u32(v) < u32(extent); } // 0 <= v < extent
 
 // The remainder that is never negative.
 DEVICE constexpr int mod_floor(int a, int b) { return (a % b + b) % b; }

@@ -6,21 +6,25 @@
 #ifndef GAN_LAST_BLOCK_CUH
 #define GAN_LAST_BLOCK_CUH
 
-#include "gan.cuh"
+#include "reduce.cuh"
 
-// Whether this block is the last of `blocks` to come here with this counter. All threads of a block come together.
-DEVICE bool last_block(u32* counter, int blocks) {
+// Whether this block is the last of `blocks` to come here with this counter. All threads of a team come together.
+template <class Team> DEVICE bool last_block(u32* counter, int blocks, Team& team) {
     SMEM(u32, ticket, 1);
     fence_device(); // what this thread wrote, before the ticket that tells of it
-    __syncthreads();
-    if (threadIdx.x == 0) {
+    team.sync();
+    if (team.thread() == 0) {
         ticket[0] = take_ticket(counter);
         if (ticket[0] + 1 == u32(blocks)) *counter = 0;
     }
-    __syncthreads();
+    team.sync();
     const bool last = ticket[0] + 1 == u32(blocks);
     fence_device(); // the ticket, before what others wrote is read
     return last;
+}
+DEVICE bool last_block(u32* counter, int blocks) {
+    WholeBlock block;
+    return last_block(counter, blocks, block);
 }
 
 // Adds up N elements over all slices, in their order. One block does this for a whole tile, so what counts is how many loads are

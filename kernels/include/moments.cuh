@@ -1,8 +1,9 @@
-// Mean and variance, and how a kernel that computes a tensor leaves the statistics of its channels for the norm that follows.
+// Mean and variance, and how a kernel that computes a tensor leaves the statistics of its channels for the norm that follows,
+// or, if the tensor is the gradient by a norm's result, the sums that the norm's gradient is made of.
 //
 // A block that has stored a tile of the result looks at it once more, thread t at elements of the tile's column t % Lanes,
-// counts them into `Shifted`, and ends with `tile_statistics`. The last tile of a set's column of tiles joins all of
-// them, in order, and writes mean and biased variance.
+// counts them into `Shifted` or a `Pair`, and ends with `tile_statistics` or `tile_sums`. The last tile of a set's column of
+// tiles joins all of them, in order, and writes mean and biased variance, or the two sums.
 #ifndef GAN_MOMENTS_CUH
 #define GAN_MOMENTS_CUH
 
@@ -41,20 +42,26 @@ struct Shifted {
     }
 };
 
+// One tile of a set's column of tiles.
+struct SetTile {
+    int set, sets; // which of how many
+    int tile, tiles;
+};
+
 // Adds one tile to the statistics of its set: `own` is of this thread's column, whose channel is `channel`, or none if that is
-// beyond `channels`. `partial` holds [sets, tiles, channels], `counter` counts this set's tiles of these columns, and
-// `stats` is [2, sets, channels]: means, then biased variances. All threads of a block come together.
-template <int Threads, int Lanes>
-DEVICE void tile_statistics(Moments own, int channel, int channels, int tile, int tiles, int set, int sets,
-                            Moments* partial, u32* counter, float* stats) {
+// not one of `channels`. `partial` holds [sets, tiles, channels], `counter` counts this set's tiles of these columns, and
+// `stats` is [2, sets, channels]: means, then biased variances. All threads of a team come together.
+template <int Threads, int Lanes, class Team>
+DEVICE void tile_statistics(Moments own, int channel, int channels, SetTile at, Moments* partial, u32* counter, float* stats,
+                            Team& team) {
     SMEM(Moments, scratch, Threads);
     SMEM(float, sums, Threads);
-    const int row = int(threadIdx.x) / Lanes, lane = int(threadIdx.x) % Lanes;
-    const bool valid = channel < channels;
-    own = reduce_rows<Threads, Lanes>(own, scratch, join);
-    partial += i64(set) * tiles * channels + channel;
-    if (row == 0 && valid) partial[i64(tile) * channels] = own;
-    if (!last_block(counter, tiles)) return;
+    const int row = team.thread() / Lanes, lane = team.thread() % Lanes, tiles = at.tiles;
+    const bool valid = inside(channel, channels);
+    own = reduce_rows<Threads, Lanes>(own, scratch, join, team);
+    partial += i64(at.set) * tiles * channels + channel;
+    if (row == 0 && valid) partial[i64(at.tile) * channels] = own;
+    if (!last_block(counter, tiles, team)) return;
 
     // The mean first: then the deviations need no division.
     const auto plus = [](float a, float b) { return a + b; };
@@ -64,22 +71,58 @@ DEVICE void tile_statistics(Moments own, int channel, int channels, int tile, in
         count += m.count;
         sum += m.count * m.mean;
     }
-    count = reduce_rows<Threads, Lanes>(count, sums, plus);
+    count = reduce_rows<Threads, Lanes>(count, sums, plus, team);
     if (row == 0) scratch[lane].count = count;
-    __syncthreads();
-    sum = reduce_rows<Threads, Lanes>(sum, sums, plus);
+    team.sync();
+    sum = reduce_rows<Threads, Lanes>(sum, sums, plus, team);
     if (row == 0) scratch[lane].mean = sum / count;
-    __syncthreads();
+    team.sync();
     const float mean = scratch[lane].mean;
     for (int t = row; valid && t < tiles; t += Threads / Lanes) {
         const Moments m = partial[i64(t) * channels];
         const float delta = m.mean - mean;
         if (m.count > 0) deviations += m.deviations + m.count * delta * delta;
     }
-    deviations = reduce_rows<Threads, Lanes>(deviations, sums, plus);
+    deviations = reduce_rows<Threads, Lanes>(deviations, sums, plus, team);
     if (row > 0 || !valid) return;
-    stats[i64(set) * channels + channel] = mean;
-    stats[i64(sets + set) * channels + channel] = deviations / scratch[lane].count;
+    stats[i64(at.set) * channels + channel] = mean;
+    stats[i64(at.sets + at.set) * channels + channel] = deviations / scratch[lane].count;
+}
+
+// ---- the sums that the gradient of a norm is made of ---------------------------------------------------------------------
+
+struct Pair {
+    float first, second;
+};
+
+DEVICE Pair add(Pair a, Pair b) { return {a.first + b.first, a.second + b.second}; }
+
+// Mean and 1 / sqrt(variance + eps) of set `set` of the norm's forward statistics, [2, sets].
+DEVICE Pair standard(const float* __restrict__ stats, int set, int sets, float eps) {
+    return {stats[set], 1.0f / sqrtf(stats[sets + set] + eps)};
+}
+
+// What an element adds: {dy hat, dy}, hat being x in its set's standard form.
+DEVICE Pair gradient_of(float dy, float x, Pair standard) { return {dy * ((x - standard.first) * standard.second), dy}; }
+
+// As `tile_statistics`, with sums: `sums` is [2, sets, channels].
+template <int Threads, int Lanes, class Team>
+DEVICE void tile_sums(Pair own, int channel, int channels, SetTile at, Pair* partial, u32* counter, float* sums, Team& team) {
+    SMEM(Pair, scratch, Threads);
+    const int row = team.thread() / Lanes;
+    const bool valid = inside(channel, channels);
+    own = reduce_rows<Threads, Lanes>(own, scratch, add, team);
+    if (at.tiles > 1) {
+        partial += i64(at.set) * at.tiles * channels + channel;
+        if (row == 0 && valid) partial[i64(at.tile) * channels] = own;
+        if (!last_block(counter, at.tiles, team)) return;
+        own = {0, 0};
+        for (int t = row; valid && t < at.tiles; t += Threads / Lanes) own = add(own, partial[i64(t) * channels]);
+        own = reduce_rows<Threads, Lanes>(own, scratch, add, team);
+    }
+    if (row > 0 || !valid) return;
+    sums[i64(at.set) * channels + channel] = own.first;
+    sums[i64(at.sets + at.set) * channels + channel] = own.second;
 }
 
 #endif

@@ -4,17 +4,27 @@
 
 #include "gan.cuh"
 
-// A block's threads stand in rows of Lanes. Combines the rows as a binary tree, always in the same order; the result
+// Who works together: all threads of a block. Kernels whose warps have different tasks name a team of their own.
+struct WholeBlock {
+    DEVICE int thread() const { return int(threadIdx.x); }
+    DEVICE void sync() { __syncthreads(); }
+};
+
+// A team's threads stand in rows of Lanes. Combines the rows as a binary tree, always in the same order; the result
 // is in the first row's threads.
-template <int Threads, int Lanes, class T, class F> DEVICE T reduce_rows(T v, T* scratch, F combine) {
-    const int row = int(threadIdx.x) / Lanes;
-    scratch[threadIdx.x] = v;
+template <int Threads, int Lanes, class T, class F, class Team> DEVICE T reduce_rows(T v, T* scratch, F combine, Team& team) {
+    const int thread = team.thread(), row = thread / Lanes;
+    scratch[thread] = v;
 #pragma unroll
     for (int half = Threads / Lanes / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (row < half) scratch[threadIdx.x] = v = combine(v, scratch[int(threadIdx.x) + half * Lanes]);
+        team.sync();
+        if (row < half) scratch[thread] = v = combine(v, scratch[thread + half * Lanes]);
     }
     return v;
+}
+template <int Threads, int Lanes, class T, class F> DEVICE T reduce_rows(T v, T* scratch, F combine) {
+    WholeBlock block;
+    return reduce_rows<Threads, Lanes>(v, scratch, combine, block);
 }
 
 // Sum or maximum over groups of Lanes neighbouring lanes; all of them get the result.

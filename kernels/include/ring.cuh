@@ -8,7 +8,7 @@
 #include "pairs.cuh"
 
 // A warpgroup whose first thread asks for copies, and two that multiply, 64 rows each.
-constexpr int RING_THREADS = 384, RING_ROWS = 128, CONSUMER_WARPS = 8;
+constexpr int RING_THREADS = 384, RING_ROWS = 128, CONSUMER_WARPS = 8, CONSUMER_THREADS = 32 * CONSUMER_WARPS;
 constexpr int DEPTH = 64;                  // of a step: a row of a tile is 128 bytes
 constexpr int SUB_TILE = 64 * 2 * DEPTH;   // bytes of 64 rows, or of 64 columns across the summed index
 
@@ -69,6 +69,24 @@ template <int Stages, int Bytes> struct Ring {
         }
         wgmma_finish(d);
         if (begin < end) release(stage == 0 ? Stages - 1 : stage - 1);
+    }
+};
+
+// The multiplying warps as a team that meets at a barrier of its own: the copying thread is elsewhere.
+struct Consumers {
+    u64* barrier;
+    int meeting = 0; // its parity
+
+    // By one thread, before a barrier of the block.
+    DEVICE void open() const {
+        mbar_init(barrier, CONSUMER_THREADS);
+        mbar_init_fence();
+    }
+    DEVICE int thread() const { return int(threadIdx.x) - (RING_THREADS - CONSUMER_THREADS); }
+    DEVICE void sync() {
+        mbar_arrive(barrier);
+        mbar_wait(barrier, meeting);
+        meeting ^= 1;
     }
 };
 

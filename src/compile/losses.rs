@@ -2,12 +2,12 @@
 //! small, one launch finishes all three ([`ConvLoss`]). Comes after [`super::precision`], which has decided how each is
 //! stored.
 
+use super::op_of;
 use crate::graph::{Node, NodeId, Source, State};
 use crate::ops::fused::{ConvLoss, ConvMap, Expression, MOST_RESULTS, Map, MapSum, Token, in_order};
 use crate::ops::reshape::Reshape;
 use crate::ops::unary::Unary;
 use crate::shape::Shape;
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -121,11 +121,4 @@ fn of_one(e: &Expression, n: usize) -> bool {
         && e.leaves[0].offset == 0
         && in_order(&e.leaves[0], &e.extents)
         && !e.drops()
-}
-
-/// A node's operation, if it is of that type, and its inputs.
-fn op_of<T: Any>(nodes: &[Node], id: NodeId) -> Option<(&T, &[NodeId])> {
-    let Source::Op { op, inputs } = &nodes[id].source else { return None };
-    let any: &dyn Any = &**op;
-    Some((any.downcast_ref::<T>()?, inputs))
 }

@@ -10,6 +10,7 @@ pub mod shadow;
 pub mod stats;
 
 use crate::graph::{Node, NodeId, Source, State};
+use std::any::Any;
 use std::collections::BTreeMap;
 
 /// Inserts each of `new` right before the node of its number; gives back every old node's new number. The new ones' inputs
@@ -35,6 +36,13 @@ fn insert(
     outputs.iter_mut().for_each(|(_, id)| *id = number[*id]);
     states.iter_mut().for_each(|s| s.current = number[s.current]);
     number
+}
+
+/// A node's operation, if it is of that type, with its inputs; nothing for what is no node's number.
+fn op_of<T: Any>(nodes: &[Node], id: NodeId) -> Option<(&T, &[NodeId])> {
+    let Source::Op { op, inputs } = &nodes.get(id)?.source else { return None };
+    let any: &dyn Any = &**op;
+    Some((any.downcast_ref::<T>()?, inputs))
 }
 
 /// Which nodes an output or a state's new value depends on.

@@ -15,6 +15,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Cost, Graph, Memory, Node, NodeId, Op, Source, State, Var};
 use crate::ops::concat::Pack;
+use crate::ops::fused::{Blend, Stretch};
 use crate::shape::Shape;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -124,6 +125,9 @@ pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Res
 }
 
 const ALIGN: usize = 64;
+
+/// Elements of a value that is copied together with others.
+const FEW: usize = 1 << 12;
 
 /// A stretch of memory that one or several values live in, one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -307,21 +311,16 @@ impl Planner {
             }
             Memory::Pack => {
                 let region = self.pack_region(id, id);
+                let mut copies = Vec::new();
                 let mut at = 0;
                 for &input in inputs {
                     let there = self.packed.get(&self.root[input]);
                     if there.is_none_or(|&(pack, offset)| pack != id || offset + self.offset(input) != at) {
-                        let part = self.storage_slot(
-                            Storage::Region(region, 0),
-                            at,
-                            &self.nodes[input].shape,
-                            self.dtype,
-                        );
-                        let source = self.slot(input);
-                        steps.push(self.copy(id, source, part));
+                        copies.push((input, at));
                     }
                     at += self.bytes(input);
                 }
+                self.copy_into(id, region, copies, steps);
                 return;
             }
             Memory::InPlace(i) => {
@@ -423,6 +422,40 @@ impl Planner {
             exact: node.exact,
             cost,
         }
+    }
+
+    /// Copies values to where they begin in a pack: several small ones at once.
+    fn copy_into(&self, pack: NodeId, region: usize, copies: Vec<(NodeId, usize)>, steps: &mut Vec<Step>) {
+        let whole = Storage::Region(region, 0);
+        let length = |id: NodeId| self.nodes[id].shape.numel();
+        // What lies elsewhere in the same pack must not be an input of who writes to all of it.
+        let outside = |id: NodeId| self.packed.get(&self.root[id]).is_none_or(|&(other, _)| other != pack);
+        let together = |id: NodeId| length(id) <= FEW && self.nodes[id].dtype == self.dtype && outside(id);
+        let (mut small, mut large): (Vec<_>, Vec<_>) = copies.into_iter().partition(|&(id, _)| together(id));
+        if small.len() < 2 {
+            large.append(&mut small);
+        }
+        for (id, at) in large {
+            let to = self.storage_slot(whole, at, &self.nodes[id].shape, self.dtype);
+            steps.push(self.copy(pack, self.slot(id), to));
+        }
+        if small.is_empty() {
+            return;
+        }
+        let stretch = |(i, &(id, at)): (usize, &(NodeId, usize))| {
+            let offset = at / self.dtype.size();
+            Stretch { offset, length: length(id), input: i + 1, first: 0, keep: 0.0, weight: 1.0 }
+        };
+        let op = Blend { stretches: small.iter().enumerate().map(stretch).collect() };
+        let all = self.slot(pack);
+        let elements: usize = small.iter().map(|&(id, _)| length(id)).sum();
+        steps.push(Step {
+            op: Arc::new(op),
+            inputs: [all.clone()].into_iter().chain(small.iter().map(|&(id, _)| self.slot(id))).collect(),
+            reused: Some(0),
+            cost: Cost { bytes: 2 * (elements * self.dtype.size()) as u64, ..Cost::default() },
+            ..self.copy(pack, all.clone(), all)
+        });
     }
 
     fn slot(&self, id: NodeId) -> Slot {

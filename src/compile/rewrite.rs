@@ -1,6 +1,7 @@
 //! What is rearranged before fusion, so that there is more to fuse: every result stays what it was, but for the order of two
 //! terms of a sum.
 
+use super::op_of;
 use crate::graph::{Node, NodeId, Op, Source, State};
 use crate::ops::binary::Binary;
 use crate::ops::concat::{Concat, Pack};
@@ -8,7 +9,6 @@ use crate::ops::fused::{Blend, Stretch};
 use crate::ops::optimiser::RunningStats;
 use crate::ops::reshape::Detach;
 use crate::ops::unary::Unary;
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,13 +48,6 @@ impl Readers {
     }
 }
 
-/// A node's operation, if it is of that type, with its inputs.
-fn op_of<T: Any>(nodes: &[Node], id: NodeId) -> Option<(&T, &[NodeId])> {
-    let Source::Op { op, inputs } = &nodes.get(id)?.source else { return None };
-    let any: &dyn Any = &**op;
-    Some((any.downcast_ref::<T>()?, inputs))
-}
-
 fn replace(node: &mut Node, op: impl Op, inputs: Vec<NodeId>) {
     node.source = Source::Op { op: Arc::new(op), inputs };
 }
@@ -65,13 +58,11 @@ fn share_concats(nodes: &mut [Node]) {
     let mut known: BTreeMap<(usize, Vec<NodeId>), NodeId> = BTreeMap::new();
     let mut same: BTreeMap<NodeId, NodeId> = BTreeMap::new();
     for id in 0..nodes.len() {
-        let Source::Op { op, inputs } = &mut nodes[id].source else { continue };
+        let Source::Op { inputs, .. } = &mut nodes[id].source else { continue };
         inputs.iter_mut().for_each(|i| *i = same.get(i).copied().unwrap_or(*i));
-        let any: &dyn Any = &**op;
-        let Some(Concat { axis }) = any.downcast_ref().copied() else { continue };
+        let Some((&Concat { axis }, parts)) = op_of(nodes, id) else { continue };
         let exact = nodes[id].exact;
-        let parts: Vec<NodeId> = op_of::<Concat>(nodes, id).map_or(Vec::new(), |(_, inputs)| inputs.to_vec());
-        let parts = parts.into_iter().map(|mut i| {
+        let parts = parts.iter().map(|&(mut i)| {
             while let Some((_, inputs)) = op_of::<Detach>(nodes, i) {
                 i = inputs[0];
             }

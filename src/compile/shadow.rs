@@ -1,12 +1,12 @@
 //! One bf16 copy of a network's weights for all products that read them: without it every product would make its own.
 //! Comes after [`super::precision`], which leaves parameters in fp32.
 
+use super::op_of;
 use crate::dtype::DType;
 use crate::graph::{Memory, Node, NodeId, Source, State, Storage};
 use crate::ops::fused::{Expression, Leaf, Map, Token};
 use crate::ops::reshape::Reshape;
 use crate::shape::Shape;
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -89,9 +89,7 @@ fn weights(nodes: &[Node], live: &[bool]) -> BTreeMap<NodeId, Weights> {
 
 /// What part of which store a node is a view of.
 fn weight(nodes: &[Node], view: NodeId) -> Option<(NodeId, &Reshape)> {
-    let Source::Op { op, inputs } = &nodes[view].source else { return None };
-    let any: &dyn Any = &**op;
-    let stretch = any.downcast_ref::<Reshape>()?;
+    let (stretch, inputs) = op_of::<Reshape>(nodes, view)?;
     let store = match &nodes[inputs[0]].source {
         Source::State(_) => true,
         Source::Op { op, .. } => matches!(op.memory(), Memory::InPlace(_)),

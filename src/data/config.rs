@@ -340,7 +340,7 @@ impl DataConfig {
         let pattern = self.pattern.as_deref().unwrap_or("");
         let mut firsts = vec![self.input[0].clone()];
         firsts.extend(self.target.first().filter(|_| self.unpaired).cloned());
-        self.found(Manifest::scan_any(pattern, &modalities, &firsts, &self.split, self.split_seed)?)
+        self.found(Manifest::scan(pattern, &modalities, &firsts, &self.split, self.split_seed)?)
     }
 
     fn found(&self, manifest: Manifest) -> Result<Manifest> {

@@ -160,14 +160,9 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Finds the files of a pattern with the placeholders `{subject}` and `{modality}`. A subject counts if it has the
-    /// first modality; the splits are dealt by `fractions` with `seed`.
-    pub fn scan(pattern: &str, modalities: &[String], fractions: &[f64; 3], seed: u64) -> Result<Manifest> {
-        Self::scan_any(pattern, modalities, &modalities[..modalities.len().min(1)], fractions, seed)
-    }
-
-    /// As [`Manifest::scan`], with the subjects that have any of the modalities `firsts`.
-    pub fn scan_any(
+    /// Finds the files of a pattern with the placeholders `{subject}` and `{modality}`. A subject counts if it has any of the
+    /// modalities `firsts`; the splits are dealt by `fractions` with `seed`.
+    pub fn scan(
         pattern: &str,
         modalities: &[String],
         firsts: &[String],

@@ -41,6 +41,16 @@ pub struct Adversarial {
 /// The readable scalars of a step.
 pub const LOSSES: [&str; 3] = ["loss/D_real", "loss/D_fake", "loss/G"];
 
+/// Whether the network that judges looks at every image by itself, as a penalty on its gradients wants.
+pub(super) fn check_judge(model: &NoiseModel, penalty: &str, judge: &str) -> Result<()> {
+    if model.judges_batches() {
+        return Err(Error::input(format!(
+            "{penalty} judges every image by itself, but batch norm in the {judge} mixes them; set `model.discriminator.norm` to \"none\" or \"layer\""
+        )));
+    }
+    Ok(())
+}
+
 /// Which tensors a pair from noise keeps: G, D. Fails when the settings do not suit the images.
 pub(super) fn describe(model: &NoiseModel, size: usize, channels: usize) -> Result<Vec<NetSpec>> {
     model.check(size)?;
@@ -56,10 +66,8 @@ pub(super) fn describe(model: &NoiseModel, size: usize, channels: usize) -> Resu
 impl Adversarial {
     /// Which tensors the networks keep: G, D.
     pub fn describe(&self) -> Result<Vec<NetSpec>> {
-        if self.loss.r1 > 0.0 && self.model.judges_batches() {
-            return Err(Error::input(
-                "`loss.r1` judges every image by itself, but batch norm in the discriminator mixes them; set `model.discriminator.norm` to \"none\" or \"layer\"",
-            ));
+        if self.loss.r1 > 0.0 {
+            check_judge(&self.model, "`loss.r1`", "discriminator")?;
         }
         describe(&self.model, self.size, self.channels)
     }

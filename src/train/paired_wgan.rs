@@ -9,7 +9,7 @@
 use super::cyclegan::total_of;
 use super::method::{self, Method, Needs, Run, Shapes, Task};
 use super::step::{StepBuilder, Update};
-use super::supervised::Distance;
+use super::supervised::{self, Distance};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::models::{DenseNetwork, ImageDiscriminator};
@@ -132,11 +132,7 @@ impl Method for PairedWgan {
                 "`model.discriminator.norm` can't be \"batch\" here: the gradient penalty takes each image by itself; use \"none\" or \"instance\"",
             ));
         }
-        if self.model.residual && self.inputs != self.targets {
-            return Err(Error::input(
-                "`model.residual` adds the input to an image of as many channels; set it to false, or make `data.input` and `data.target` equally long",
-            ));
-        }
+        supervised::check_residual(self.model.residual, self.inputs == self.targets)?;
         let l = &self.loss;
         for (key, weight) in
             [("penalty", l.penalty), ("lambda_gan", l.lambda_gan), ("lambda_distance", l.lambda_distance)]
@@ -222,7 +218,6 @@ impl Method for PairedWgan {
         if net != "G" {
             return method::json(&self.model.discriminator);
         }
-        let residual = if self.model.residual { " residual" } else { "" };
-        format!("{} outputs={}{residual}", method::json(&self.model.network), self.targets)
+        supervised::settings(&self.model.network, self.model.residual, self.targets)
     }
 }

@@ -221,11 +221,7 @@ impl Supervised {
 
 impl Method for Supervised {
     fn check(&self) -> Result<()> {
-        if self.residual && (self.inputs != self.outputs || self.task() != Task::Translate) {
-            return Err(Error::input(
-                "`model.residual` adds the input to an image of as many channels; set it to false, or make `data.input` and `data.target` equally long",
-            ));
-        }
+        check_residual(self.residual, self.inputs == self.outputs && self.task() == Task::Translate)?;
         self.network.check("model.network", self.inputs, self.outputs)
     }
 
@@ -279,9 +275,24 @@ impl Method for Supervised {
     }
 
     fn settings(&self, _: &str) -> String {
-        let residual = if self.residual { " residual" } else { "" };
-        format!("{} outputs={}{residual}", method::json(&self.network), self.outputs)
+        settings(&self.network, self.residual, self.outputs)
     }
+}
+
+/// Whether an input can be added to what is made of it; `alike`: both are images of as many channels.
+pub(super) fn check_residual(residual: bool, alike: bool) -> Result<()> {
+    if residual && !alike {
+        return Err(Error::input(
+            "`model.residual` adds the input to an image of as many channels; set it to false, or make `data.input` and `data.target` equally long",
+        ));
+    }
+    Ok(())
+}
+
+/// What tells such a network apart from others.
+pub(super) fn settings(network: &DenseNetwork, residual: bool, outputs: usize) -> String {
+    let residual = if residual { " residual" } else { "" };
+    format!("{} outputs={outputs}{residual}", method::json(network))
 }
 
 fn sum(terms: &[Var]) -> Var {

@@ -138,10 +138,8 @@ pub struct CriticLosses {
 impl Wgan {
     /// Which tensors the networks keep: G, D (the critic).
     pub fn describe(&self) -> Result<Vec<NetSpec>> {
-        if matches!(self.loss.lipschitz, Lipschitz::Penalty(_)) && self.model.judges_batches() {
-            return Err(Error::input(
-                "the gradient penalty judges every image by itself, but batch norm in the critic mixes them; set `model.discriminator.norm` to \"none\" or \"layer\"",
-            ));
+        if matches!(self.loss.lipschitz, Lipschitz::Penalty(_)) {
+            adversarial::check_judge(&self.model, "the gradient penalty", "critic")?;
         }
         if self.loss.n_critic == 0 {
             return Err(Error::input("`loss.n_critic` must be at least 1; 5 is usual"));

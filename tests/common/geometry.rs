@@ -3,6 +3,8 @@
 #![allow(dead_code, missing_docs, clippy::too_many_arguments)]
 
 use gan::ops::conv::geometry::ConvGeometry;
+use gan::ops::conv::launch::Pass;
+use gan::shape::Shape;
 
 /// Geometry from the parameters users give; `None` where there is no output.
 pub fn geometry(
@@ -22,6 +24,22 @@ pub fn geometry(
         output[a] = (input[a] + 2 * padding[a]).checked_sub(span)? / stride[a] + 1;
     }
     Some(ConvGeometry { n, c, k, groups, input, output, kernel, stride, padding, dilation })
+}
+
+/// Extents of x, w and y.
+pub fn extents(g: &ConvGeometry) -> [Shape; 3] {
+    let tensor = |n: usize, e: [usize; 3], c: usize| Shape::from([n, e[0], e[1], e[2], c]);
+    [tensor(g.n, g.input, g.c), tensor(g.k, g.kernel, g.group_c()), tensor(g.n, g.output, g.k)]
+}
+
+/// Extents of a pass's two operands and of its result.
+pub fn operands(g: &ConvGeometry, pass: Pass) -> [Shape; 3] {
+    let [x, w, y] = extents(g);
+    match pass {
+        Pass::Forward => [x, w, y],
+        Pass::GradX => [y, w, x],
+        Pass::GradW => [x, y, w],
+    }
 }
 
 /// `(batch, channels in, size, channels out, kernel, stride, padding, dilation, groups)`.

@@ -79,8 +79,10 @@ fn a_pattern_finds_subjects() {
     // Names that contradict each other are no subject.
     fs::write(tmp.path().join("p1/other_t1.nii.gz"), "").unwrap();
     let modalities = ["t1".to_string(), "pet".to_string()];
-    let scan =
-        |pattern: &str| Manifest::scan(&tmp.path().join(pattern).to_string_lossy(), &modalities, &SHARES, 3);
+    let scan = |pattern: &str| {
+        let pattern = tmp.path().join(pattern);
+        Manifest::scan(&pattern.to_string_lossy(), &modalities, &modalities[..1], &SHARES, 3)
+    };
     let m = scan("{subject}/{subject}_{modality}.nii.gz").unwrap();
     let ids: Vec<&str> = m.entries.iter().map(|e| e.id.as_str()).collect();
     assert_eq!(ids, ["p1", "p10", "p2", "p4", "q_3"]);

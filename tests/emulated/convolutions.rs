@@ -1,7 +1,7 @@
-//! The convolutions of sm_90a, and those for few channels, by themselves, launched as the program launches them, against plain double-precision sums: on
-//! the emulator, and on a device before anything is trained with them.
+//! The convolutions of sm_90a, and those for few channels, by themselves, launched as the program launches them, against plain
+//! double-precision sums: on the emulator, and on a device before anything is trained with them.
 
-use crate::geometry::{products, row, square};
+use crate::geometry::{operands, products, row, square};
 use gan::device::backend::{Backend, Fetch};
 use gan::device::launch::{GpuTraits, LaunchArg, LaunchList, Math, Operand, Operands, Tailored};
 use gan::dtype::DType;
@@ -39,16 +39,6 @@ pub enum Kind {
     Hopper,
     /// Those for few channels.
     Window,
-}
-
-fn extents(g: &ConvGeometry, pass: Pass) -> [Shape; 3] {
-    let tensor = |n: usize, e: [usize; 3], c: usize| Shape::from([n, e[0], e[1], e[2], c]);
-    let [x, w, y] = [tensor(g.n, g.input, g.c), tensor(g.k, g.kernel, g.c), tensor(g.n, g.output, g.k)];
-    match pass {
-        Pass::Forward => [x, w, y],
-        Pass::GradX => [y, w, x],
-        Pass::GradW => [x, y, w],
-    }
 }
 
 /// Runs one pass: two operands stored in bf16, the result in fp32.
@@ -107,7 +97,7 @@ pub fn faults<B: Backend>(backend: &B, kind: Kind, geometries: &[ConvGeometry]) 
     let mut faults = Vec::new();
     for g in geometries {
         for pass in [Pass::Forward, Pass::GradX, Pass::GradW] {
-            let shapes = extents(g, pass);
+            let shapes = operands(g, pass);
             let numbers = |name: &str, shape: &Shape| -> Vec<f32> {
                 let mut rng = Philox::named(13, name);
                 (0..shape.numel()).map(|_| bf16_round(rng.normal() as f32)).collect()

@@ -1,6 +1,7 @@
 //! Convolution layers by themselves, as PyTorch's peer lists them (`torch_peer.py --op conv,convT --json`): the same sizes,
 //! our kernels, on any device.
 
+use crate::geometry::{extents, operands};
 use gan::device::backend::Backend;
 use gan::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Math, Operand, Operands};
 use gan::device::tensor_map::TensorMap;
@@ -95,27 +96,16 @@ impl Layer {
 
     /// Bytes that pass `i` must read and write at least, stored as `math` stores.
     pub fn bytes(&self, i: usize, math: Math) -> f64 {
-        let [x, w, y] = self.extents().map(|s| s.numel() as f64);
+        let [x, w, y] = extents(&self.geometry).map(|s| s.numel() as f64);
         let size = math.element_bytes() as f64;
         // The gradient by the weights is fp32.
         if self.pass(i) == Pass::GradW { size * (x + y) + 4.0 * w } else { size * (x + w + y) }
     }
 
-    fn extents(&self) -> [Shape; 3] {
-        let g = &self.geometry;
-        let tensor = |n: usize, e: [usize; 3], c: usize| Shape::from([n, e[0], e[1], e[2], c]);
-        [tensor(g.n, g.input, g.c), tensor(g.k, g.kernel, g.group_c()), tensor(g.n, g.output, g.k)]
-    }
-
     /// What pass `i` launches, with the shapes of its two operands and of its result.
     fn launches(&self, i: usize, traits: &GpuTraits) -> ([Shape; 3], LaunchList) {
-        let [x, w, y] = self.extents();
         let pass = self.pass(i);
-        let shapes = match pass {
-            Pass::Forward => [x, w, y],
-            Pass::GradX => [y, w, x],
-            Pass::GradW => [x, y, w],
-        };
+        let shapes = operands(&self.geometry, pass);
         let half = if traits.math == Math::Bf16 { DType::Bf16 } else { DType::F32 };
         let operand = |i: usize, dtype| Operand { shape: &shapes[i], aligned: true, dtype };
         let inputs = [operand(0, half), operand(1, half)];

@@ -111,7 +111,8 @@ fn items() -> Vec<Item> {
                 let out = if math == Math::Bf16 && pass != Pass::GradW { "OUT=bf16" } else { "OUT=float" };
                 let constants: &[&str] = match pass {
                     Pass::Forward if i % 2 == 0 => &[out, "BIAS=1", "ACTIVATION(v)=leaky_relu(v, 0.2f)"],
-                    Pass::Forward | Pass::GradX => &[out, "STATS=1"],
+                    Pass::Forward => &[out, "STATS=1"],
+                    Pass::GradX => &[out, "STATS=2", "NORMED=bf16"],
                     Pass::GradW => &[out, "EXTRA=1", "ACTIVATION(v)=(v + x)"],
                 };
                 let p = plan(g, pass, math, tiles, slices, pitches, [true; 2], constants, math == Math::Bf16);

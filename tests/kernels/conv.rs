@@ -304,68 +304,109 @@ fn pitches_activations_and_bf16_results() {
     }
 }
 
-/// Mean and variance of each channel, over everything or image by image, of a forward and of a transposed convolution, in one
-/// slice and in several, as they are stored.
+/// A norm in the middle of a convolution's channels, and its eps.
+const NORM: (usize, usize, f32) = (1, 3, 1e-3);
+
+/// What a pass leaves for a norm, `[2, sets, channels]`, and what it should: of a forward norm mean and variance of each channel,
+/// else the sums of the gradient of a norm whose channels are some of the result's.
+fn statistics(
+    g: &ConvGeometry,
+    pass: Pass,
+    sets: usize,
+    kind: &str,
+    slices: usize,
+    gradient: bool,
+    mode: Mode,
+) -> (Vec<f32>, Vec<f64>) {
+    let (math, first, pixels, channels) = match pass {
+        Pass::GradX => (Math::Fma, g.n * g.out_pixels() * g.k, g.n * g.in_pixels(), g.c),
+        _ => (Math::Tf32, g.n * g.in_pixels() * g.c, g.n * g.out_pixels(), g.k),
+    };
+    let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
+    let (out, normed) = (format!("OUT={kind}"), format!("NORMED={kind}"));
+    let plain = [&out[..], "STATS=1", "ACTIVATION(v)=(v + 30.0f)"];
+    let sums = [&out[..], "STATS=2", &normed];
+    let constants = if gradient { sums } else { plain };
+    let plan = plan(g, pass, math, SMALL, slices, pitches, [true; 2], &constants, false);
+    let (a, w) = (normal(1, first), normal(2, g.k * g.taps() * g.c));
+    let program = module(plan.specialisation.file, &plan.specialisation.constants);
+    let columns = plan.grid[1] as usize;
+    let (va, vw) = (Buffer::f32(&a), Buffer::f32(&w));
+    let out = unwritten(kind, plan.results);
+    let partial = Buffer::poisoned(plan.partial_bytes());
+    let counters = Buffer::i32(&vec![0; plan.tiles + sets * columns]);
+    let (from, of, eps) = if gradient { NORM } else { (0, channels, 0.0) };
+    let moments = Buffer::poisoned(12 * plan.tiles / columns * of);
+    let stats = Buffer::poisoned(8 * sets * of);
+    let x = normal(5, pixels * of);
+    let vx = if kind == "bf16" { Buffer::bf16(&x) } else { Buffer::f32(&x) };
+    let x = numbers(kind, &vx);
+    let forward: Vec<f32> = normal(6, 2 * sets * of).iter().map(|v| v.abs()).collect();
+    let vforward = Buffer::f32(&forward);
+    let mut args: Vec<Arg> = vec![
+        geometry_argument(g)[..].into(),
+        (&va).into(),
+        (&vw).into(),
+        Arg::Null,
+        Arg::Null,
+        (&out).into(),
+        (&partial).into(),
+        (slices as i32).into(),
+        (pitches[0] as i32).into(),
+        (pitches[1] as i32).into(),
+        (&counters).into(),
+        (sets as i32).into(),
+        (&moments).into(),
+        (&stats).into(),
+    ];
+    if gradient {
+        args.extend([(&vx).into(), (&vforward).into(), eps.into(), (from as i32).into(), (of as i32).into()]);
+    }
+    let shape = Shape { grid: plan.grid, threads: plan.threads, shared: plan.shared };
+    program.launch(plan.kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
+    assert!(counters.to_i32().iter().all(|c| *c == 0), "counters are left as they were");
+
+    let (stored, rows) = (numbers(kind, &out), pixels / sets);
+    let mut want = vec![0.0; 2 * sets * of];
+    for at in 0..sets * of {
+        let (set, c) = (at / of, at % of);
+        let pixel = |r: usize| set * rows + r;
+        let v = |r: usize| f64::from(stored[pixel(r) * channels + from + c]);
+        let all = 0..rows;
+        let pair = if gradient {
+            let (mean, variance) = (f64::from(forward[at]), f64::from(forward[sets * of + at]));
+            let hat =
+                |r: usize| (f64::from(x[pixel(r) * of + c]) - mean) / (variance + f64::from(eps)).sqrt();
+            [all.clone().map(|r| v(r) * hat(r)).sum::<f64>(), all.map(v).sum()]
+        } else {
+            let mean = all.clone().map(v).sum::<f64>() / rows as f64;
+            [mean, all.map(|r| (v(r) - mean).powi(2)).sum::<f64>() / rows as f64]
+        };
+        [want[at], want[sets * of + at]] = pair;
+    }
+    (stats.to_f32(), want)
+}
+
+/// What convolutions leave for norms: over everything or image by image, of a forward and of a transposed convolution, in one
+/// slice and in several, of what is stored.
 #[test]
 fn statistics_are_those_of_what_is_stored() {
     let odd = row(square(2, 3, 7, 5, 3, 2, 1, 1, 1));
     let even = row(square(2, 16, 16, 40, 4, 2, 1, 1, 1));
     for (g, sets) in [(&odd, 1), (&even, 1), (&even, 2)] {
         for (pass, kind) in [(Pass::Forward, "float"), (Pass::GradX, "float"), (Pass::Forward, "bf16")] {
-            for slices in [1, 2] {
-                let (math, first, pixels, channels) = match pass {
-                    Pass::GradX => (Math::Fma, g.n * g.out_pixels() * g.k, g.n * g.in_pixels(), g.c),
-                    _ => (Math::Tf32, g.n * g.in_pixels() * g.c, g.n * g.out_pixels(), g.k),
-                };
-                let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
-                let out = format!("OUT={kind}");
-                let constants = [&out[..], "STATS=1", "ACTIVATION(v)=(v + 30.0f)"];
-                let plan = plan(g, pass, math, SMALL, slices, pitches, [true; 2], &constants, false);
-                let (a, w) = (normal(1, first), normal(2, g.k * g.taps() * g.c));
-                let program = module(plan.specialisation.file, &plan.specialisation.constants);
+            for (slices, gradient) in [(1, false), (2, false), (1, true), (2, true)] {
+                if gradient && pass == Pass::GradX && g == &odd {
+                    continue; // fewer channels than the norm's
+                }
                 for mode in Mode::all() {
-                    let columns = plan.grid[1] as usize;
-                    let (va, vw) = (Buffer::f32(&a), Buffer::f32(&w));
-                    let out = unwritten(kind, plan.results);
-                    let partial = Buffer::poisoned(plan.partial_bytes());
-                    let counters = Buffer::i32(&vec![0; plan.tiles + sets * columns]);
-                    let moments = Buffer::poisoned(12 * plan.tiles / columns * channels);
-                    let stats = Buffer::poisoned(8 * sets * channels);
-                    let args = [
-                        geometry_argument(g)[..].into(),
-                        (&va).into(),
-                        (&vw).into(),
-                        Arg::Null,
-                        Arg::Null,
-                        (&out).into(),
-                        (&partial).into(),
-                        (slices as i32).into(),
-                        (pitches[0] as i32).into(),
-                        (pitches[1] as i32).into(),
-                        (&counters).into(),
-                        (sets as i32).into(),
-                        (&moments).into(),
-                        (&stats).into(),
-                    ];
-                    let shape = Shape { grid: plan.grid, threads: plan.threads, shared: plan.shared };
-                    program.launch(plan.kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
-                    assert!(counters.to_i32().iter().all(|c| *c == 0), "counters are left as they were");
-                    let stored = numbers(kind, &out);
-                    let rows = pixels / sets;
-                    let column = |at: usize| {
-                        let stored = &stored;
-                        let (set, c) = (at / channels, at % channels);
-                        (0..rows).map(move |r| f64::from(stored[(set * rows + r) * channels + c]))
-                    };
-                    let mean: Vec<f64> =
-                        (0..sets * channels).map(|at| column(at).sum::<f64>() / rows as f64).collect();
-                    let variance: Vec<f64> = (0..sets * channels)
-                        .map(|at| column(at).map(|v| (v - mean[at]).powi(2)).sum::<f64>() / rows as f64)
-                        .collect();
-                    let what = format!("{pass:?} {kind} of {sets} x{slices} {mode:?}");
-                    let got = stats.to_f32();
-                    assert_close(&format!("mean {what}"), &got[..mean.len()], &mean, 2e-6);
-                    assert_close(&format!("variance {what}"), &got[mean.len()..], &variance, 4e-6);
+                    let (got, want) = statistics(g, pass, sets, kind, slices, gradient, mode);
+                    let what = format!("{pass:?} {kind} of {sets} x{slices} gradient {gradient} {mode:?}");
+                    let half = want.len() / 2;
+                    // Sums that cancel are as exact as their terms.
+                    let close = if gradient { 4e-6 } else { 2e-6 };
+                    assert_close(&format!("first {what}"), &got[..half], &want[..half], close);
+                    assert_close(&format!("second {what}"), &got[half..], &want[half..], 4e-6);
                 }
             }
         }

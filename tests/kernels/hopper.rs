@@ -2,12 +2,12 @@
 //! emulator against plain double-precision sums; with bugs planted; and compiled.
 
 use crate::common::{assert_close, kernels, module, normal};
-use crate::geometry::{cube, products, row, square};
+use crate::geometry::{cube, operands, products, row, square};
 use gan::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Math, Operand, Operands, Tailored};
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::hopper::{choose, launches};
-use gan::ops::conv::launch::{Epilogue, Pass};
+use gan::ops::conv::launch::{Epilogue, Normed, Pass, Stats};
 use gan::shape::Shape;
 use gan_emu::{Arg, Async, Buffer, Build, Mode, Order, Sanitizer, bf16_round, launch_sanitized};
 
@@ -26,17 +26,6 @@ pub fn device(multiprocessors: usize, hopper: Tailored, fixed_shapes: bool) -> G
     }
 }
 
-/// Extents of a pass's two operands and of its result.
-fn shapes(g: &ConvGeometry, pass: Pass) -> [Shape; 3] {
-    let tensor = |n: usize, e: [usize; 3], c: usize| Shape::from([n, e[0], e[1], e[2], c]);
-    let [x, w, y] = [tensor(g.n, g.input, g.c), tensor(g.k, g.kernel, g.c), tensor(g.n, g.output, g.k)];
-    match pass {
-        Pass::Forward => [x, w, y],
-        Pass::GradX => [y, w, x],
-        Pass::GradW => [x, y, w],
-    }
-}
-
 /// What a pass launches on a device, its operands stored in bf16; `None` if it is not for these kernels.
 pub fn list(
     g: &ConvGeometry,
@@ -46,27 +35,29 @@ pub fn list(
     epilogue: &Epilogue,
 ) -> Option<LaunchList> {
     let variant = choose(g, pass, [true; 2], gpu)?;
-    let shapes = shapes(g, pass);
+    let shapes = operands(g, pass);
     let operand = |i: usize, dtype| Operand { shape: &shapes[i], aligned: true, dtype };
     let inputs = [operand(0, DType::Bf16), operand(1, DType::Bf16)];
     let io = Operands { inputs: &inputs, output: operand(2, out) };
     Some(launches(g, pass, &variant, &io, gpu, epilogue, io.output.kind()))
 }
 
-/// The memory of one pass: operands, a bias and a second tensor, result, workspace.
-struct Memory {
-    inputs: Vec<Buffer>,
-    output: Buffer,
-    workspace: Buffer,
+/// The memory of one pass: operands, a bias and a second tensor, what else; result, workspace, tables.
+pub struct Memory {
+    pub inputs: Vec<Buffer>,
+    pub output: Buffer,
+    pub workspace: Buffer,
+    pub tables: Vec<Buffer>,
 }
 
 impl Memory {
-    fn arg<'a>(&'a self, arg: &LaunchArg) -> Arg<'a> {
+    pub fn arg<'a>(&'a self, arg: &LaunchArg) -> Arg<'a> {
         match arg {
             LaunchArg::Bytes(bytes) => Arg::Value(bytes.clone()),
             LaunchArg::Input(i) => (&self.inputs[*i]).into(),
             LaunchArg::Output => (&self.output).into(),
             LaunchArg::Workspace(0) => (&self.workspace).into(),
+            LaunchArg::Table(i) => (&self.tables[*i]).into(),
             LaunchArg::Maps(of, maps) => match **of {
                 LaunchArg::Input(i) => {
                     Arg::Maps(&self.inputs[i], maps.iter().flat_map(|m| m.describe(0)).collect())
@@ -79,30 +70,30 @@ impl Memory {
     }
 }
 
-fn shape(launch: &Launch) -> gan_emu::Shape {
+pub fn shape(launch: &Launch) -> gan_emu::Shape {
     gan_emu::Shape { grid: launch.grid, threads: launch.threads, shared: launch.shared }
 }
 
-fn build(launch: &Launch) -> Build {
+pub fn build(launch: &Launch) -> Build {
     Build::new(kernels(), launch.specialisation.file).define(&launch.specialisation.constants)
 }
 
 /// One pass with everything that it computes from and what it must give.
-struct Case {
-    g: ConvGeometry,
-    pass: Pass,
-    operands: [Vec<f32>; 2],
-    bias: Vec<f32>,
-    extra: Vec<f32>,
-    want: Vec<f64>,
+pub struct Case {
+    pub g: ConvGeometry,
+    pub pass: Pass,
+    pub operands: [Vec<f32>; 2],
+    pub bias: Vec<f32>,
+    pub extra: Vec<f32>,
+    pub want: Vec<f64>,
 }
 
 impl Case {
-    fn new(g: &ConvGeometry, pass: Pass) -> Self {
+    pub fn new(g: &ConvGeometry, pass: Pass) -> Self {
         let random = |seed, shape: &Shape| -> Vec<f32> {
             normal(seed, shape.numel()).into_iter().map(bf16_round).collect()
         };
-        let [first, second, result] = shapes(g, pass);
+        let [first, second, result] = operands(g, pass);
         let operands = [random(1, &first), random(2, &second)];
         let mut want = vec![0.0; result.numel()];
         let [a, b] = &operands;
@@ -122,22 +113,139 @@ impl Case {
         list(&self.g, self.pass, gpu, out, epilogue).expect("possible")
     }
 
-    fn memory(&self, list: &LaunchList, out: DType) -> Memory {
+    pub fn memory(&self, list: &LaunchList, out: DType) -> Memory {
         let [a, b] = &self.operands;
         let inputs =
             vec![Buffer::bf16(a), Buffer::bf16(b), Buffer::f32(&self.bias), Buffer::bf16(&self.extra)];
         let output = Buffer::poisoned(self.want.len() * out.size());
-        Memory { inputs, output, workspace: Buffer::poisoned(list.workspace_bytes) }
+        let tables = list.tables.iter().map(|t| Buffer::i32(&vec![0; t.len() / 4])).collect();
+        Memory { inputs, output, workspace: Buffer::poisoned(list.workspace_bytes), tables }
     }
 
     fn run(&self, list: &LaunchList, out: DType, mode: Mode) -> Result<Vec<f32>, String> {
-        let memory = self.memory(list, out);
+        self.run_with(list, out, mode, &self.memory(list, out))
+    }
+
+    pub fn run_with(
+        &self,
+        list: &LaunchList,
+        out: DType,
+        mode: Mode,
+        memory: &Memory,
+    ) -> Result<Vec<f32>, String> {
         for launch in &list.launches {
             let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
             let program = module(launch.specialisation.file, &launch.specialisation.constants);
             program.launch(launch.kernel, shape(launch), &args, mode)?;
         }
         Ok(if out == DType::Bf16 { memory.output.to_bf16() } else { memory.output.to_f32() })
+    }
+}
+
+/// What is asked of a convolution for a norm, or for the gradient of one whose channels are some of the result's; with its inputs:
+/// where it goes, the norm's input, and its statistics.
+pub struct Asked {
+    pub stats: Stats,
+    pub channels: usize,
+    pub buffers: Vec<Buffer>,
+    x: Vec<f32>,
+    forward: Vec<f32>,
+}
+
+impl Asked {
+    pub fn new(case: &Case, sets: usize, gradient: bool) -> Self {
+        let [.., result] = operands(&case.g, case.pass);
+        let channels = if gradient { 8 } else { result.channels() };
+        let (stats, x) =
+            (normal(6, 2 * sets * channels), normal(5, result.numel() / result.channels() * channels));
+        let (forward, x) =
+            (stats.into_iter().map(f32::abs).collect::<Vec<_>>(), x.into_iter().map(bf16_round));
+        let x: Vec<f32> = x.collect();
+        let normed = gradient.then(|| Normed {
+            x: LaunchArg::Input(5),
+            kind: "bf16",
+            stats: LaunchArg::Input(6),
+            eps: 1e-3,
+            first: 2,
+            channels,
+        });
+        let buffers = vec![Buffer::poisoned(8 * sets * channels), Buffer::bf16(&x), Buffer::f32(&forward)];
+        let stats = Stats { sets, to: LaunchArg::Input(4), normed };
+        Asked { stats, channels, buffers, x, forward }
+    }
+
+    /// What it must be, of a result as it is stored.
+    pub fn want(&self, stored: &[f32], all: usize) -> Vec<f64> {
+        let (of, sets) = (self.channels, self.stats.sets);
+        let rows = stored.len() / all / sets;
+        let mut want = vec![0.0; 2 * sets * of];
+        for at in 0..sets * of {
+            let (set, c) = (at / of, at % of);
+            let each = |r: usize, first: usize| f64::from(stored[(set * rows + r) * all + first + c]);
+            let pair = match &self.stats.normed {
+                Some(norm) => {
+                    let (mean, variance) =
+                        (f64::from(self.forward[at]), f64::from(self.forward[sets * of + at]));
+                    let x = |r: usize| f64::from(self.x[(set * rows + r) * of + c]);
+                    let hat = |r: usize| (x(r) - mean) / (variance + norm.eps).sqrt();
+                    let v = |r: usize| each(r, norm.first);
+                    [(0..rows).map(|r| v(r) * hat(r)).sum::<f64>(), (0..rows).map(v).sum()]
+                }
+                None => {
+                    let mean = (0..rows).map(|r| each(r, 0)).sum::<f64>() / rows as f64;
+                    [mean, (0..rows).map(|r| (each(r, 0) - mean).powi(2)).sum::<f64>() / rows as f64]
+                }
+            };
+            [want[at], want[sets * of + at]] = pair;
+        }
+        want
+    }
+}
+
+/// Shapes with several tiles, whose phases have unlike numbers of them; of all pixels and of each image.
+fn cases_for_norms() -> [(ConvGeometry, usize); 3] {
+    let images = row((2, 16, [1, 16, 32], 72, [1, 4, 4], [1, 2, 2], [0, 1, 1], [1; 3], 1));
+    [
+        (row((1, 16, [1, 23, 23], 24, [1, 3, 3], [1, 2, 2], [0, 1, 1], [1; 3], 1)), 1),
+        (images.clone(), 1),
+        (images, 2),
+    ]
+}
+
+/// Statistics for the norm that follows, and sums for the gradient of one, of what is stored.
+#[test]
+fn what_norms_want_is_left_by_the_multiplying_warps() {
+    for (g, sets) in cases_for_norms() {
+        for pass in [Pass::Forward, Pass::GradX] {
+            for (gradient, out) in [(false, DType::F32), (true, DType::F32), (true, DType::Bf16)] {
+                let case = Case::new(&g, pass);
+                let gpu = device(1, Tailored::Always, false);
+                let variant = choose(&g, pass, [true; 2], &gpu).expect("possible");
+                assert!(variant.takes_stats(&g, pass, sets), "{g:?} {pass:?}");
+                let epilogue =
+                    |asked: &Asked| Epilogue { stats: Some(asked.stats.clone()), ..Epilogue::default() };
+                for mode in Mode::all() {
+                    let asked = Asked::new(&case, sets, gradient);
+                    let list = case.list(&gpu, out, &epilogue(&asked));
+                    assert_eq!(list.launches.len(), 1);
+                    let mut memory = case.memory(&list, out);
+                    let Asked { stats, channels, buffers, x, forward } = asked;
+                    memory.inputs.extend(buffers);
+                    let what = format!("{pass:?} of {sets} gradient {gradient} {out:?} {mode:?}");
+                    let stored =
+                        case.run_with(&list, out, mode, &memory).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    assert!(
+                        memory.tables[0].to_i32().iter().all(|c| *c == 0),
+                        "counters are left as they were"
+                    );
+                    let asked = Asked { stats, channels, buffers: Vec::new(), x, forward };
+                    let want = asked.want(&stored, operands(&g, pass)[2].channels());
+                    let (got, half) = (memory.inputs[4].to_f32(), want.len() / 2);
+                    assert_close(&format!("first {what}"), &got[..half], &want[..half], 4e-6);
+                    assert_close(&format!("second {what}"), &got[half..], &want[half..], 4e-6);
+                }
+            }
+        }
     }
 }
 
@@ -311,8 +419,16 @@ fn the_sanitizers_find_nothing() {
         let g = row((2, 16, [1, 9, 12], 24, [1, 3, 3], [1, 2, 2], [0, 1, 1], [1; 3], 1));
         for pass in PASSES {
             let case = Case::new(&g, pass);
-            let list = case.list(&device(2, Tailored::Always, false), DType::F32, &Epilogue::default());
-            let memory = case.memory(&list, DType::F32);
+            let gpu = device(2, Tailored::Always, false);
+            let mut epilogue = Epilogue::default();
+            let asked = Asked::new(&case, 1, pass == Pass::GradX);
+            if choose(&g, pass, [true; 2], &gpu).is_some_and(|v| v.takes_stats(&g, pass, 1)) {
+                epilogue.stats = Some(asked.stats);
+            }
+            assert!(epilogue.stats.is_some() == (pass == Pass::GradX), "so that both are met");
+            let list = case.list(&gpu, DType::F32, &epilogue);
+            let mut memory = case.memory(&list, DType::F32);
+            memory.inputs.extend(asked.buffers);
             let launch = &list.launches[0];
             let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
             for mode in modes {

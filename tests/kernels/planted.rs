@@ -480,9 +480,10 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             let (moments, stats) = (Buffer::poisoned(12 * 32), Buffer::poisoned(4 * 32));
             for grad_x in [0, 1] {
                 let pass = format!("GRAD_X={grad_x}");
-                let defines: Vec<&str> = common.iter().copied().chain([pass.as_str(), "STATS=1"]).collect();
+                let wanted = if grad_x == 1 { "STATS=2" } else { "STATS=1" };
+                let defines: Vec<&str> = common.iter().copied().chain([pass.as_str(), wanted]).collect();
                 let pitches = if grad_x == 1 { [16i32, 8] } else { [8, 16] };
-                let args = [
+                let mut args: Vec<Arg> = vec![
                     geometry.into(),
                     (&x).into(),
                     (&z).into(),
@@ -498,6 +499,9 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
                     (&moments).into(),
                     (&stats).into(),
                 ];
+                if grad_x == 1 {
+                    args.extend([(&x).into(), (&z).into(), 1e-5f32.into(), 2i32.into(), 4i32.into()]);
+                }
                 run("conv.cu", &defines, "conv", shape(2, 1), &args);
             }
             let args = [

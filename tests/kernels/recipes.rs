@@ -72,7 +72,7 @@ fn a_step_launches_no_more_than_it_did() {
         "a step launches {plain} kernels, {fused} fused, {mixed} fused in mixed precision; watching adds {}",
         watched - fused
     );
-    assert!(plain > 200 && fused < 120 && mixed <= 124, "{plain} {fused} {mixed}");
+    assert!(plain > 200 && fused <= 111 && mixed <= 116, "{plain} {fused} {mixed}");
     // Sums over two gradients and two discriminators' outputs.
     assert!(watched - fused <= 10, "{watched} {fused}");
 }
@@ -86,13 +86,16 @@ struct Account {
     floor_us: f64,
 }
 
+/// A step like most: a Wasserstein critic is updated more often in the first ones.
+const LATER: u64 = 1001;
+
 fn account(recipe: &Recipe, extents: &Extents, math: Math) -> Account {
     let method = gan::train::method::build(recipe).expect("a method");
     let programs = programs(recipe, extents, &gpu(math, true)).expect("a valid step");
     let mut all = Account { launches: 0, megabytes: 0.0, gigaflops: 0.0, floor_us: 0.0 };
     let peaks =
         Peaks { flops_per_s: 790e12, bandwidth: vec![Bandwidth { bytes: 1 << 30, bytes_per_s: 4.3e12 }] };
-    for run in method.runs(0) {
+    for run in method.runs(LATER) {
         let program = &programs[run.part];
         let cost = program.plan().cost();
         all.launches += program.launches().count();

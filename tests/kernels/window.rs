@@ -1,22 +1,20 @@
 //! The convolutions for few channels (`conv_window.cu`, `conv_window_grad_w.cu`) with the launches that the program makes, on
 //! the emulator against plain double-precision sums; with bugs planted; and compiled.
 
-use crate::common::{assert_close, kernels, module, normal};
+use crate::common::{assert_close, module};
 use crate::compile::{cache, disassemble, disassembler, nvrtc};
-use crate::geometry::{cube, products, row, square};
+use crate::geometry::{cube, operands, row, square};
+use crate::hopper::{Asked, Case, PASSES, build, shape};
 use gan::device::cuda::compiler::Compiler;
 use gan::device::cuda::usage;
-use gan::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Math, Operand, Operands, Tailored};
+use gan::device::launch::{GpuTraits, LaunchArg, LaunchList, Math, Operand, Operands, Tailored};
 use gan::dtype::DType;
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Epilogue, Pass, Stats};
 use gan::ops::conv::window::{Taps, Variant, choose, launches};
-use gan::shape::Shape;
-use gan_emu::{Arg, Async, Buffer, Build, Mode, Order, Sanitizer, bf16_round, launch_sanitized};
+use gan_emu::{Arg, Async, Build, Mode, Order, Sanitizer, launch_sanitized};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
-
-const PASSES: [Pass; 3] = [Pass::Forward, Pass::GradX, Pass::GradW];
 
 /// A device with so many multiprocessors that takes these kernels wherever it can.
 fn device(multiprocessors: usize, fixed_shapes: bool) -> GpuTraits {
@@ -28,16 +26,6 @@ fn device(multiprocessors: usize, fixed_shapes: bool) -> GpuTraits {
         choices: None,
         hopper: Tailored::Off,
         window: Tailored::Always,
-    }
-}
-
-fn operands(g: &ConvGeometry, pass: Pass) -> [Shape; 3] {
-    let tensor = |n: usize, e: [usize; 3], c: usize| Shape::from([n, e[0], e[1], e[2], c]);
-    let [x, w, y] = [tensor(g.n, g.input, g.c), tensor(g.k, g.kernel, g.c), tensor(g.n, g.output, g.k)];
-    match pass {
-        Pass::Forward => [x, w, y],
-        Pass::GradX => [y, w, x],
-        Pass::GradW => [x, y, w],
     }
 }
 
@@ -54,102 +42,27 @@ fn list(g: &ConvGeometry, pass: Pass, gpu: &GpuTraits, out: DType, epilogue: &Ep
     launches(g, pass, &variant(g, pass, gpu), &io, gpu, epilogue, io.output.kind())
 }
 
-/// The memory of one pass: operands, a bias and a second tensor, result, workspace, counters, statistics.
-struct Memory {
-    inputs: Vec<Buffer>,
-    output: Buffer,
-    workspace: Buffer,
-    counters: Buffer,
-    stats: Buffer,
-}
-
-impl Memory {
-    fn arg<'a>(&'a self, arg: &LaunchArg) -> Arg<'a> {
-        match arg {
-            LaunchArg::Bytes(bytes) => Arg::Value(bytes.clone()),
-            LaunchArg::Input(i) => (&self.inputs[*i]).into(),
-            LaunchArg::Output => (&self.output).into(),
-            LaunchArg::OutputAt(_) => (&self.stats).into(),
-            LaunchArg::Workspace(0) => (&self.workspace).into(),
-            LaunchArg::Table(0) => (&self.counters).into(),
-            LaunchArg::Null => Arg::Null,
-            other => unreachable!("these convolutions take no {other:?}"),
-        }
+/// Runs a pass: its result, and what it leaves for a norm. No access to shared memory may meet a conflict of banks.
+fn run(
+    case: &Case,
+    list: &LaunchList,
+    out: DType,
+    mode: Mode,
+    asked: Option<&mut Asked>,
+) -> Result<[Vec<f32>; 2], String> {
+    let mut memory = case.memory(list, out);
+    let for_norm = asked.is_some();
+    memory.inputs.extend(asked.into_iter().flat_map(|a| std::mem::take(&mut a.buffers)));
+    let stored = case.run_with(list, out, mode, &memory)?;
+    for launch in &list.launches {
+        let program = module(launch.specialisation.file, &launch.specialisation.constants);
+        assert_eq!(program.bank_conflicts(), 0, "{:?}", launch.specialisation);
     }
-}
-
-fn shape(launch: &Launch) -> gan_emu::Shape {
-    gan_emu::Shape { grid: launch.grid, threads: launch.threads, shared: launch.shared }
-}
-
-fn build(launch: &Launch) -> Build {
-    Build::new(kernels(), launch.specialisation.file).define(&launch.specialisation.constants)
-}
-
-/// One pass with everything that it computes from and what it must give.
-struct Case {
-    g: ConvGeometry,
-    pass: Pass,
-    operands: [Vec<f32>; 2],
-    bias: Vec<f32>,
-    extra: Vec<f32>,
-    want: Vec<f64>,
-}
-
-impl Case {
-    fn new(g: &ConvGeometry, pass: Pass) -> Self {
-        let random = |seed, shape: &Shape| -> Vec<f32> {
-            normal(seed, shape.numel()).into_iter().map(bf16_round).collect()
-        };
-        let [first, second, result] = operands(g, pass);
-        let operands = [random(1, &first), random(2, &second)];
-        let mut want = vec![0.0; result.numel()];
-        let [a, b] = &operands;
-        products(g, |x, w, y| {
-            let (to, from, by) = match pass {
-                Pass::Forward => (y, x, w),
-                Pass::GradX => (x, y, w),
-                Pass::GradW => (w, x, y),
-            };
-            want[to] += f64::from(a[from]) * f64::from(b[by]);
-        });
-        let channels = result.channels();
-        Case { g: g.clone(), pass, operands, bias: normal(3, channels), extra: random(4, &result), want }
-    }
-
-    fn list(&self, gpu: &GpuTraits, out: DType, epilogue: &Epilogue) -> LaunchList {
-        list(&self.g, self.pass, gpu, out, epilogue)
-    }
-
-    fn memory(&self, list: &LaunchList, out: DType) -> Memory {
-        let [a, b] = &self.operands;
-        Memory {
-            inputs: vec![
-                Buffer::bf16(a),
-                Buffer::bf16(b),
-                Buffer::f32(&self.bias),
-                Buffer::bf16(&self.extra),
-            ],
-            output: Buffer::poisoned(self.want.len() * out.size()),
-            workspace: Buffer::poisoned(list.workspace_bytes),
-            counters: Buffer::i32(&vec![0; list.tables.first().map_or(0, |t| t.len() / 4)]),
-            stats: Buffer::poisoned(8 * self.g.n * self.bias.len()),
-        }
-    }
-
-    /// The result and what was left of statistics. No access to shared memory may meet a conflict of banks.
-    fn run(&self, list: &LaunchList, out: DType, mode: Mode) -> Result<[Vec<f32>; 2], String> {
-        let memory = self.memory(list, out);
-        for launch in &list.launches {
-            let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
-            let program = module(launch.specialisation.file, &launch.specialisation.constants);
-            program.launch(launch.kernel, shape(launch), &args, mode)?;
-            assert_eq!(program.bank_conflicts(), 0, "{:?}", launch.specialisation);
-        }
-        assert!(memory.counters.to_i32().iter().all(|c| *c == 0), "counters are left as they were");
-        let result = if out == DType::Bf16 { memory.output.to_bf16() } else { memory.output.to_f32() };
-        Ok([result, memory.stats.to_f32()])
-    }
+    assert!(
+        memory.tables.iter().all(|t| t.to_i32().iter().all(|c| *c == 0)),
+        "counters are left as they were"
+    );
+    Ok([stored, if for_norm { memory.inputs[4].to_f32() } else { Vec::new() }])
 }
 
 /// Boxes that do not divide the extents, several images, every padding and kernel, all numbers of chunks on either side.
@@ -182,10 +95,10 @@ fn every_pass_of_every_shape() {
                 Taps::Steps(taps) => steps.insert((pass == Pass::GradX, g.taps() / taps)),
                 Taps::Planes { depths, parts: n, blocks } => parts.insert((depths, n > 1, blocks > 1)),
             };
-            let list = case.list(&gpu, DType::F32, &Epilogue::default());
+            let list = list(&g, pass, &gpu, DType::F32, &Epilogue::default());
             for mode in if new { &modes[..] } else { &modes[7..] } {
-                let [got, _] =
-                    case.run(&list, DType::F32, *mode).unwrap_or_else(|e| panic!("{name} {pass:?}: {e}"));
+                let [got, _] = run(&case, &list, DType::F32, *mode, None)
+                    .unwrap_or_else(|e| panic!("{name} {pass:?}: {e}"));
                 // Products of bf16 numbers are exact in fp32; what is left is the order of additions.
                 assert_close(&format!("{name} {pass:?} {mode:?}"), &got, &case.want, 4e-6);
             }
@@ -216,10 +129,10 @@ fn epilogues_and_bf16_results() {
             activation: Some("leaky_relu(v, 0.2f) + x".into()),
             stats: None,
         };
-        let list = case.list(&device(multiprocessors, false), DType::Bf16, &epilogue);
+        let list = list(&g, pass, &device(multiprocessors, false), DType::Bf16, &epilogue);
         assert_eq!(list.launches.len(), launches, "{pass:?}");
         for mode in Mode::all() {
-            let [got, _] = case.run(&list, DType::Bf16, mode).unwrap_or_else(|e| panic!("{e}"));
+            let [got, _] = run(&case, &list, DType::Bf16, mode, None).unwrap_or_else(|e| panic!("{e}"));
             assert_close(&format!("{pass:?} {mode:?}"), &got, &want, 4.1e-3);
         }
     }
@@ -241,65 +154,65 @@ fn one_slice_and_results_that_begin_anywhere() {
         assert_eq!(v.slices(), 1);
         let list = launches(&g, pass, &v, &io, &gpu, &Epilogue::default(), "float");
         assert!(list.launches[0].specialisation.constants.contains(&"PAIRS=0".into()));
-        let [got, _] = case.run(&list, DType::F32, Mode::all()[8]).unwrap_or_else(|e| panic!("{e}"));
+        let [got, _] = run(&case, &list, DType::F32, Mode::all()[8], None).unwrap_or_else(|e| panic!("{e}"));
         assert_close(&format!("{pass:?}"), &got, &case.want, 4e-6);
     }
 }
 
-/// Mean and variance of each channel of what is stored, over everything or image by image.
+/// Statistics for the norm that follows, and sums for the gradient of one, of what is stored: of all pixels or image by image.
 #[test]
-fn statistics_are_those_of_what_is_stored() {
+fn what_norms_want_is_that_of_what_is_stored() {
     let g = row((2, 24, [5, 6, 9], 40, [3; 3], [1; 3], [1; 3], [1; 3], 1));
-    for (pass, out, sets) in
-        [(Pass::Forward, DType::Bf16, 1), (Pass::Forward, DType::F32, 2), (Pass::GradX, DType::F32, 2)]
-    {
+    for (pass, out, sets, gradient) in [
+        (Pass::Forward, DType::Bf16, 1, false),
+        (Pass::Forward, DType::F32, 2, false),
+        (Pass::GradX, DType::F32, 2, true),
+        (Pass::GradX, DType::Bf16, 1, true),
+    ] {
         let case = Case::new(&g, pass);
         let gpu = device(1, false);
         assert!(variant(&g, pass, &gpu).takes_stats(&g, sets));
-        let stats = Some(Stats { sets, to: LaunchArg::OutputAt(0) });
-        let epilogue = Epilogue { activation: Some("(v + 30.0f)".into()), stats, ..Epilogue::default() };
-        let list = case.list(&gpu, out, &epilogue);
-        let channels = case.bias.len();
         for mode in Mode::all() {
-            let [stored, got] = case.run(&list, out, mode).unwrap_or_else(|e| panic!("{e}"));
-            let rows = stored.len() / channels / sets;
-            let column = |at: usize| {
-                let (set, c, stored) = (at / channels, at % channels, &stored);
-                (0..rows).map(move |r| f64::from(stored[(set * rows + r) * channels + c]))
-            };
-            let mean: Vec<f64> =
-                (0..sets * channels).map(|at| column(at).sum::<f64>() / rows as f64).collect();
-            let variance: Vec<f64> = (0..sets * channels)
-                .map(|at| column(at).map(|v| (v - mean[at]).powi(2)).sum::<f64>() / rows as f64)
-                .collect();
-            let what = format!("{pass:?} {out:?} of {sets} {mode:?}");
-            assert_close(&format!("mean {what}"), &got[..mean.len()], &mean, 2e-6);
-            assert_close(&format!("variance {what}"), &got[mean.len()..][..mean.len()], &variance, 4e-6);
+            let mut asked = Asked::new(&case, sets, gradient);
+            let activation = (!gradient).then(|| "(v + 30.0f)".into());
+            let stats = Some(asked.stats.clone());
+            let list = list(&g, pass, &gpu, out, &Epilogue { activation, stats, ..Epilogue::default() });
+            assert_eq!(list.launches.len(), 1);
+            let what = format!("{pass:?} {out:?} of {sets} gradient {gradient} {mode:?}");
+            let [stored, got] =
+                run(&case, &list, out, mode, Some(&mut asked)).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let want = asked.want(&stored, case.bias.len());
+            let half = want.len() / 2;
+            assert_close(&format!("first {what}"), &got[..half], &want[..half], 4e-6);
+            assert_close(&format!("second {what}"), &got[half..], &want[half..], 4e-6);
         }
     }
 }
 
 // ---- planted bugs, and the sources as they are under the sanitizers -----------------------------------------------------
 
-/// Two steps and more through two buffers, two boxes and more.
-fn several(pass: Pass) -> (Case, LaunchList) {
+/// Two steps and more through two buffers, two boxes and more; forward with statistics.
+fn several(pass: Pass) -> (Case, LaunchList, Option<Asked>) {
     let g = row((1, 32, [3, 8, 24], 16, [3; 3], [1; 3], [1; 3], [1; 3], 1));
     let case = Case::new(&g, pass);
-    let stats = (pass == Pass::Forward).then_some(Stats { sets: 1, to: LaunchArg::OutputAt(0) });
-    let list = case.list(&device(1, false), DType::F32, &Epilogue { stats, ..Epilogue::default() });
+    let asked = (pass == Pass::Forward).then(|| Asked::new(&case, 1, false));
+    let epilogue = Epilogue { stats: asked.as_ref().map(|a| a.stats.clone()), ..Epilogue::default() };
+    let list = list(&g, pass, &device(1, false), DType::F32, &epilogue);
     let v = variant(&g, pass, &device(1, false));
     assert!(v.boxes > 2 && v.taps != Taps::Steps(27), "{v:?}");
-    (case, list)
+    (case, list, asked)
 }
 
 /// In how many of the nine modes a bug is noticed in the result or the statistics, and how often banks were in conflict.
 fn noticed(pass: Pass, patches: &[(&str, &str, &str)]) -> (usize, u64) {
-    let (case, list) = several(pass);
-    let launch = &list.launches[0];
-    let patched = patches.iter().fold(build(launch), |build, (file, from, to)| build.patch(file, from, to));
+    let (case, list, _) = several(pass);
+    let patched =
+        patches.iter().fold(build(&list.launches[0]), |build, (file, from, to)| build.patch(file, from, to));
     let program = patched.load().unwrap_or_else(|e| panic!("{e}"));
     let wrong = |mode: &Mode| {
-        let memory = case.memory(&list, DType::F32);
+        let mut asked = several(pass).2;
+        let mut memory = case.memory(&list, DType::F32);
+        memory.inputs.extend(asked.iter_mut().flat_map(|a| std::mem::take(&mut a.buffers)));
         for (i, launch) in list.launches.iter().enumerate() {
             let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
             let own = module(launch.specialisation.file, &launch.specialisation.constants);
@@ -309,10 +222,13 @@ fn noticed(pass: Pass, patches: &[(&str, &str, &str)]) -> (usize, u64) {
             }
         }
         let off = |(g, w): (&f32, &f64)| (f64::from(*g) - w).abs();
+        let lost = |v: f64| v.is_nan() || v > 1e-3;
         let results = memory.output.to_f32();
-        let stats = memory.stats.to_f32();
-        let lost = pass == Pass::Forward && stats.iter().any(|v| v.is_nan());
-        lost || results.iter().zip(&case.want).any(|p| off(p).is_nan() || off(p) > 1e-3)
+        let stats = asked.is_some_and(|asked| {
+            let want = asked.want(&results, case.bias.len());
+            memory.inputs[4].to_f32().iter().zip(&want).any(|p| lost(off(p)))
+        });
+        stats || results.iter().zip(&case.want).any(|p| lost(off(p)))
     };
     (Mode::all().iter().filter(|m| wrong(m)).count(), program.bank_conflicts())
 }
@@ -354,8 +270,9 @@ fn the_sanitizers_find_planted_bugs_only() {
             continue;
         }
         for pass in PASSES {
-            let (case, list) = several(pass);
-            let (memory, launch) = (case.memory(&list, DType::F32), &list.launches[0]);
+            let (case, list, asked) = several(pass);
+            let (mut memory, launch) = (case.memory(&list, DType::F32), &list.launches[0]);
+            memory.inputs.extend(asked.into_iter().flat_map(|a| a.buffers));
             let args: Vec<Arg> = launch.args.iter().map(|a| memory.arg(a)).collect();
             let run = |build: &Build, mode: Mode| {
                 launch_sanitized(build, sanitizer, launch.kernel, shape(launch), &args, mode)
@@ -413,7 +330,11 @@ fn everything_compiles_within_its_budget() {
         for pass in PASSES {
             let gpu = device(132, i % 4 != 1);
             let bias = (pass == Pass::Forward).then_some(LaunchArg::Input(2));
-            let stats = (i % 2 == 0 && pass != Pass::GradW).then(|| Stats { sets: 1, to: LaunchArg::Null });
+            let stats = (i % 2 == 0 && pass != Pass::GradW).then(|| Stats {
+                sets: 1,
+                to: LaunchArg::Null,
+                normed: None,
+            });
             let out = if pass == Pass::GradW { DType::F32 } else { DType::Bf16 };
             let launches =
                 list(g, pass, &gpu, out, &Epilogue { bias, stats, ..Epilogue::default() }).launches;

@@ -2,7 +2,7 @@
 //! they are taken, which tiles, and what the copy engine is told. Pure arithmetic, like `launch.rs`.
 
 use super::geometry::ConvGeometry;
-use super::launch::{Epilogue, Math, Pass, geometry_argument, operand, product, sum_slices};
+use super::launch::{Epilogue, Math, Pass, geometry_argument, operand, product, sum_slices, tiles_suit};
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, Tailored, int,
 };
@@ -13,8 +13,9 @@ use crate::dtype::DType;
 const ROWS: usize = 128;
 /// Summed indices of a step.
 const DEPTH: usize = 64;
-/// Bytes that all buffers of a block may take: what a block may have, less the barriers and what the system keeps.
-const SHARED: usize = 226 << 10;
+/// Bytes that all buffers of a block may take: what a block may have, less the barriers, what a tile's statistics take, and what
+/// the system keeps.
+const SHARED: usize = 218 << 10;
 /// Threads of a block.
 const THREADS: u32 = 384;
 
@@ -66,9 +67,15 @@ impl Variant {
         Variant { rows, bn, stages, slices, row_tiles, items: blocks * slices }
     }
 
-    /// Bytes of dynamic shared memory: the buffers, and two barriers for each.
+    /// Bytes of dynamic shared memory: the buffers, two barriers for each, and one of the multiplying warps.
     pub fn shared(&self) -> usize {
-        self.stages * (stage_bytes(self.rows, self.bn) + 16)
+        self.stages * (stage_bytes(self.rows, self.bn) + 16) + 16
+    }
+
+    /// Whether a pass can leave statistics of its result, of `sets` sets of pixels: if it has all sums in one slice, no tile
+    /// lies in two sets, and there are not too many.
+    pub fn takes_stats(&self, g: &ConvGeometry, pass: Pass, sets: usize) -> bool {
+        self.slices == 1 && pass != Pass::GradW && tiles_suit(g, pass, self.rows, sets)
     }
 }
 
@@ -234,6 +241,13 @@ pub fn launches(
             constants.push(format!("PHASES={phases}"));
             args.extend(last.args());
             args.extend([to, partial.clone(), int(v.slices), int(v.row_tiles), int(channels)]);
+            match &epilogue.stats {
+                Some(s) => {
+                    args.push(list.counters(s.sets * channels.div_ceil(v.bn)));
+                    args.extend(s.args(&mut list, v.row_tiles * phases, channels));
+                }
+                None => args.extend([LaunchArg::Null, int(1), LaunchArg::Null, LaunchArg::Null]),
+            }
             ("conv_hopper.cu", "conv_hopper")
         }
     };

@@ -132,12 +132,33 @@ pub fn choose(g: &ConvGeometry, pass: Pass, math: Math, multiprocessors: usize) 
     let Tiles { mut bm, mut bn, .. } = tiles(p, math);
     loop {
         let tiles = tiled(bm, bn, math);
-        let blocks = p.m.div_ceil(bm) * p.n.div_ceil(bn) * g.groups * phases(g, pass);
-        let slices = slices(blocks, p.k.div_ceil(tiles.bk), multiprocessors);
+        let slices = usual_slices(g, pass, &tiles, multiprocessors);
         if slices == 1 || slices * bm * bn <= MOST_PARTIAL || bm.max(bn) <= LEAST_SIDE {
             return (tiles, slices);
         }
         *(if bm > bn { &mut bm } else { &mut bn }) /= 2;
+    }
+}
+
+/// Slices of the sum that give a device with that many multiprocessors something to do, for given tiles.
+pub(super) fn usual_slices(g: &ConvGeometry, pass: Pass, tiles: &Tiles, multiprocessors: usize) -> usize {
+    let p = product(g, pass);
+    let blocks = p.m.div_ceil(tiles.bm) * p.n.div_ceil(tiles.bn) * g.groups * phases(g, pass);
+    slices(blocks, depth(g, pass).div_ceil(tiles.bk), multiprocessors)
+}
+
+/// Length of each sum, of the largest phase, without the taps that meet nothing but padding.
+pub(super) fn depth(g: &ConvGeometry, pass: Pass) -> usize {
+    let live = |a: usize, tap: &usize| (0..g.output[a]).any(|o| g.input_at(a, o, *tap).is_some());
+    let taps = |a: usize| (0..g.kernel[a]).filter(move |tap| live(a, tap));
+    // Taps of an input position differ by what the stride divides.
+    let phase = |a: usize, tap: usize| (tap * g.dilation[a] + g.padding[a] * (g.stride[a] - 1)) % g.stride[a];
+    let of_phase = |a: usize, p: usize| taps(a).filter(|&tap| phase(a, tap) == p).count();
+    let largest = |a: usize| (0..g.stride[a]).map(|p| of_phase(a, p)).max().unwrap_or(0);
+    match pass {
+        Pass::Forward => (0..3).map(|a| taps(a).count()).product::<usize>() * g.group_c(),
+        Pass::GradX => (0..3).map(largest).product::<usize>() * g.group_k(),
+        Pass::GradW => product(g, pass).k,
     }
 }
 
@@ -156,11 +177,22 @@ pub fn side(extent: usize) -> usize {
     extent.next_power_of_two().clamp(16, 128)
 }
 
-/// Tiles of so many rows and columns, with warps and buffers to suit.
+/// Bytes that a block has on their way while it multiplies. With a block on each of 132 multiprocessors 4.3 MB: what
+/// 4.3 TB/s deliver in a microsecond, about the time that memory takes to answer (predicted; not yet measured).
+const IN_FLIGHT: usize = 32 << 10;
+
+/// The most buffers: a slice has as few as four steps.
+const MOST_STAGES: usize = 8;
+
+/// Tiles of so many rows and columns, with warps and buffers to suit: thin tiles, which are mostly weights that nobody reads
+/// again, take more buffers.
 pub fn tiled(bm: usize, bn: usize, math: Math) -> Tiles {
     let warps_m = (bm / 32).max(1);
     let warps_n = (bn / 32).clamp(1, 8 / warps_m);
-    Tiles { bm, bn, bk: 32, warps_m, warps_n, stages: if math == Math::Fma { 2 } else { 3 } }
+    let fewest = if math == Math::Fma { 2 } else { 3 };
+    let mut tiles = Tiles { bm, bn, bk: 32, warps_m, warps_n, stages: 1 };
+    tiles.stages = (IN_FLIGHT / tiles.shared(math) + 1).clamp(fewest, MOST_STAGES);
+    tiles
 }
 
 /// Slices of a sum of so many steps, for so many blocks.
@@ -260,32 +292,79 @@ pub struct Epilogue {
     pub extra_dtype: Option<DType>,
     /// C++ of the sum `v` and the second tensor's element `x`.
     pub activation: Option<String>,
-    /// Statistics of what is stored, for the norm that follows.
+    /// Statistics of what is stored, for a norm.
     pub stats: Option<Stats>,
 }
 
-/// Mean and variance of the channels of each of a result's sets of pixels.
+/// Mean and variance of the channels of each of a result's sets of pixels, or the sums that a norm's gradient is made of.
 #[derive(Clone, Debug)]
 pub struct Stats {
     /// All pixels (1), or those of each image.
     pub sets: usize,
     /// Where they go.
     pub to: LaunchArg,
+    /// Where the result is the gradient by a norm's result, that norm.
+    pub normed: Option<Normed>,
+}
+
+/// A norm's input.
+#[derive(Clone, Debug)]
+pub struct Normed {
+    /// Where it is.
+    pub x: LaunchArg,
+    /// How its elements are stored.
+    pub kind: &'static str,
+    /// Where its statistics are.
+    pub stats: LaunchArg,
+    /// Added to the variance.
+    pub eps: f64,
+    /// The first channel of the gradient that belongs to it.
+    pub first: usize,
+    /// Its channels.
+    pub channels: usize,
+}
+
+impl Stats {
+    /// The channels that they are of, of a result that has so many.
+    pub(super) fn channels(&self, result: usize) -> usize {
+        self.normed.as_ref().map_or(result, |n| n.channels)
+    }
+
+    /// The kernels' arguments for them: how many sets, partial ones for each of `tiles` tiles of all sets, themselves.
+    pub(super) fn args(&self, list: &mut LaunchList, tiles: usize, channels: usize) -> Vec<LaunchArg> {
+        let partial = list.workspace(MOMENTS * tiles * self.channels(channels));
+        let mut args = vec![int(self.sets), partial, self.to.clone()];
+        if let Some(n) = &self.normed {
+            args.extend([n.x.clone(), n.stats.clone(), (n.eps as f32).into(), int(n.first), int(n.channels)]);
+        }
+        args
+    }
 }
 
 /// The most tiles of one set whose statistics a last block joins.
 pub(super) const MOST_TILES: usize = 1024;
 
-/// Whether a pass can take its result's statistics itself: if no tile lies in two sets, and there are not too many.
-pub fn takes_stats(g: &ConvGeometry, pass: Pass, sets: usize, gpu: &GpuTraits) -> bool {
-    let (tiles, _) = chosen(g, pass, gpu);
+/// Whether tiles of so many rows can leave statistics of `sets` sets of pixels: if none lies in two sets, and there are not too
+/// many of each.
+pub(super) fn tiles_suit(g: &ConvGeometry, pass: Pass, rows: usize, sets: usize) -> bool {
     let even = (0..3).all(|a| g.input[a].is_multiple_of(g.stride[a]));
-    let alone = sets == 1
-        || sets == g.n
-            && (product(g, pass).m / g.n).is_multiple_of(tiles.bm)
-            && (pass == Pass::Forward || even);
-    let each = product(g, pass).m.div_ceil(tiles.bm) * phases(g, pass) / sets;
-    pass != Pass::GradW && g.groups == 1 && alone && each <= MOST_TILES
+    let m = product(g, pass).m;
+    let alone = sets == 1 || sets == g.n && (m / g.n).is_multiple_of(rows) && (pass == Pass::Forward || even);
+    alone && m.div_ceil(rows) * phases(g, pass) / sets <= MOST_TILES
+}
+
+/// Whether a pass can leave its result's statistics itself.
+pub fn takes_stats(g: &ConvGeometry, pass: Pass, sets: usize, io: &Operands, gpu: &GpuTraits) -> bool {
+    if let Some(variant) = window::suited(g, pass, io, gpu) {
+        return variant.takes_stats(g, sets);
+    }
+    match hopper::suited(g, pass, io, gpu) {
+        Some(variant) => variant.takes_stats(g, pass, sets),
+        None => {
+            let (tiles, _) = chosen(g, pass, gpu);
+            pass != Pass::GradW && g.groups == 1 && tiles_suit(g, pass, tiles.bm, sets)
+        }
+    }
 }
 
 impl Epilogue {
@@ -302,7 +381,13 @@ impl Epilogue {
             }
         }
         all.extend(self.activation.as_ref().map(|a| format!("ACTIVATION(v)={a}")));
-        all.extend(self.stats.as_ref().map(|_| "STATS=1".into()));
+        match &self.stats {
+            Some(Stats { normed: Some(n), .. }) => {
+                all.extend(["STATS=2".into(), format!("NORMED={}", n.kind)])
+            }
+            Some(_) => all.push("STATS=1".into()),
+            None => {}
+        }
         all
     }
 
@@ -360,7 +445,7 @@ pub fn launches_as(
     if let Some(variant) = window::suited(g, pass, io, gpu) {
         return window::launches(g, pass, &variant, io, gpu, epilogue, out);
     }
-    if let Some(variant) = hopper::suited(g, pass, io, gpu).filter(|_| epilogue.stats.is_none()) {
+    if let Some(variant) = hopper::suited(g, pass, io, gpu) {
         return hopper::launches(g, pass, &variant, io, gpu, epilogue, out);
     }
     let mut list = LaunchList::default();
@@ -424,11 +509,10 @@ fn sums(
     } else {
         args.extend([bias, extra, whole, partial, int(slices), first_pitch, second_pitch, counters]);
         let channels = if pass == Pass::GradX { g.c } else { g.k };
-        let [moments, stats] = match &epilogue.stats {
-            Some(s) => [list.workspace(MOMENTS * plan.tiles / columns * channels), s.to.clone()],
-            None => [LaunchArg::Null, LaunchArg::Null],
-        };
-        args.extend([int(sets), moments, stats]);
+        args.extend(match &epilogue.stats {
+            Some(s) => s.args(list, plan.tiles / columns, channels),
+            None => vec![int(1), LaunchArg::Null, LaunchArg::Null],
+        });
     }
     list.push(Launch {
         specialisation: plan.specialisation,
@@ -440,14 +524,15 @@ fn sums(
     });
 }
 
-/// Bytes of a tile's statistics of a channel.
-pub(super) const MOMENTS: usize = 12;
+/// Bytes of a tile's statistics of a channel, or at most of its sums.
+const MOMENTS: usize = 12;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn geometry(c: usize, k: usize, size: usize) -> ConvGeometry {
+    /// A 4x4 convolution with stride 2 of one image, to a result of `size` x `size`.
+    pub(in crate::ops::conv) fn geometry(c: usize, k: usize, size: usize) -> ConvGeometry {
         ConvGeometry {
             n: 1,
             c,
@@ -468,9 +553,34 @@ mod tests {
         assert_eq!((tiles.bm, tiles.bn, tiles.warps_m * tiles.warps_n), (64, 64, 4));
         assert_eq!(slices, 2);
         let (tiles, slices) = choose(&geometry(512, 512, 1), Pass::Forward, Math::Bf16, 132);
-        assert_eq!((tiles.bm, tiles.bn, slices), (16, 32, 16));
+        assert_eq!((tiles.bm, tiles.bn, slices), (16, 64, 16));
         let (tiles, slices) = choose(&geometry(64, 128, 256), Pass::Forward, Math::Bf16, 132);
         assert_eq!((tiles.bm, tiles.bn, slices), (128, 128, 1));
+    }
+
+    #[test]
+    fn thin_tiles_have_more_on_their_way() {
+        let stages = |bm, bn, math| tiled(bm, bn, math).stages;
+        assert_eq!([(16, 32), (16, 64), (64, 64)].map(|(m, n)| stages(m, n, Math::Bf16)), [8, 7, 5]);
+        assert_eq!([Math::Bf16, Math::Fma].map(|math| stages(128, 128, math)), [3, 2]);
+    }
+
+    #[test]
+    fn taps_in_padding_are_not_counted() {
+        // From 2x2 to 1x1 a 4x4 kernel meets 2x2 numbers; an output of 2x2 meets 3x3 taps of an input of 2x2 with stride 1.
+        let g = geometry(64, 128, 1);
+        assert_eq!([Pass::Forward, Pass::GradX, Pass::GradW].map(|p| depth(&g, p)), [4 * 64, 128, 1]);
+        let g = geometry(64, 128, 8);
+        assert_eq!([Pass::Forward, Pass::GradX].map(|p| depth(&g, p)), [16 * 64, 4 * 128]);
+        let same = ConvGeometry {
+            input: [1, 2, 2],
+            output: [1, 2, 2],
+            kernel: [1, 5, 5],
+            stride: [1; 3],
+            padding: [0, 2, 2],
+            ..g
+        };
+        assert_eq!([Pass::Forward, Pass::GradX].map(|p| depth(&same, p)), [9 * 64, 9 * 128]);
     }
 
     #[test]

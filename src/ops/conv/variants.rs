@@ -5,7 +5,9 @@
 //! rounding.
 
 use super::geometry::ConvGeometry;
-use super::launch::{Math, Pass, Product, Tiles, choose, geometry_argument, product, side, slices, tiled};
+use super::launch::{
+    Math, Pass, Product, Tiles, choose, depth, geometry_argument, product, side, tiled, usual_slices,
+};
 use crate::device::launch::GpuTraits;
 use std::fmt;
 use std::str::FromStr;
@@ -116,8 +118,8 @@ impl ConvShape {
 
     /// The most slices that have something to do each.
     fn most_slices(&self) -> usize {
-        let depth = tiled(SIDES[0], SIDES[0], self.math).bk;
-        (self.product().k.div_ceil(depth) / 4).clamp(1, 64)
+        let step = tiled(SIDES[0], SIDES[0], self.math).bk;
+        (depth(&self.geometry, self.pass).div_ceil(step) / 4).clamp(1, 64)
     }
 
     /// Whether the kernels can do it so.
@@ -134,14 +136,12 @@ impl ConvShape {
     /// What may be faster than the default, which comes first: tiles half as large on either side, and fewer and more slices
     /// than the rule gives them.
     pub fn legal(&self, multiprocessors: usize) -> Vec<Variant> {
-        let (p, g) = (self.product(), &self.geometry);
-        let phases: usize = if self.pass == Pass::GradX { g.stride.iter().product() } else { 1 };
+        let p = self.product();
         let mut all = vec![self.default(multiprocessors)];
         for bm in [side(p.m), side(p.m) / 2] {
             for bn in [side(p.n), side(p.n) / 2] {
                 let tiles = tiled(bm.max(SIDES[0]), bn.max(SIDES[0]), self.math);
-                let blocks = p.m.div_ceil(tiles.bm) * p.n.div_ceil(tiles.bn) * g.groups * phases;
-                let usual = slices(blocks, p.k.div_ceil(tiles.bk), multiprocessors);
+                let usual = usual_slices(&self.geometry, self.pass, &tiles, multiprocessors);
                 for slices in [usual, 1, usual / 2, 2 * usual] {
                     let v = Variant { bm: tiles.bm, bn: tiles.bn, slices };
                     if self.allows(&v) && !all.contains(&v) {
@@ -171,21 +171,10 @@ pub fn chosen(g: &ConvGeometry, pass: Pass, gpu: &GpuTraits) -> (Tiles, usize) {
 mod tests {
     use super::*;
     use crate::device::choices::Choices;
+    use crate::ops::conv::launch::tests::geometry;
 
     fn shape(c: usize, k: usize, size: usize, pass: Pass) -> ConvShape {
-        let geometry = ConvGeometry {
-            n: 1,
-            c,
-            k,
-            groups: 1,
-            input: [1, 2 * size, 2 * size],
-            output: [1, size, size],
-            kernel: [1, 4, 4],
-            stride: [1, 2, 2],
-            padding: [0, 1, 1],
-            dilation: [1; 3],
-        };
-        ConvShape { geometry, pass, math: Math::Bf16 }
+        ConvShape { geometry: geometry(c, k, size), pass, math: Math::Bf16 }
     }
 
     #[test]

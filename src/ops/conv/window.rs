@@ -4,7 +4,7 @@
 
 use super::geometry::ConvGeometry;
 use super::hopper::readable;
-use super::launch::{Epilogue, MOMENTS, MOST_TILES, Math, Pass, geometry_argument, operand, sum_slices};
+use super::launch::{Epilogue, MOST_TILES, Math, Pass, geometry_argument, operand, sum_slices};
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, Tailored, int,
 };
@@ -234,13 +234,13 @@ pub fn launches(
             constants.push(format!("GRAD_X={}", u8::from(pass == Pass::GradX)));
             constants.extend([format!("STEP_TAPS={taps}"), format!("WARPS={WARPS}"), "MIN_BLOCKS=2".into()]);
             args.extend([bias, extra, LaunchArg::Output]);
-            args.extend(match &epilogue.stats {
+            match &epilogue.stats {
                 Some(s) => {
-                    let moments = list.workspace(MOMENTS * v.boxes * to);
-                    [list.counters(s.sets), int(s.sets), moments, s.to.clone()]
+                    args.push(list.counters(s.sets));
+                    args.extend(s.args(&mut list, v.boxes, to));
                 }
-                None => [LaunchArg::Null, int(1), LaunchArg::Null, LaunchArg::Null],
-            });
+                None => args.extend([LaunchArg::Null, int(1), LaunchArg::Null, LaunchArg::Null]),
+            }
             ("conv_window.cu", "conv_window", [v.boxes, 1, 1], WARPS)
         }
         Taps::Planes { depths, parts, blocks } => {

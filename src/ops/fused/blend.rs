@@ -8,7 +8,7 @@ use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
 use crate::shape::Shape;
 
-/// `v = keep v + weight x` for a stretch v of a flat tensor and as long a stretch x of another.
+/// `v = keep v + weight x` for a stretch v of a flat tensor and as long a stretch x of another. With `keep` 0 v need not be a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stretch {
     /// Where v begins.
@@ -71,7 +71,9 @@ impl Op for Blend {
             for s in &self.stretches {
                 let x = &io.input::<T>(s.input)[s.first..s.first + s.length];
                 let (keep, weight) = (T::of(s.keep), T::of(s.weight));
-                out[s.offset..s.offset + s.length].iter_mut().zip(x).for_each(|(v, &x)| *v = keep * *v + weight * x);
+                // What is not kept need not be a number.
+                let old = |v: T| if s.keep == 0.0 { T::of(0.0) } else { keep * v };
+                out[s.offset..s.offset + s.length].iter_mut().zip(x).for_each(|(v, &x)| *v = old(*v) + weight * x);
             }
         });
     }

@@ -14,7 +14,7 @@ pub use blend::{Blend, Stretch};
 pub use conv::{ConvKind, ConvMap};
 pub use expression::{Expression, Leaf, MOST_LEAVES, MOST_TOKENS, Token, in_order, value};
 pub use loss::{ConvLoss, MOST_RESULTS};
-pub use stats::ConvStats;
+pub use stats::{ConvStats, Wanted};
 
 use crate::device::cpu::Io;
 use crate::device::launch::{GpuTraits, LaunchList, Operands};

@@ -1,8 +1,9 @@
 //! The fused gradients of a normalisation, and theirs in turn by plain operations.
 
+use super::launch::GradOperands;
 use super::{NormKind, kernel, launch, reference_stats};
 use crate::device::cpu::Io;
-use crate::device::launch::{GpuTraits, LaunchList, Operands};
+use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Storage, Var};
@@ -166,6 +167,15 @@ impl Op for NormGradSums {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(launch::grad_sums(self.kind.sets(io.shape(0))?, io, self.eps, self.first, gpu))
+        let (mut list, sets) = (LaunchList::default(), self.kind.sets(io.shape(0))?);
+        let operands = GradOperands {
+            kinds: [io.inputs[0].kind(), io.inputs[2].kind()],
+            x: LaunchArg::Input(0),
+            stats: LaunchArg::Input(1),
+            dy: LaunchArg::InputAt(2, self.first),
+            pitch: io.shape(2).channels(),
+        };
+        launch::grad_sums(&mut list, sets, operands, self.eps, LaunchArg::Output, gpu);
+        Ok(list)
     }
 }

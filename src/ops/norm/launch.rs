@@ -131,12 +131,28 @@ fn slice(io: &Operands, first: usize) -> [LaunchArg; 2] {
     [LaunchArg::InputAt(2, first), int(io.shape(2).channels())]
 }
 
-pub(super) fn grad_sums(sets: Sets, io: &Operands, eps: f64, first: usize, gpu: &GpuTraits) -> LaunchList {
-    let mut list = LaunchList::default();
-    let mut n = Norm::new(&mut list, sets, [io.inputs[0].kind(), io.inputs[2].kind()], false, gpu);
-    let [dy, pitch] = slice(io, first);
-    n.sums("norm_grad_sums", vec![(eps as f32).into(), X, dy, pitch, STATS], PAIR, LaunchArg::Output);
-    list
+/// The operands of a norm's gradient, wherever they are: x, its statistics, and dy, which may be a slice of the channels of a tensor
+/// of `pitch` channels; `kinds` are the types of x and dy.
+pub(crate) struct GradOperands {
+    pub(crate) kinds: [&'static str; 2],
+    pub(crate) x: LaunchArg,
+    pub(crate) stats: LaunchArg,
+    pub(crate) dy: LaunchArg,
+    pub(crate) pitch: usize,
+}
+
+/// Appends what computes the sums that a norm's gradient is made of, into `to`.
+pub(crate) fn grad_sums(
+    list: &mut LaunchList,
+    sets: Sets,
+    operands: GradOperands,
+    eps: f64,
+    to: LaunchArg,
+    gpu: &GpuTraits,
+) {
+    let GradOperands { kinds, x, stats, dy, pitch } = operands;
+    let mut n = Norm::new(list, sets, kinds, false, gpu);
+    n.sums("norm_grad_sums", vec![(eps as f32).into(), x, dy, int(pitch), stats], PAIR, to);
 }
 
 pub(super) fn grad_x(

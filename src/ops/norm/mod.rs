@@ -11,8 +11,8 @@ mod launch;
 mod samples;
 
 pub use gradient::{NormGradSums, NormGradX};
-pub(crate) use kernel::stats;
-pub(crate) use launch::stats_launches;
+pub(crate) use kernel::{grad_sums, stats};
+pub(crate) use launch::{GradOperands, grad_sums as grad_sums_launches, stats_launches};
 pub use samples::samples;
 
 use crate::device::cpu::Io;
