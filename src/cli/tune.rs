@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
             shapes.len(),
             found.variant,
             us(found.seconds),
-            shape.default(traits.multiprocessors),
+            shape.default(&traits),
             us(found.default_seconds)
         ));
         let chosen = Chosen {

@@ -37,7 +37,7 @@ pub struct Tuned {
 /// Times all variants of a shape.
 pub fn tune<B: Timed>(backend: &Arc<B>, shape: &ConvShape) -> Result<Tuned> {
     let bench = Bench::new(backend, shape)?;
-    let variants = shape.legal(backend.traits().multiprocessors);
+    let variants = shape.legal(&backend.traits());
     let times = variants.iter().map(|v| bench.seconds(v)).collect::<Result<Vec<f64>>>()?;
     let (variant, seconds) = fastest(&variants, &times);
     Ok(Tuned { shape: shape.clone(), variant, seconds, default_seconds: times[0] })
@@ -134,10 +134,11 @@ impl<'a, B: Timed> Bench<'a, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::conv::variants::Kernels;
 
     #[test]
     fn another_variant_must_be_worth_it() {
-        let v = |slices| Variant { bm: 16, bn: 16, slices };
+        let v = |slices| Variant { kernels: Kernels::General, bm: 16, bn: 16, slices };
         let variants = [v(1), v(2), v(3)];
         assert_eq!(fastest(&variants, &[1.0, 0.99, 1.5]), (v(1), 1.0));
         assert_eq!(fastest(&variants, &[1.0, 0.97, 0.5]), (v(3), 0.5));

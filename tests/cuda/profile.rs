@@ -37,7 +37,10 @@ fn a_step_is_profiled_as_it_is_trained_and_launch_by_launch() {
         .iter()
         .map(|k| k["flops"].as_f64().expect("a number") * k["calls"].as_f64().expect("a number"))
         .sum();
-    assert_eq!(told, p["work"]["flops"].as_f64().expect("a number"), "each FLOP is told once");
+    // A row tells the whole number nearest to its launches' average.
+    let all = p["work"]["flops"].as_f64().expect("a number");
+    let rounded: f64 = kernels.iter().map(|k| 0.5 * k["calls"].as_f64().expect("a number")).sum();
+    assert!((told - all).abs() <= rounded.min(1e-4 * all), "each FLOP is told once: {told} of {all}");
     // Warm-up and three steps are replayed; before, the peaks were measured, two to seven runs of them recorded in turn.
     let calls = p["work"]["calls"].as_f64().expect("a number") as usize;
     let replay = format!("cuGraphLaunch {calls} nodes on 1");

@@ -161,7 +161,7 @@ impl Asked {
         let (forward, x) =
             (stats.into_iter().map(f32::abs).collect::<Vec<_>>(), x.into_iter().map(bf16_round));
         let x: Vec<f32> = x.collect();
-        let normed = gradient.then(|| Normed {
+        let normed = gradient.then_some(Normed {
             x: LaunchArg::Input(5),
             kind: "bf16",
             stats: LaunchArg::Input(6),

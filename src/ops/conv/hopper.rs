@@ -3,6 +3,7 @@
 
 use super::geometry::ConvGeometry;
 use super::launch::{Epilogue, Math, Pass, geometry_argument, operand, product, sum_slices, tiles_suit};
+use super::variants::{self, ConvShape, Kernels};
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, Tailored, int,
 };
@@ -37,34 +38,25 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// The rule's.
     fn new(g: &ConvGeometry, pass: Pass, multiprocessors: usize) -> Self {
-        let p = product(g, pass);
-        let columns = if pass == Pass::GradW { g.taps() * g.c.next_multiple_of(ROW) } else { p.n };
-        let rows = if pass == Pass::GradW && p.m <= 64 { 64 } else { ROWS };
-        let row_tiles = p.m.div_ceil(rows);
-        let blocks = |bn: usize| row_tiles * columns.div_ceil(bn) * phases(g, pass).len();
+        let (columns, rows) = (columns(g, pass), rows(g, pass));
         // Wide tiles read shared memory less often; they must still be enough for all multiprocessors.
         let bn = match columns {
             0..=64 if rows == ROWS => 64,
-            c if c > 128 && blocks(256) >= multiprocessors => 256,
+            c if c > 128 && tiles(g, pass, 256) >= multiprocessors => 256,
             _ => 128,
         };
-        let steps = match pass {
-            Pass::GradW => p.k.div_ceil(DEPTH),
-            // Of the largest phase: its taps, and the source's channels.
-            Pass::Forward => g.taps() * g.c.div_ceil(DEPTH),
-            Pass::GradX => p.k / g.k * g.k.div_ceil(DEPTH),
-        };
-        let blocks = blocks(bn);
-        let wanted = if blocks >= multiprocessors {
-            1
-        } else {
-            // A block a multiprocessor, each with at least four steps.
-            (multiprocessors / blocks).min(steps / 4).clamp(1, 64)
-        };
+        Variant::of(g, pass, bn, usual_slices(g, pass, bn, multiprocessors))
+    }
+
+    /// With tiles so wide, and about so many slices.
+    fn of(g: &ConvGeometry, pass: Pass, bn: usize, wanted: usize) -> Self {
+        let (rows, steps) = (rows(g, pass), steps(g, pass));
         let slices = steps.div_ceil(steps.div_ceil(wanted)); // none is empty
         let stages = (SHARED / stage_bytes(rows, bn)).min(8);
-        Variant { rows, bn, stages, slices, row_tiles, items: blocks * slices }
+        let row_tiles = product(g, pass).m.div_ceil(rows);
+        Variant { rows, bn, stages, slices, row_tiles, items: tiles(g, pass, bn) * slices }
     }
 
     /// Bytes of dynamic shared memory: the buffers, two barriers for each, and one of the multiplying warps.
@@ -79,33 +71,110 @@ impl Variant {
     }
 }
 
+/// Rows of a tile: a gradient by few weights takes one warpgroup's.
+fn rows(g: &ConvGeometry, pass: Pass) -> usize {
+    if pass == Pass::GradW && product(g, pass).m <= 64 { 64 } else { ROWS }
+}
+
+/// Columns of the product; those of a gradient by weights are tap by tap in whole sub-tiles.
+fn columns(g: &ConvGeometry, pass: Pass) -> usize {
+    if pass == Pass::GradW { g.taps() * g.c.next_multiple_of(ROW) } else { product(g, pass).n }
+}
+
+/// Tiles of all phases.
+fn tiles(g: &ConvGeometry, pass: Pass, bn: usize) -> usize {
+    let rows = product(g, pass).m.div_ceil(rows(g, pass));
+    rows * columns(g, pass).div_ceil(bn) * phases(g, pass).len()
+}
+
+/// Steps of the largest phase.
+fn steps(g: &ConvGeometry, pass: Pass) -> usize {
+    let p = product(g, pass);
+    match pass {
+        Pass::GradW => p.k.div_ceil(DEPTH),
+        // Its taps, and the source's channels.
+        Pass::Forward => g.taps() * g.c.div_ceil(DEPTH),
+        Pass::GradX => p.k / g.k * g.k.div_ceil(DEPTH),
+    }
+}
+
+/// Slices that give every multiprocessor a tile, of at least four steps each.
+fn usual_slices(g: &ConvGeometry, pass: Pass, bn: usize, multiprocessors: usize) -> usize {
+    let tiles = tiles(g, pass, bn);
+    if tiles >= multiprocessors { 1 } else { (multiprocessors / tiles).min(steps(g, pass) / 4).clamp(1, 64) }
+}
+
+/// Widths of tiles that the kernels are made for.
+const WIDTHS: [usize; 3] = [64, 128, 256];
+
+/// Whether these kernels can compute a shape so.
+pub(super) fn allows(shape: &ConvShape, v: &variants::Variant) -> bool {
+    let (g, pass) = (&shape.geometry, shape.pass);
+    let rows = rows(g, pass);
+    // No wider than there are columns; two warpgroups that share 64 rows share the columns.
+    let widest = columns(g, pass).next_power_of_two().max(64);
+    possible(g, pass, shape.math)
+        && v.bm == rows
+        && WIDTHS.contains(&v.bn)
+        && (v.bn <= widest || v.bn == 128 && rows != ROWS)
+        && (v.bn > 64 || rows == ROWS)
+        && (1..=(steps(g, pass) / 4).clamp(1, 64)).contains(&v.slices)
+        && Variant::of(g, pass, v.bn, v.slices).slices == v.slices
+}
+
+/// Ways to compute a shape that may be worth a trial; not all of them need be possible.
+pub(super) fn variants(shape: &ConvShape, multiprocessors: usize) -> Vec<variants::Variant> {
+    let (g, pass) = (&shape.geometry, shape.pass);
+    let mut all = Vec::new();
+    if !possible(g, pass, shape.math) {
+        return all;
+    }
+    for bn in WIDTHS {
+        let usual = usual_slices(g, pass, bn, multiprocessors);
+        for wanted in [usual, 1, usual.div_ceil(2), 2 * usual] {
+            let slices = Variant::of(g, pass, bn, wanted).slices;
+            all.push(variants::Variant { kernels: Kernels::Hopper, bm: rows(g, pass), bn, slices });
+        }
+    }
+    all
+}
+
+/// Whether these kernels can compute a pass whose operands lie well.
+fn possible(g: &ConvGeometry, pass: Pass, math: Math) -> bool {
+    math == Math::Bf16
+        && g.groups == 1
+        && g.c.is_multiple_of(8)
+        && g.k.is_multiple_of(8)
+        && g.output.iter().all(|&o| o > 0)
+        && maps(g, pass, 64).is_some()
+}
+
 fn stage_bytes(rows: usize, bn: usize) -> usize {
     (rows + bn) * 2 * DEPTH
 }
 
-/// Which of sm_90a's kernels a pass takes, if any: this alone decides, by the shape, the device, and whether the operands lie
-/// where the copy engine can read them.
+/// Which of sm_90a's kernels a pass takes, if any: this alone decides, by the shape, the device, what was measured on it, and
+/// whether the operands lie where the copy engine can read them.
 pub fn choose(g: &ConvGeometry, pass: Pass, aligned: [bool; 2], gpu: &GpuTraits) -> Option<Variant> {
-    let possible = gpu.math == Math::Bf16
-        && g.groups == 1
-        && g.c.is_multiple_of(8)
-        && g.k.is_multiple_of(8)
-        && aligned == [true; 2]
-        && g.output.iter().all(|&o| o > 0)
-        && maps(g, pass, 64).is_some();
-    // Not yet measured: where a tile would be mostly empty, the other kernels fit better.
+    if gpu.hopper == Tailored::Off || aligned != [true; 2] || !possible(g, pass, gpu.math) {
+        return None;
+    }
+    let rule = || Variant::new(g, pass, gpu.multiprocessors);
+    match variants::measured(g, pass, gpu) {
+        _ if gpu.hopper == Tailored::Always => Some(rule()),
+        Some(v) => (v.kernels == Kernels::Hopper).then(|| Variant::of(g, pass, v.bn, v.slices)),
+        None => suits(g, pass).then(rule),
+    }
+}
+
+/// Whether tiles would not be mostly empty: then the other kernels fit better. (Not yet measured.)
+fn suits(g: &ConvGeometry, pass: Pass) -> bool {
     let p = product(g, pass);
-    let suited = match pass {
+    match pass {
         Pass::GradW => g.k >= 64 && g.c >= 32 && p.k >= 4 * DEPTH,
         Pass::Forward => p.m >= ROWS && g.k >= 32 && g.c >= 32,
         Pass::GradX => p.m >= ROWS && g.c >= 32 && g.k >= 32,
-    };
-    let wanted = match gpu.hopper {
-        Tailored::Off => false,
-        Tailored::Suited => suited,
-        Tailored::Always => true,
-    };
-    (possible && wanted).then(|| Variant::new(g, pass, gpu.multiprocessors))
+    }
 }
 
 /// Along one axis, how the result of a pass meets its source: see `Axis` in `kernels/include/conv.cuh`.

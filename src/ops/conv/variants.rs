@@ -5,10 +5,11 @@
 //! rounding.
 
 use super::geometry::ConvGeometry;
+use super::hopper;
 use super::launch::{
     Math, Pass, Product, Tiles, choose, depth, geometry_argument, product, side, tiled, usual_slices,
 };
-use crate::device::launch::GpuTraits;
+use crate::device::launch::{GpuTraits, Tailored};
 use std::fmt;
 use std::str::FromStr;
 
@@ -26,6 +27,8 @@ pub struct ConvShape {
 /// A way to launch it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
+    /// On which kernels.
+    pub kernels: Kernels,
     /// Rows of a block's tile.
     pub bm: usize,
     /// Columns of a block's tile.
@@ -34,7 +37,26 @@ pub struct Variant {
     pub slices: usize,
 }
 
-/// Extents of a tile that the kernels are made for.
+/// Kernels that compute the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernels {
+    /// `conv.cu` and `conv_grad_w.cu`: any convolution on any device.
+    General,
+    /// `conv_hopper.cu` and `conv_hopper_grad_w.cu`.
+    Hopper,
+}
+
+impl Kernels {
+    /// What a variant's name begins with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Kernels::General => "",
+            Kernels::Hopper => "hopper ",
+        }
+    }
+}
+
+/// Extents of a tile that the general kernels are made for.
 const SIDES: [usize; 4] = [16, 32, 64, 128];
 const PASSES: [(&str, Pass); 3] =
     [("forward", Pass::Forward), ("grad_x", Pass::GradX), ("grad_w", Pass::GradW)];
@@ -84,10 +106,10 @@ impl FromStr for ConvShape {
     }
 }
 
-/// `128x64/8`: rows and columns of a tile, and slices.
+/// `128x64/8`: rows and columns of a tile, and slices; `hopper 128x256/1`: on the kernels of sm_90a.
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}x{}/{}", self.bm, self.bn, self.slices)
+        write!(f, "{}{}x{}/{}", self.kernels.prefix(), self.bm, self.bn, self.slices)
     }
 }
 
@@ -96,16 +118,23 @@ impl FromStr for Variant {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let parse = || {
-            let (tile, slices) = s.split_once('/')?;
+            let hopper = s.strip_prefix(Kernels::Hopper.prefix());
+            let kernels = if hopper.is_some() { Kernels::Hopper } else { Kernels::General };
+            let (tile, slices) = hopper.unwrap_or(s).split_once('/')?;
             let (bm, bn) = tile.split_once('x')?;
-            Some(Variant { bm: bm.parse().ok()?, bn: bn.parse().ok()?, slices: slices.parse().ok()? })
+            Some(Variant {
+                kernels,
+                bm: bm.parse().ok()?,
+                bn: bn.parse().ok()?,
+                slices: slices.parse().ok()?,
+            })
         };
         parse().ok_or_else(|| format!("{s:?} names no variant"))
     }
 }
 
 impl Variant {
-    /// Its tiles.
+    /// Its tiles on the general kernels.
     pub fn tiles(&self, math: Math) -> Tiles {
         tiled(self.bm, self.bn, math)
     }
@@ -124,44 +153,62 @@ impl ConvShape {
 
     /// Whether the kernels can do it so.
     pub fn allows(&self, v: &Variant) -> bool {
-        SIDES.contains(&v.bm) && SIDES.contains(&v.bn) && (1..=self.most_slices()).contains(&v.slices)
+        match v.kernels {
+            Kernels::General => {
+                SIDES.contains(&v.bm) && SIDES.contains(&v.bn) && (1..=self.most_slices()).contains(&v.slices)
+            }
+            Kernels::Hopper => hopper::allows(self, v),
+        }
     }
 
-    /// What is taken where nothing was measured.
-    pub fn default(&self, multiprocessors: usize) -> Variant {
-        let (tiles, slices) = choose(&self.geometry, self.pass, self.math, multiprocessors);
-        Variant { bm: tiles.bm, bn: tiles.bn, slices }
+    /// What is taken where nothing was measured, if the operands lie as they should.
+    pub fn default(&self, gpu: &GpuTraits) -> Variant {
+        let gpu = GpuTraits { math: self.math, choices: None, ..*gpu };
+        hopper::choose(&self.geometry, self.pass, [true; 2], &gpu).map_or_else(
+            || {
+                let (tiles, slices) = choose(&self.geometry, self.pass, self.math, gpu.multiprocessors);
+                Variant { kernels: Kernels::General, bm: tiles.bm, bn: tiles.bn, slices }
+            },
+            |v| Variant { kernels: Kernels::Hopper, bm: v.rows, bn: v.bn, slices: v.slices },
+        )
     }
 
     /// What may be faster than the default, which comes first: tiles half as large on either side, and fewer and more slices
-    /// than the rule gives them.
-    pub fn legal(&self, multiprocessors: usize) -> Vec<Variant> {
+    /// than the rule gives them; and where a device has kernels of its own, those in all widths.
+    pub fn legal(&self, gpu: &GpuTraits) -> Vec<Variant> {
         let p = self.product();
-        let mut all = vec![self.default(multiprocessors)];
+        let mut all = vec![self.default(gpu)];
+        let mut add = |v: Variant| {
+            if self.allows(&v) && !all.contains(&v) {
+                all.push(v);
+            }
+        };
         for bm in [side(p.m), side(p.m) / 2] {
             for bn in [side(p.n), side(p.n) / 2] {
                 let tiles = tiled(bm.max(SIDES[0]), bn.max(SIDES[0]), self.math);
-                let usual = usual_slices(&self.geometry, self.pass, &tiles, multiprocessors);
+                let usual = usual_slices(&self.geometry, self.pass, &tiles, gpu.multiprocessors);
                 for slices in [usual, 1, usual / 2, 2 * usual] {
-                    let v = Variant { bm: tiles.bm, bn: tiles.bn, slices };
-                    if self.allows(&v) && !all.contains(&v) {
-                        all.push(v);
-                    }
+                    add(Variant { kernels: Kernels::General, bm: tiles.bm, bn: tiles.bn, slices });
                 }
             }
+        }
+        if gpu.hopper != Tailored::Off {
+            hopper::variants(self, gpu.multiprocessors).into_iter().for_each(add);
         }
         all
     }
 }
 
-/// The tiles and slices that a convolution takes on a device.
+/// What was measured to be the fastest, if that was and can be done.
+pub fn measured(g: &ConvGeometry, pass: Pass, gpu: &GpuTraits) -> Option<Variant> {
+    let shape = ConvShape { geometry: g.clone(), pass, math: gpu.math };
+    let variant: Variant = gpu.choices?.of(&shape.to_string())?.parse().ok()?;
+    shape.allows(&variant).then_some(variant)
+}
+
+/// The tiles and slices that a convolution takes on a device's general kernels.
 pub fn chosen(g: &ConvGeometry, pass: Pass, gpu: &GpuTraits) -> (Tiles, usize) {
-    let measured = gpu.choices.and_then(|choices| {
-        let shape = ConvShape { geometry: g.clone(), pass, math: gpu.math };
-        let variant: Variant = choices.of(&shape.to_string())?.parse().ok()?;
-        shape.allows(&variant).then_some(variant)
-    });
-    match measured {
+    match measured(g, pass, gpu).filter(|v| v.kernels == Kernels::General) {
         Some(v) => (v.tiles(gpu.math), v.slices),
         None => choose(g, pass, gpu.math, gpu.multiprocessors),
     }
@@ -185,8 +232,10 @@ mod tests {
         }
         let name = shape(64, 128, 8, Pass::GradX).to_string();
         assert_eq!(name, "grad_x bf16 1,64,128,1,1,16,16,1,8,8,1,4,4,1,2,2,0,1,1,1,1,1");
-        let v = Variant { bm: 128, bn: 64, slices: 8 };
-        assert_eq!((v.to_string().as_str(), "128x64/8".parse()), ("128x64/8", Ok(v)));
+        for (kernels, name) in [(Kernels::General, "128x64/8"), (Kernels::Hopper, "hopper 128x64/8")] {
+            let v = Variant { kernels, bm: 128, bn: 64, slices: 8 };
+            assert_eq!((v.to_string().as_str(), name.parse()), (name, Ok(v)));
+        }
         let wrong = [
             "",
             "forward",
@@ -199,50 +248,76 @@ mod tests {
             assert!(text.parse::<ConvShape>().is_err(), "{text}");
         }
         assert!(name.replace(",64,", ",99999999999,").parse::<ConvShape>().is_err());
-        assert!("128x64".parse::<Variant>().is_err() && "-1x64/2".parse::<Variant>().is_err());
+        let wrong = ["128x64", "-1x64/2", "other 128x64/2", "hopper"];
+        assert!(wrong.iter().all(|text| text.parse::<Variant>().is_err()));
+    }
+
+    fn gpu(hopper: Tailored) -> GpuTraits {
+        GpuTraits {
+            multiprocessors: 132,
+            math: Math::Bf16,
+            fixed_shapes: true,
+            fused: true,
+            choices: None,
+            hopper,
+            window: Tailored::Off,
+        }
     }
 
     #[test]
     fn all_that_is_tried_is_allowed_and_the_rule_comes_first() {
         for pass in [Pass::Forward, Pass::GradX, Pass::GradW] {
             for (c, k, size) in [(3, 64, 128), (64, 128, 64), (512, 512, 1), (1, 1, 2)] {
-                let shape = shape(c, k, size, pass);
-                let legal = shape.legal(132);
-                assert_eq!(legal[0], shape.default(132));
-                assert!(legal.iter().all(|v| shape.allows(v)), "{shape}: {legal:?}");
-                let mut names: Vec<String> = legal.iter().map(Variant::to_string).collect();
-                names.sort();
-                names.dedup();
-                assert_eq!(names.len(), legal.len(), "each once");
+                for hopper in [Tailored::Off, Tailored::Suited] {
+                    let (shape, gpu) = (shape(c, k, size, pass), gpu(hopper));
+                    let legal = shape.legal(&gpu);
+                    assert_eq!(legal[0], shape.default(&gpu));
+                    assert!(legal.iter().all(|v| shape.allows(v)), "{shape}: {legal:?}");
+                    let mut names: Vec<String> = legal.iter().map(Variant::to_string).collect();
+                    names.sort();
+                    names.dedup();
+                    assert_eq!(names.len(), legal.len(), "each once");
+                    let own = legal.iter().any(|v| v.kernels == Kernels::Hopper);
+                    assert_eq!(own, hopper == Tailored::Suited && c % 8 == 0, "{shape}");
+                }
             }
         }
         let shape = shape(64, 128, 64, Pass::Forward);
-        let names: Vec<String> = shape.legal(132).iter().map(Variant::to_string).collect();
-        assert_eq!(names[..4], ["64x64/2", "128x128/8", "128x128/1", "128x128/4"]);
-        let not = [(256, 64, 1), (64, 48, 1), (64, 64, 9), (64, 64, 0)];
-        assert!(not.iter().all(|&(bm, bn, slices)| !shape.allows(&Variant { bm, bn, slices })));
+        let names =
+            |hopper| -> Vec<String> { shape.legal(&gpu(hopper)).iter().map(Variant::to_string).collect() };
+        assert_eq!(names(Tailored::Off)[..4], ["64x64/2", "128x128/8", "128x128/1", "128x128/4"]);
+        let own = names(Tailored::Suited);
+        assert_eq!((own[0].as_str(), &own[1]), ("hopper 128x128/4", &names(Tailored::Off)[1]));
+        assert!(
+            own.contains(&"hopper 128x64/2".into()) && own.contains(&"hopper 128x128/1".into()),
+            "{own:?}"
+        );
+        let not = |kernels, bm, bn, slices| assert!(!shape.allows(&Variant { kernels, bm, bn, slices }));
+        for (m, n, s) in [(256, 64, 1), (64, 48, 1), (64, 64, 9), (64, 64, 0)] {
+            not(Kernels::General, m, n, s);
+        }
+        for (m, n, s) in [(64, 64, 1), (128, 256, 1), (128, 32, 1), (128, 128, 17)] {
+            not(Kernels::Hopper, m, n, s);
+        }
     }
 
     #[test]
     fn what_was_measured_is_taken_and_what_was_asked_is_known() {
         let shape = shape(64, 128, 64, Pass::Forward);
-        let with = |variant: &str| {
-            let table = [(shape.to_string(), variant.to_string())].into();
-            let choices = Choices::leak(table);
-            let gpu = GpuTraits {
-                multiprocessors: 132,
-                math: Math::Bf16,
-                fixed_shapes: true,
-                fused: true,
-                choices: Some(choices),
-                hopper: crate::device::launch::Tailored::Off,
-                window: crate::device::launch::Tailored::Off,
-            };
+        let on = |variant: &str, hopper| {
+            let choices = Choices::leak([(shape.to_string(), variant.to_string())].into());
+            let gpu = GpuTraits { choices: Some(choices), ..gpu(hopper) };
+            let own = hopper::choose(&shape.geometry, shape.pass, [true; 2], &gpu);
             let (tiles, slices) = chosen(&shape.geometry, shape.pass, &gpu);
             assert_eq!(choices.asked(), [shape.to_string()]);
-            (tiles.bm, tiles.bn, slices)
+            own.map_or((tiles.bm, tiles.bn, slices), |v| (v.rows, v.bn, v.slices))
         };
+        let with = |variant| on(variant, Tailored::Off);
         assert_eq!(with("64x32/2"), (64, 32, 2));
         assert_eq!(with("64x32/99"), (64, 64, 2), "what cannot be done is not");
+        assert_eq!(with("hopper 128x64/2"), (64, 64, 2), "nor what this device has not");
+        let with = |variant| on(variant, Tailored::Suited);
+        assert_eq!(with("hopper 128x64/2"), (128, 64, 2));
+        assert_eq!(with("64x32/2"), (64, 32, 2), "the general kernels were faster");
     }
 }
