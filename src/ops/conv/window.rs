@@ -124,7 +124,7 @@ fn pixels(g: &ConvGeometry, pass: Pass, multiprocessors: usize) -> Option<Varian
         let shared = |taps: usize| window + weight_bytes(g, pass, taps) * STAGES.min(g.taps() / taps);
         let products = |taps: usize| product(extents) / (16 * WARPS) * to * (taps * from).div_ceil(2);
         let mut fits = [1, kw, kh * kw, g.taps()].into_iter().filter(|&taps| shared(taps) <= SHARED);
-        let last = fits.clone().last()?;
+        let last = fits.clone().next_back()?;
         let taps = fits.find(|&taps| products(taps) >= PRODUCTS).unwrap_or(last);
         let boxes = boxes(g, pass, extents);
         let copied = window + 2 * g.taps() * g.c * g.k;
