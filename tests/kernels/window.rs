@@ -330,7 +330,7 @@ fn everything_compiles_within_its_budget() {
         for pass in PASSES {
             let gpu = device(132, i % 4 != 1);
             let bias = (pass == Pass::Forward).then_some(LaunchArg::Input(2));
-            let stats = (i % 2 == 0 && pass != Pass::GradW).then(|| Stats {
+            let stats = (i % 2 == 0 && pass != Pass::GradW).then_some(Stats {
                 sets: 1,
                 to: LaunchArg::Null,
                 normed: None,
