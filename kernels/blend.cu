@@ -2,7 +2,8 @@
 // biases of a network's second pass.
 //
 // Versions
-//   1  a row of blocks for each stretch. Not yet measured.
+//   1  a row of blocks for each stretch.
+//   On an H100 (docs/measurements/2026-11-27-steps-h100.md): 5 us a launch at batch 1, 2.4 us at batch 16.
 //
 //   for each stretch k in order: to[offset_k + i] = keep_k to[offset_k + i] + weight_k x_k[i],  i < length_k
 //   (where keep_k is 0, what was there is not looked at)

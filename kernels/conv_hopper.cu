@@ -3,9 +3,11 @@
 //
 // Versions
 //   1  one producer thread, two consumer warpgroups of 64 rows, a ring of STAGES buffers, blocks that stay and take tile
-//      after tile; the producer runs into the next tile while the consumers store. Not yet measured.
+//      after tile; the producer runs into the next tile while the consumers store.
 //   2  with STATS the consumers leave what a norm wants to know of the result, as in conv.cu, where a pass read all of it
-//      again. Not yet measured.
+//      again.
+//   On an H100 (docs/measurements/2026-11-27-steps-h100.md): with statistics two to four times further from the floor than
+//   without, because the tile is read again from memory while both multiplying groups wait.
 //
 // Maths, phases and slices as in conv.cu. A row of A is one result pixel; a step is one tap and 64 channels of the source.
 //   A  [128 pixels, 64]  im2col copy: the engine walks the result's pixels over the source, shifted by the tap, and writes

@@ -1,7 +1,9 @@
 // Gradient of a convolution by its weights on sm_90a: the implicit GEMM of conv_grad_w.cu, organised as conv_hopper.cu.
 //
 // Versions
-//   1  as conv_hopper.cu version 1. Not yet measured.
+//   1  as conv_hopper.cu version 1.
+//   On an H100 (docs/measurements/2026-11-27-steps-h100.md): pix2pix 256 in bf16: 0.18 ms for 12 launches at batch 1; at
+//   batch 16 446 TFLOP/s over all 16.
 //
 // Maths: dw[k, (tap, c)] = sum over result pixels of dy[pixel, k] x[pixel at tap, c]. A step is 64 pixels; both operands lie
 // across the summed index.

@@ -2,7 +2,8 @@
 // pixels that its results see once, and reads it through every tap.
 //
 // Versions
-//   1  window and weights by asynchronous copies, mma.sync from sm_80 on. Not yet measured.
+//   1  window and weights by asynchronous copies, mma.sync from sm_80 on.
+//   On an H100 it conforms; its time was not recorded by itself (docs/measurements/2026-11-27-steps-h100.md).
 //
 // Maths: the sums of conv.cu. That kernel gathers a pixel once for every tap, 27 times for 3 x 3 x 3; with few channels these
 // copies, not the products, are what takes time. Here a pixel is copied once a box, with those around it: 600 for the 256

@@ -2,7 +2,8 @@
 // for all the taps whose sums it keeps in registers.
 //
 // Versions
-//   1  boxes by asynchronous copies, mma.sync from sm_80 on, slices added by sum_slices. Not yet measured.
+//   1  boxes by asynchronous copies, mma.sync from sm_80 on, slices added by sum_slices.
+//   On an H100 it conforms; its time was not recorded by itself (docs/measurements/2026-11-27-steps-h100.md).
 //
 // Maths: dw[k, tap, c] = sum over result pixels of dy[pixel, k] x[pixel at tap, c], as conv_grad_w.cu, which copies x once for
 // every tap and dy once for every tile of columns. Here a block walks over boxes of pixels; for each it copies dy, and x with

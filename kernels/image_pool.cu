@@ -1,7 +1,8 @@
 // The history of generated images that a discriminator is shown: src/ops/image_pool.rs says what it is for.
 //
 // Versions
-//   1  a thread for each element, which looks through the batch's choices for its image's. Not yet measured.
+//   1  a thread for each element, which looks through the batch's choices for its image's.
+//   On an H100 it conforms; its time was not recorded by itself (docs/measurements/2026-11-27-steps-h100.md).
 //
 //   choices[i] is -1 (pass image i on), s < size (show slot s and put image i there), or size + s (put a copy of image i
 //   into slot s and pass it on); images are taken one after the other, so a later one sees what an earlier one left.

@@ -1,7 +1,8 @@
 // Batched matrix product with either operand transposed.
 //
 // Versions
-//   1  the tiles and pipeline of conv.cu without its gathering. Not yet measured.
+//   1  the tiles and pipeline of conv.cu without its gathering.
+//   On an H100 it conforms; its time was not recorded by itself (docs/measurements/2026-11-27-steps-h100.md).
 //
 //   out[b, m, n] = epilogue(sum over k of A[b, m, k] B[b, k, n])
 //   A_STORED  ALONG_K: A lies as [m, k] rows of a_pitch elements; ACROSS_K: as [k, m]

@@ -8,11 +8,11 @@
 //
 // Versions
 //   1  two passes over x: partial statistics per slice of the inner index, combined in order; then the map.
-//      Not yet measured.
 //   2  the gradient's sums are taken once, for dx as for dgamma and dbeta; a single slice of single channels needs no
-//      second launch. Not yet measured.
+//      second launch.
 //   3  the last slice of single channels' statistics, and of the gradient's sums, joins them all, where a second launch did.
-//      Not yet measured.
+//   On an H100 (docs/measurements/2026-11-27-steps-h100.md): pix2pix 256 in bf16, batch 16: norm_grad_apply 0.60 TB/s; U-Net
+//   240, batch 32: 7.3 ms for 18 launches where 2 would do.
 //
 // Forward    mean = average of the set, rstd = 1 / sqrt(variance + eps), hat = (x - mean) rstd,
 //            y = ACTIVATION(hat gamma[c] + beta[c])

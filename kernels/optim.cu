@@ -2,7 +2,8 @@
 // the others what the rule remembers. Formulas and order of arithmetic are those of `src/ops/optimiser/mod.rs`.
 //
 // Versions
-//   1  grid-stride loop, one element a turn; fp32 master weights, moments and gradients. Not yet measured.
+//   1  grid-stride loop, one element a turn; fp32 master weights, moments and gradients.
+//   On an H100 (docs/measurements/2026-11-27-steps-h100.md): 0.775 ms for 54 M parameters, 71 % of the bandwidth seen.
 //
 // Maths (t = *step, counted from 1; g = gradient, with weight decay: g + decay p):
 //   ADAM     slots p, m, v, top:  m = lerp(m, g, 1 - beta1);  v = beta2 v + (1 - beta2) g^2;

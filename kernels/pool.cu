@@ -2,7 +2,9 @@
 //
 // Versions
 //   1  a thread for each element; the maximum's place is kept, so the gradient compares places, not values. No atomics:
-//      the gradient gathers. Not yet measured.
+//      the gradient gathers.
+//   On an H100 (docs/measurements/2026-11-27-steps-h100.md): U-Net 240, batch 32: the scatter 4.95 ms for 4 launches where
+//   its bytes take 0.3; forward 1.1 ms.
 //
 //   max_pool          y[o, c] = max over the window of x, place[o, c] = input pixel (within its image) of the first
 //                     maximum; padding never wins; the first NaN always does

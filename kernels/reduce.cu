@@ -2,8 +2,10 @@
 //
 // Versions
 //   1  a block holds LANES results side by side and shares the reduced index among its rows; slices fill the device
-//      when there are few results. Not yet measured.
-//   2  the last slice combines all of them, where a second launch did. Not yet measured.
+//      when there are few results.
+//   2  the last slice combines all of them, where a second launch did.
+//   On an H100 (docs/measurements/2026-11-27-steps-h100.md): pix2pix 256, batch 1: 0.19 ms for 16 launches; the sum of
+//   squares of 54 M gradients 63 % of the bandwidth seen.
 //
 //   out[o] = scale * sum (or maximum) over r of EXPRESSION(a[o, r], b[o, r], ..., f[o, r], s)
 //   blockIdx.x  tile of LANES results

@@ -9,7 +9,9 @@
 // The adjoint is the same kernel with transposed matrices.
 //
 // Versions
-//   1  a thread for each result element, neighbouring threads on neighbouring channels. Not yet measured.
+//   1  a thread for each result element, neighbouring threads on neighbouring channels.
+//   On an H100 (docs/measurements/2026-11-27-steps-h100.md): CycleGAN 256, batch 1: 3.0 ms for 118 paddings and 2.9 ms for
+//   their 116 adjoints, a quarter of the step.
 //
 //   any grid (a grid-stride loop); block 256
 // Constants: IN, OUT: types of x and y.

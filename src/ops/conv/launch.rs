@@ -118,7 +118,7 @@ pub fn product(g: &ConvGeometry, pass: Pass) -> Product {
 }
 
 /// The most partial sums that the last block of a tile adds: 64 KiB, less than a microsecond's worth of what one multiprocessor
-/// reads from the second-level cache. (Not yet measured; the launch that it saves would take longer.)
+/// reads from the L2 cache. The launch that it saves took 4 to 10 us on an H100, `sum_slices` of a convolution by itself.
 const MOST_PARTIAL: usize = 1 << 14;
 
 /// Sides of tiles that are not halved any more.
@@ -178,7 +178,8 @@ pub fn side(extent: usize) -> usize {
 }
 
 /// Bytes that a block has on their way while it multiplies. With a block on each of 132 multiprocessors 4.3 MB: what
-/// 4.3 TB/s deliver in a microsecond, about the time that memory takes to answer (predicted; not yet measured).
+/// 4.3 TB/s deliver in a microsecond, about the time that memory takes to answer. Predicted; on an H100 such layers
+/// reach 0.35 to 0.5 TB/s at batch 1, so what is in flight is not all that holds them back.
 const IN_FLIGHT: usize = 32 << 10;
 
 /// The most buffers: a slice has as few as four steps.
