@@ -1,10 +1,12 @@
-//! Matrix products on one thread, by the `gemm` crate (picked for its run-time choice of AVX2/AVX-512 kernels, its
-//! f32 and f64 support and because it is maintained). Work is split over threads by the callers, in pieces that do not
+//! Matrix products on one thread, by the crates `gemm-f32` and `gemm-f64` (picked for their run-time choice of AVX2/AVX-512
+//! kernels and because they are maintained; `gemm`, which chooses between them, would have the kernels of complex numbers
+//! compiled, too). Work is split over threads by the callers, in pieces that do not
 //! depend on how many threads there are: so neither does the result.
 
 #![allow(unsafe_code)]
 
-use crate::dtype::Real;
+use crate::dtype::{DType, Real};
+use gemm_common::Parallelism;
 
 /// A strided read-only matrix over a slice.
 #[derive(Clone, Copy)]
@@ -26,6 +28,10 @@ impl<'a, T> Mat<'a, T> {
     /// The transpose of [`Mat::rows`].
     pub fn cols(data: &'a [T], stride: usize) -> Self {
         Mat { data, row_stride: 1, col_stride: stride }
+    }
+
+    fn transposed(self) -> Self {
+        Mat { data: self.data, row_stride: self.col_stride, col_stride: self.row_stride }
     }
 
     fn last(&self, rows: usize, cols: usize) -> usize {
@@ -59,30 +65,43 @@ pub fn gemm<T: Real>(
     }
     assert!(a.last(m, k) < a.data.len(), "gemm: left matrix too small");
     assert!(b.last(k, n) < b.data.len(), "gemm: right matrix too small");
-    // SAFETY: the three assertions above keep every element that the strides reach inside its slice, and `out` is
-    // borrowed mutably, so it overlaps neither operand.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            out_stride as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            T::one(),
-            T::one(),
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    // The kernels write columns; where rows are what lies together, the transposed product is computed.
+    let by_rows = out_stride > 1;
+    let (m, n, left, right) = if by_rows { (n, m, b.transposed(), a.transposed()) } else { (m, n, a, b) };
+    let (out_cs, out_rs) = if by_rows { (out_stride as isize, 1) } else { (1, out_stride as isize) };
+    macro_rules! product {
+        ($kernel:path) => {
+            // SAFETY: the three assertions above keep every element that the strides reach inside its slice, `out` is
+            // borrowed mutably, so it overlaps neither operand, and the casts are from a type to itself, as DTYPE tells.
+            unsafe {
+                $kernel()(
+                    m,
+                    n,
+                    k,
+                    out.as_mut_ptr().cast(),
+                    out_cs,
+                    out_rs,
+                    accumulate,
+                    left.data.as_ptr().cast(),
+                    left.col_stride as isize,
+                    left.row_stride as isize,
+                    right.data.as_ptr().cast(),
+                    right.col_stride as isize,
+                    right.row_stride as isize,
+                    1.0,
+                    1.0,
+                    false,
+                    false,
+                    false,
+                    Parallelism::None,
+                )
+            }
+        };
+    }
+    match T::DTYPE {
+        DType::F32 => product!(gemm_f32::gemm::f32::get_gemm_fn),
+        DType::F64 => product!(gemm_f64::gemm::f64::get_gemm_fn),
+        DType::Bf16 => unreachable!("the CPU computes in f32 and f64"),
     }
 }
 
