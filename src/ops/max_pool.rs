@@ -4,12 +4,23 @@
 //! `max_pool(x)`, its gradient `scatter(x, dy)` and that one's adjoint `gather(x, v)` close under differentiation.
 
 use crate::device::cpu::{Io, parallel};
-use crate::device::launch::{ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation};
+use crate::device::launch::{
+    ALIGNED, ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, THREADS,
+};
 use crate::dispatch_real;
-use crate::dtype::Real;
+use crate::dtype::{DType, Real};
 use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::sample::{self, Array, Domain, Sample};
 use crate::shape::Shape;
+
+/// The most pixels of a window whose values a thread keeps in registers.
+const MOST_TAPS: usize = 9;
+
+/// Channels that move as one: 16 bytes where they divide `c`.
+fn vector(dtype: DType, c: usize) -> usize {
+    let most = ALIGNED / dtype.size();
+    if c.is_multiple_of(most) { most } else { 1 }
+}
 
 /// The window. One entry per spatial axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +85,40 @@ impl Window {
             padding: three(&self.padding, 0),
             c: x.channels(),
         }
+    }
+
+    /// Whether windows tile the input, few enough pixels each for a thread's registers: then each pixel belongs to one window.
+    fn tiles(&self) -> bool {
+        self.kernel == self.stride
+            && self.padding.iter().all(|&p| p == 0)
+            && self.kernel.iter().product::<usize>() <= MOST_TAPS
+    }
+
+    /// The one launch of `kernel` of `pool_tiles.cu`, for windows that tile.
+    fn tiled(
+        &self,
+        [x, y]: [&Shape; 2],
+        io: &Operands,
+        kernel: &'static str,
+        args: &[LaunchArg],
+    ) -> LaunchList {
+        let s = self.sizes(x, y);
+        let aligned = io.output.aligned && io.inputs.iter().all(|i| i.aligned);
+        let width = if aligned { vector(io.output.dtype, s.c) } else { 1 };
+        let groups = s.c / width;
+        let walked: [usize; 3] = match kernel {
+            "tile_max" => s.output,
+            _ => std::array::from_fn(|a| s.input[a].div_ceil(s.kernel[a])),
+        };
+        let rows = x[0] * walked[0] * walked[1];
+        let along = (walked[2] * groups).div_ceil(THREADS).min(u16::MAX.into());
+        let extents: Vec<i32> =
+            [x[0], groups].into_iter().chain(s.input).chain(s.output).map(|v| v as i32).collect();
+        let taps = ["KERNEL_D", "KERNEL_H", "KERNEL_W"].iter().zip(s.kernel).map(|(n, k)| format!("{n}={k}"));
+        let constants = [format!("TYPE={}", io.output.kind()), format!("WIDTH={width}")];
+        let file = Specialisation::new("pool_tiles.cu", constants.into_iter().chain(taps));
+        let args = [&[extents[..].into()], args].concat();
+        LaunchList::of(Launch::new(file, kernel, [rows.min(i32::MAX as usize), along, 1], args))
     }
 
     /// Pools `x` to `y`, into the output, or into the workspace for the winners' places, which `then` goes on with.
@@ -198,6 +243,10 @@ impl Op for MaxPool {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
+        if self.0.tiles() {
+            let args = [LaunchArg::Input(0), LaunchArg::Output];
+            return Ok(self.0.tiled([io.shape(0), io.out()], io, "tile_max", &args));
+        }
         Ok(self.0.launches([io.shape(0), io.out()], io.output.kind(), gpu, None))
     }
 }
@@ -258,7 +307,12 @@ impl Op for MaxPoolScatter {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(self.0.launches([io.shape(0), io.shape(1)], io.output.kind(), gpu, Some("max_pool_scatter")))
+        let shapes = [io.shape(0), io.shape(1)];
+        if self.0.tiles() {
+            let args = [LaunchArg::Input(0), LaunchArg::Input(1), LaunchArg::Output];
+            return Ok(self.0.tiled(shapes, io, "tile_max_scatter", &args));
+        }
+        Ok(self.0.launches(shapes, io.output.kind(), gpu, Some("max_pool_scatter")))
     }
 }
 
@@ -302,6 +356,13 @@ pub fn samples() -> Vec<Sample> {
         }
     }
     cases.push((Window { ceil: true, ..Window::new(2, 3, 2) }, vec![1, 6, 6, 2]));
+    // Tiles of whole vectors of channels; the last row and column belong to no window, or to one that sticks out.
+    cases.push((Window::new(2, 2, 2), vec![2, 5, 7, 8]));
+    cases.push((Window { ceil: true, ..Window::new(2, 2, 2) }, vec![1, 3, 5, 8]));
+    cases.push((
+        Window { kernel: vec![2, 1, 3], stride: vec![2, 1, 3], ..Window::new(3, 2, 2) },
+        vec![1, 3, 2, 7, 8],
+    ));
     cases.push((Window { ceil: true, padding: vec![1], ..Window::new(1, 2, 3) }, vec![1, 5, 2]));
     let mut all = Vec::new();
     for (w, shape) in cases {

@@ -211,6 +211,10 @@ fn items() -> Vec<Item> {
             plain("norm.cu", &[&input, &output, "LANES=32", affine, "ACTIVATION(v)=leaky_relu(v, 0.2f)"]);
         }
         plain("pool.cu", &[&element]);
+        let width = if element.ends_with("bf16") { "WIDTH=8" } else { "WIDTH=4" };
+        for depth in ["KERNEL_D=1", "KERNEL_D=2"] {
+            plain("pool_tiles.cu", &[&element, width, depth, "KERNEL_H=2", "KERNEL_W=2"]);
+        }
         plain("resample.cu", &[&input, &output]);
         for lanes in ["LANES=4", "LANES=32"] {
             plain("softmax.cu", &[&element, "LOG=1", lanes]);

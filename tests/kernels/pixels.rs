@@ -80,6 +80,84 @@ fn max_pooling_its_gradient_and_the_gradients_derivative() {
     }
 }
 
+#[test]
+fn max_pooling_by_windows_that_tile() {
+    // n, c, input, kernel, whether windows that stick out count
+    type Case = (usize, usize, [usize; 3], [usize; 3], bool);
+    let cases: [Case; 5] = [
+        (2, 8, [1, 6, 6], [1, 2, 2], false),
+        (1, 16, [1, 5, 7], [1, 2, 2], false),
+        (1, 8, [1, 5, 7], [1, 2, 2], true),
+        (2, 8, [3, 4, 5], [2, 2, 2], true),
+        (1, 3, [2, 7, 4], [2, 3, 1], false),
+    ];
+    for (n, c, input, kernel, out) in cases {
+        for (kind, width) in [("float", 4), ("bf16", 8), ("bf16", 1)] {
+            let width = if c % width == 0 { width } else { 1 };
+            let output: [usize; 3] =
+                std::array::from_fn(
+                    |a| {
+                        if out { input[a].div_ceil(kernel[a]) } else { input[a] / kernel[a] }
+                    },
+                );
+            let (pixels_in, pixels_out): (usize, usize) = (input.iter().product(), output.iter().product());
+            // Few values, so that there are ties; the first NaN of a window wins.
+            let few: Vec<f32> = normal(1, n * pixels_in * c).iter().map(|v| v.round()).collect();
+            let x: Vec<f32> =
+                few.iter().enumerate().map(|(i, &v)| if i % 41 == 7 { f32::NAN } else { v }).collect();
+            let dy = normal(2, n * pixels_out * c);
+            let rdy = rounded(kind, &dy);
+            let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
+            for e in 0..dy.len() {
+                let (channel, pixel, image) = (e % c, e / c % pixels_out, e / c / pixels_out);
+                let o = [pixel / (output[1] * output[2]), pixel / output[2] % output[1], pixel % output[2]];
+                let mut best: Option<(f32, usize)> = None;
+                for t in 0..kernel.iter().product() {
+                    let tap = [t / (kernel[1] * kernel[2]), t / kernel[2] % kernel[1], t % kernel[2]];
+                    let at: [usize; 3] = std::array::from_fn(|a| o[a] * kernel[a] + tap[a]);
+                    if (0..3).any(|a| at[a] >= input[a]) {
+                        continue;
+                    }
+                    let here = (at[0] * input[1] + at[1]) * input[2] + at[2];
+                    let place = (image * pixels_in + here) * c + channel;
+                    if best.is_none_or(|(v, _)| x[place] > v || (x[place].is_nan() && !v.is_nan())) {
+                        best = Some((x[place], place));
+                    }
+                }
+                let (value, place) = best.expect("a window begins within the input");
+                (y[e], dx[place]) = (value, rdy[e]);
+            }
+            let mut constants = vec![format!("TYPE={kind}"), format!("WIDTH={width}")];
+            constants.extend(["D", "H", "W"].iter().zip(kernel).map(|(a, k)| format!("KERNEL_{a}={k}")));
+            let program = module("pool_tiles.cu", &constants);
+            let extents: Vec<i32> =
+                [n, c / width].into_iter().chain(input).chain(output).map(|v| v as i32).collect();
+            // Fewer blocks than rows.
+            let shape = Shape { grid: [3, 2, 1], ..Shape::flat(1, 64) };
+            in_every_mode(
+                &program,
+                "tile_max",
+                shape,
+                || (buffer(kind, &x), unwritten(kind, dy.len())),
+                |(x, y)| vec![extents[..].into(), x.into(), y.into()],
+                |(_, got)| {
+                    for (got, want) in numbers(kind, got).iter().zip(&y) {
+                        assert!(got == want || (got.is_nan() && want.is_nan()), "{got} for {want}");
+                    }
+                },
+            );
+            in_every_mode(
+                &program,
+                "tile_max_scatter",
+                shape,
+                || (buffer(kind, &x), buffer(kind, &dy), unwritten(kind, dx.len())),
+                |(x, dy, dx)| vec![extents[..].into(), x.into(), dy.into(), dx.into()],
+                |(_, _, got)| assert_close("tile_max_scatter", &numbers(kind, got), &dx, 0.0),
+            );
+        }
+    }
+}
+
 /// One axis of a separable map: for each result coordinate its (source coordinate, weight) pairs.
 type Rows = Vec<Vec<(usize, f32)>>;
 

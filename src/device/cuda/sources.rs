@@ -20,6 +20,7 @@ pub const KERNELS: &[Source] = &[
     ("pointwise.cu", include_str!("../../../kernels/pointwise.cu")),
     ("pointwise_pair.cu", include_str!("../../../kernels/pointwise_pair.cu")),
     ("pool.cu", include_str!("../../../kernels/pool.cu")),
+    ("pool_tiles.cu", include_str!("../../../kernels/pool_tiles.cu")),
     ("primitives.cu", include_str!("../../../kernels/primitives.cu")),
     ("primitives_hopper.cu", include_str!("../../../kernels/primitives_hopper.cu")),
     ("random.cu", include_str!("../../../kernels/random.cu")),
