@@ -69,7 +69,7 @@ fn change(bytes: &[u8], most: usize, changes: &[Change]) -> Vec<u8> {
 fn read(path: &Path) {
     let _ = inspect(path);
     let _ = Volume::load(path);
-    let options = LoadOptions { nan: NanPolicy::Zero, frame: Frame::All };
+    let options = LoadOptions { nan: NanPolicy::Zero, frame: Frame::All, ..Default::default() };
     if let Ok(v) = Volume::load_with(path, options) {
         assert_eq!(v.voxels.len(), v.dims.iter().product::<usize>() * v.frames);
         let o = Orientation::new(&v.affine(), v.dims);

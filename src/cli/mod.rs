@@ -133,6 +133,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command as it was typed, for records; bytes that are not UTF-8 are escaped.
+fn command_line() -> String {
+    std::env::args_os().map(crate::fsio::text).collect::<Vec<_>>().join(" ")
+}
+
+/// That a result may be written there: nothing that exists is overwritten without `--force`.
+fn may_write(path: &std::path::Path, force: bool) -> Result<()> {
+    // A link that leads nowhere is there too.
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(Error::input(format!(
+            "{} exists already; choose another name, or overwrite it with --force",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Prints a line of results; a closed pipe (`gan info x | head -1`) ends the program quietly.
 fn say(text: impl std::fmt::Display) {
     use std::io::Write;

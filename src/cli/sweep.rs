@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> Result<()> {
                     resume: run.exists(),
                     quiet: args.quiet,
                     json_lines: false,
-                    command: std::env::args().collect::<Vec<_>>().join(" "),
+                    command: super::command_line(),
                     device: device.clone(),
                     choices: Source::Cached,
                     stop: stop.clone(),

@@ -83,7 +83,7 @@ pub fn run(args: Args) -> Result<()> {
         resume: args.resume,
         quiet: args.quiet,
         json_lines: args.json_lines,
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: super::command_line(),
         device,
         choices: args.choices,
         stop: on_interrupt()?,

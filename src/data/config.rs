@@ -367,6 +367,6 @@ impl DataConfig {
 
     /// How files are read.
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions { nan: self.nan, frame: self.frame.map_or(Frame::Only, Frame::Index) }
+        LoadOptions { nan: self.nan, frame: self.frame.map_or(Frame::Only, Frame::Index), recipe: true }
     }
 }

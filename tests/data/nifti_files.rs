@@ -152,7 +152,10 @@ fn damaged_headers_never_crash() {
             }
             fs::write(&path, &bytes).unwrap();
             let _ = inspect(&path);
-            let _ = Volume::load_with(&path, LoadOptions { frame: Frame::All, nan: NanPolicy::Zero });
+            let _ = Volume::load_with(
+                &path,
+                LoadOptions { frame: Frame::All, nan: NanPolicy::Zero, ..Default::default() },
+            );
         }
     }
 }
