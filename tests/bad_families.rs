@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 /// What may stand before the error: how a run begins.
-const NOTES: [&str; 5] = ["data: ", "networks: ", "a step: ", "training: ", "resuming "];
+const NOTES: [&str; 6] = ["data: ", "note: ", "networks: ", "a step: ", "training: ", "resuming "];
 
 #[track_caller]
 fn refused(dir: &Path, args: &[&str], words: &[&str]) {

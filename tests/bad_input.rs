@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What may stand before the error: how a run begins.
-const NOTES: [&str; 5] = ["data: ", "networks: ", "a step: ", "training: ", "resuming "];
+const NOTES: [&str; 6] = ["data: ", "note: ", "networks: ", "a step: ", "training: ", "resuming "];
 
 thread_local! {
     /// What is wrong in this test, so that one bad sentence does not hide the next.

@@ -113,7 +113,8 @@ pub enum Window {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
-    /// Probability of mirroring left and right (default 0.5).
+    /// Probability of mirroring left and right (default 0.5; in a recipe whose target is a label map that is not
+    /// `symmetric`, 0).
     pub flip: f64,
     /// Largest shift along each axis, in pixels (default 0).
     pub shift: f64,
@@ -343,8 +344,27 @@ impl DataConfig {
         self.found(Manifest::scan(pattern, &modalities, &firsts, &self.split, self.split_seed)?)
     }
 
+    /// Where a recipe does not say how often slices are mirrored: not at all where labels may tell left from right.
+    pub fn settle_mirroring(&mut self) {
+        if self.labels.as_ref().is_some_and(|l| !l.symmetric) {
+            self.augment.flip = 0.0;
+        }
+    }
+
+    /// Whether training mirrors, for people.
+    fn mirroring(&self) -> Option<String> {
+        let flip = self.augment.flip;
+        match &self.labels {
+            Some(_) if flip == 0.0 => Some("no slice is mirrored, as labels may tell left from right; where they don't, `data.labels.symmetric = true` mirrors every second".into()),
+            Some(l) if !l.symmetric => Some(format!("slices and their label maps are mirrored with probability {flip} (`data.augment.flip`): labels that tell left from right can't be learnt so")),
+            _ if flip > 0.0 => Some(format!("training slices are mirrored with probability {flip} (`data.augment.flip`)")),
+            _ => None,
+        }
+    }
+
     fn found(&self, manifest: Manifest) -> Result<Manifest> {
         let mut manifest = Manifest { shared: self.share_subjects, ..manifest };
+        self.mirroring().into_iter().for_each(|text| manifest.notes.add(text));
         if let Some(k) = self.fold {
             let folds = self.deal_folds(&manifest)?;
             folds::apply(&mut manifest, &folds, k)?;

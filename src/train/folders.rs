@@ -267,6 +267,9 @@ impl Files {
         if let Some(mask) = &mask {
             self.check_grid(&output, mask)?;
         }
+        if let Some(mask) = mask.as_ref().filter(|m| m.voxels.iter().any(|v| v.is_nan())) {
+            notes.about("NaN in a mask is outside of it", mask.path.display().to_string());
+        }
         let inside = mask.as_ref().map(|m| m.voxels.iter().map(|v| *v > 0.0).collect::<Vec<bool>>());
         let (low, high) = truth
             .voxels
@@ -288,14 +291,18 @@ impl Files {
                 }));
             }
         }
+        let mut filled = false;
         for (a, b) in output.voxels.iter_mut().zip(&mut truth.voxels) {
             if !(a.is_finite() && b.is_finite()) {
                 (*a, *b) = (0.0, 0.0);
-                notes.about(
-                    "NaN and infinite voxels outside of the mask are read as 0 in both images",
-                    &self.name,
-                );
+                filled = true;
             }
+        }
+        if filled {
+            notes.about(
+                "NaN and infinite voxels outside of the mask are read as 0 in both images",
+                &self.name,
+            );
         }
         let ([x, y, z], [sx, sy, sz]) = (output.dims, output.spacing());
         for volume in [Some(&output), Some(&truth), mask.as_ref()].into_iter().flatten() {

@@ -382,6 +382,8 @@ impl Recipe {
         for o in overrides {
             set(&mut table, o)?;
         }
+        let augment = table.get("data").and_then(|d| d.get("augment"));
+        let flip_given = augment.is_some_and(|a| a.get("flip").is_some());
         let metric_given = table.get("validate").and_then(|v| v.get("metric")).is_some();
         let w: Written = serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
             Error::input(format!("{source}: {}", explain(&e.path().to_string(), &e.inner().to_string())))
@@ -390,6 +392,9 @@ impl Recipe {
         let Written { name, about, seed, data, model, optimiser, train, validate, log, health, .. } = w;
         let mut recipe =
             Recipe { name, about, seed, data, model, loss, optimiser, train, validate, log, health };
+        if !flip_given {
+            recipe.data.settle_mirroring();
+        }
         if !metric_given {
             let usual = method::build(&recipe).map(|m| m.task().measured(&recipe.data).usual_metric());
             recipe.validate.metric = usual.map_err(|e| Error::input(format!("{source}: {e}")))?;

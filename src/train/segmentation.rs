@@ -81,9 +81,10 @@ mod tests {
     #[test]
     fn masks_and_classes_become_steps_of_grey() {
         let region = |labels: &[u8]| Region { name: "x".into(), labels: labels.to_vec() };
-        let nested = Labels { values: vec![0, 1, 2], regions: vec![region(&[1, 2]), region(&[1])] };
+        let nested =
+            Labels { values: vec![0, 1, 2], regions: vec![region(&[1, 2]), region(&[1])], symmetric: false };
         assert_eq!(shade(&[0.0, 0.0, 1.0, 0.0, 1.0, 1.0], &nested), [-1.0, 0.0, 1.0]);
-        let classes = Labels { values: vec![0, 1, 4], regions: Vec::new() };
+        let classes = Labels { values: vec![0, 1, 4], regions: Vec::new(), symmetric: false };
         assert_eq!(shade(&[0.0, 1.0, 2.0], &classes), [-1.0, 0.0, 1.0]);
     }
 }
