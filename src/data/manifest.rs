@@ -6,11 +6,13 @@
 //! one part: patients never straddle training and test.
 
 use super::notes::Notes;
+use super::pattern;
+use super::sheet::Sheet;
 use crate::error::{Error, Result};
+use crate::fsio;
 use crate::rng::Philox;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part of the data.
@@ -85,9 +87,13 @@ impl Manifest {
     /// [`Manifest::read`] with paths relative to `root` instead of the CSV's folder.
     pub fn read_from(path: &Path, root: Option<&Path>, fractions: &[f64; 3], seed: u64) -> Result<Manifest> {
         let p = path.display();
-        let text = fs::read(path).map_err(Error::io("read", path))?;
-        let mut reader =
-            csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(false).from_reader(&text[..]);
+        let notes = Notes::default();
+        let sheet = Sheet::read(path, &notes)?;
+        let mut reader = csv::ReaderBuilder::new()
+            .trim(csv::Trim::All)
+            .flexible(false)
+            .delimiter(sheet.delimiter)
+            .from_reader(sheet.text.as_bytes());
         let broken =
             |e: csv::Error| Error::input(format!("{p} is not a readable CSV file ({e}); correct that line"));
         let headers: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_string).collect();
@@ -149,15 +155,14 @@ impl Manifest {
                 .iter()
                 .enumerate()
                 .filter(|(c, h)| modalities.contains(h) && !cell(*c).is_empty())
-                .map(|(c, h)| (h.clone(), folder.join(cell(c))))
+                .map(|(c, h)| (h.clone(), sheet.file(folder, cell(c))))
                 .collect();
             entries.push(Entry { id, subject, split, files });
         }
         if entries.is_empty() {
             return Err(Error::input(format!("{p} lists no subject; add a line for each")));
         }
-        let mut manifest =
-            Manifest { source: p.to_string(), modalities, entries, shared: false, notes: Notes::default() };
+        let mut manifest = Manifest { source: p.to_string(), modalities, entries, shared: false, notes };
         if split_column.is_none() {
             manifest.shuffle_into_splits(fractions, seed)?;
         }
@@ -185,32 +190,24 @@ impl Manifest {
         }
         let mut found = BTreeSet::new();
         for first in firsts {
-            let sought = pattern.replace("{modality}", first);
-            let fixed = Path::new(&sought)
-                .components()
-                .take_while(|c| !has_subject(&c.as_os_str().to_string_lossy()));
-            let start: PathBuf = fixed.collect();
-            let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
-            let rest: Vec<String> = Path::new(&sought)
-                .components()
-                .skip_while(|c| !has_subject(&c.as_os_str().to_string_lossy()))
-                .map(|c| c.as_os_str().to_string_lossy().into_owned())
-                .collect();
-            walk(&start, &rest, None, &mut found)?;
-            if found.is_empty() {
+            let own = pattern::subjects(pattern, first)?;
+            if own.is_empty() {
                 return Err(Error::input(format!(
-                    "no file matches the pattern `{sought}`; check the path and the modality's name"
+                    "no file matches the pattern `{}`; check the path and the modality's name",
+                    pattern.replace("{modality}", first)
                 )));
             }
+            found.extend(own);
         }
         let entries = found
             .into_iter()
-            .map(|subject| {
-                let file = |m: &String| {
-                    PathBuf::from(pattern.replace("{modality}", m).replace("{subject}", &subject))
-                };
+            .map(|name| {
+                // A link that leads nowhere is kept, to be named when it is read.
+                let there = |f: &PathBuf| f.is_file() || f.is_symlink();
+                let file = |m: &String| pattern::file(pattern, m, &name);
                 let files =
-                    modalities.iter().map(|m| (m.clone(), file(m))).filter(|(_, f)| f.is_file()).collect();
+                    modalities.iter().map(|m| (m.clone(), file(m))).filter(|(_, f)| there(f)).collect();
+                let subject = fsio::text(&name);
                 Entry { id: subject.clone(), subject, split: Split::Train, files }
             })
             .collect();
@@ -256,6 +253,14 @@ impl Manifest {
                 self.source, entry.id
             ))
         })?;
+        if path.is_symlink() && !path.exists() {
+            return Err(Error::input(format!(
+                "{}: the `{modality}` image of subject {}: {}",
+                self.source,
+                entry.id,
+                Error::missing(path)
+            )));
+        }
         if !path.is_file() {
             return Err(Error::input(format!(
                 "{}: the `{modality}` image of subject {}, {}, does not exist; correct the path (relative ones start at the manifest's folder, or at `data.root`)",
@@ -340,52 +345,4 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-fn has_subject(part: &str) -> bool {
-    part.contains("{subject}")
-}
-
-/// Walks the folders that fit the pattern's remaining parts and collects the subjects of the files found.
-fn walk(at: &Path, rest: &[String], subject: Option<&str>, found: &mut BTreeSet<String>) -> Result<()> {
-    let Some((part, deeper)) = rest.split_first() else {
-        if at.is_file() {
-            found.extend(subject.map(str::to_string));
-        }
-        return Ok(());
-    };
-    if !has_subject(part) {
-        return walk(&at.join(part), deeper, subject, found);
-    }
-    if let Some(s) = subject {
-        return walk(&at.join(part.replace("{subject}", s)), deeper, subject, found);
-    }
-    if !at.is_dir() {
-        return Err(Error::input(format!(
-            "the pattern's folder {} does not exist; check the path",
-            at.display()
-        )));
-    }
-    for entry in fs::read_dir(at).map_err(Error::io("read", at))? {
-        let entry = entry.map_err(Error::io("read", at))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(s) = matched(part, &name) {
-            walk(&entry.path(), deeper, Some(&s), found)?;
-        }
-    }
-    Ok(())
-}
-
-/// The subject for which the pattern part reads as `name`.
-fn matched(part: &str, name: &str) -> Option<String> {
-    let prefix = part.split("{subject}").next()?;
-    let body = name.strip_prefix(prefix)?;
-    // The longest that fits; a second occurrence must repeat the first.
-    let ends = body.char_indices().map(|(i, c)| i + c.len_utf8());
-    let ends: Vec<usize> = ends.collect();
-    ends.into_iter()
-        .rev()
-        .map(|end| &body[..end])
-        .find(|s| part.replace("{subject}", s) == name)
-        .map(str::to_string)
 }

@@ -24,7 +24,9 @@ mod nifti_values;
 pub mod normalise;
 pub mod notes;
 pub mod orient;
+mod pattern;
 pub mod phantom;
+mod sheet;
 mod window;
 
 pub use case::{Case, DataFit};

@@ -6,8 +6,8 @@ use crate::exec::States;
 use crate::nn::NetSpec;
 use crate::weights::StateDict;
 
-/// Reads the files of `train.init` into the networks that they are named for. A file must have just the network's tensors;
-/// its own form (.safetensors, .pth) does not matter.
+/// Reads the files of `train.init` into the networks that they are named for. A file must have just the network's tensors,
+/// or be a checkpoint with one such part; its own form (.safetensors, .pth) does not matter.
 pub fn from_files(recipe: &Recipe, specs: &[NetSpec], states: &mut States) -> Result<()> {
     for (net, path) in &recipe.train.init {
         let spec = specs.iter().find(|s| s.name == *net).ok_or_else(|| {
@@ -17,8 +17,7 @@ pub fn from_files(recipe: &Recipe, specs: &[NetSpec], states: &mut States) -> Re
                 known.join(", ")
             ))
         })?;
-        let dict = StateDict::read(path)?;
-        dict.check(spec)?;
+        let (_, dict) = StateDict::read(path)?.find(None, |d| d.check(spec))?;
         spec.import(states, dict.source(), |key| dict.get(key))?;
     }
     Ok(())
