@@ -116,8 +116,8 @@ fn evaluate_folders(args: &Args, predictions: &Path, references: &Path) -> Resul
     let folders = Folders { predictions, references, masks, range: args.range, compare: args.compare };
     let found = folders::compare(&folders)?;
     found.notes.iter().for_each(say);
-    say(found.headline);
-    say(found.summary.case_table());
+    say(&found.headline);
+    say(found.cases_shown().case_table());
     say(found.summary.table());
     Ok(found.json)
 }

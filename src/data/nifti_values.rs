@@ -10,7 +10,7 @@ use std::path::Path;
 const EXACT: f64 = (1u32 << 24) as f64;
 
 /// A power of two by which the largest numbers become small enough to be added.
-const SCALE: f64 = 1.0 / (1u64 << 63) as f64;
+const SCALE: f64 = 1.0 / (1u64 << 40) as f64;
 
 /// What has no single intensity per voxel is refused, with the way out.
 pub(super) fn refuse_types(path: &Path, stored: NiftiType) -> Result<()> {
@@ -115,13 +115,17 @@ pub struct Statistics {
 pub(super) fn statistics(bytes: &[u8], header: &Header, behind: u64) -> Statistics {
     let (mut voxels, mut nan, mut infinite, mut beyond_f32) = (0usize, 0usize, 0usize, 0usize);
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    let [mut sum, mut scaled] = [0f64; 2];
+    // Neumaier's sum: what each addition rounds away is kept aside.
+    let [mut sum, mut lost] = [0f64; 2];
     each(bytes, header, |v| {
         voxels += 1;
         if v.is_finite() {
-            (low, high, sum) = (low.min(v), high.max(v), sum + v);
-            // The sum of values near f64's limit is beyond it.
-            scaled += v * SCALE;
+            (low, high) = (low.min(v), high.max(v));
+            // The sum of values near f64's limit would be beyond it.
+            let small = v * SCALE;
+            let next = sum + small;
+            lost += if sum.abs() >= small.abs() { (sum - next) + small } else { (small - next) + sum };
+            sum = next;
             beyond_f32 += usize::from(!(v as f32).is_finite());
         } else if v.is_nan() {
             nan += 1;
@@ -130,7 +134,7 @@ pub(super) fn statistics(bytes: &[u8], header: &Header, behind: u64) -> Statisti
         }
     });
     let finite = (voxels - nan - infinite) as f64;
-    let mean = if sum.is_finite() { sum / finite } else { scaled / finite / SCALE };
+    let mean = (sum + lost) / finite / SCALE;
     let range = (finite > 0.0).then_some([low, high]);
     Statistics { voxels, nan, infinite, beyond_f32, range, mean, behind }
 }

@@ -5,7 +5,7 @@ use crate::data::orient::Orientation;
 use crate::data::{Notes, Volume};
 use crate::error::{Error, Result};
 use crate::fsio;
-use crate::metrics::case::{CaseScores, Summary};
+use crate::metrics::case::{CaseScores, MetricSummary, Summary};
 use crate::metrics::masks::{self, Grid};
 use crate::metrics::ssim::{Ssim, Window};
 use rayon::prelude::*;
@@ -57,6 +57,15 @@ pub struct Compared {
     pub summary: Summary,
     /// For programs.
     pub json: Value,
+}
+
+impl Compared {
+    /// What is shown of each case: of several labels only Dice.
+    pub fn cases_shown(&self) -> Summary {
+        let kept = |m: &&MetricSummary| m.metric.starts_with("dice_") || !m.metric.contains("_label");
+        let metrics = self.summary.metrics.iter().filter(kept).cloned().collect();
+        Summary { metrics, cases: self.summary.cases.clone() }
+    }
 }
 
 /// One case's files.

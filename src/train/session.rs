@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
         reporter.emit(
             "start",
             json!({
-                "run": run.root(), "step": progress.step, "steps": total, "steps_per_epoch": loader.steps_per_epoch(),
+                "run": fsio::text(run.root()), "step": progress.step, "steps": total, "steps_per_epoch": loader.steps_per_epoch(),
                 "batch": recipe.train.batch, "device": options.device.name(),
                 "notes": dataset.notes().lines(),
             }),
