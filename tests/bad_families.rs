@@ -192,7 +192,7 @@ fn predictions() {
     refused(
         dir,
         &["predict", "two", t1, "frames.nii", "--out", "p"],
-        &["frames.nii", "4 frames", "data.frame"],
+        &["frames.nii", "4 frames", "split or average"],
     );
     // Weights of a network with another number of channels.
     gan(dir, &["train", "seg.toml", "--out", "one", "--quiet"]).ok();

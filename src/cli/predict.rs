@@ -122,12 +122,7 @@ fn sample(args: &Args, predictor: &mut Predictor) -> Result<()> {
         single.map(|(i, image)| (format!("sample-{:04}.png", i + 1), generation::pixels(image, [h, w, c])));
     for (name, image) in files.chain([("sheet.png".to_string(), Ok(sheet))]) {
         let path = args.out.join(name);
-        if path.exists() {
-            return Err(Error::input(format!(
-                "{} exists already; choose another folder with --out",
-                path.display()
-            )));
-        }
+        super::may_write(&path, args.force)?;
         image?.save(&path)?;
     }
     say(format!("{}  {n} samples and sheet.png", args.out.display()));

@@ -71,10 +71,9 @@ fn read_legacy(file: &[u8]) -> Result<Contents, String> {
     };
     let (magic, _) = next()?;
     if *magic.get(magic.root) != Object::Long(&MAGIC) {
-        return Err(
-            "it is a pickle, but none of PyTorch's; save the weights with torch.save(net.state_dict(), ...)"
-                .into(),
-        );
+        let other =
+            "it is a pickle, but none of PyTorch's; save the weights with torch.save(net.state_dict(), ...)";
+        return Err(magic.foreign.first().map_or(other.into(), |name| asks_for(name)));
     }
     let (version, _) = next()?;
     if *version.get(version.root) != Object::Int(1001) {
