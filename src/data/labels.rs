@@ -19,7 +19,7 @@ pub struct Labels {
     pub regions: Vec<Region>,
     /// No label tells left from right, so that mirroring is as right for the map as for the image (default false: training
     /// does not mirror unless `data.augment.flip` says so).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub symmetric: bool,
 }
 

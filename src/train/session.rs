@@ -18,7 +18,7 @@ use super::run::{self, RunDir};
 use super::start;
 use super::tuning;
 use super::validation::Validator;
-use crate::data::{DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
+use crate::data::{DataFit, Dataset, Loader, LoaderConfig, Notes, OpenOptions, Split};
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::{Device, LiveStates, Runner};
@@ -168,7 +168,7 @@ impl<'a> Session<'a> {
         }
         // Before anything large is allocated: this refuses what does not fit into memory.
         let programs = plan_step(recipe, &options.device, method.as_ref(), &specs, &shapes)?;
-        let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes)?;
+        let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes, dataset.notes())?;
         let validator = match recipe.validate.every_epochs {
             0 => None,
             _ => Some(Validator::open(recipe, method.as_ref(), &fit, open, &options.device)?),
@@ -524,12 +524,13 @@ pub(super) fn initial_states(
     method: &dyn Method,
     specs: &[NetSpec],
     shapes: &Shapes,
+    notes: &Notes,
 ) -> Result<States> {
     let mut states = States::new();
     for spec in specs {
         spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
     }
-    init::from_files(recipe, specs, &mut states)?;
+    init::from_files(recipe, specs, &mut states, notes)?;
     if recipe.optimiser.ema.is_some() {
         for spec in specs.iter().filter(|s| !method::judges(&s.name)) {
             let start = states.get::<f32>(&spec.store_name())[..spec.param_count()].to_vec();
