@@ -279,7 +279,7 @@ mod bytes {
         assert!(folder.join("p").join(os(b"k\xf6pfe_t1_desc-synth_pet.nii.gz")).is_file());
         ok(dir, &[b"evaluate", b"J\xfcrgen/run", b"--json", b"J\xfcrgen/e.json"]);
         let folders = [&b"evaluate"[..], b"--predictions", b"J\xfcrgen/p", b"--references", b"J\xfcrgen/p"];
-        let said = ok(dir, &[&folders[..], &[b"--range", b"1"]].concat());
+        let said = ok(dir, &[&folders[..], &[&b"--range"[..], b"1"]].concat());
         assert!(said.contains(r"k\xF6pfe_t1_desc-synth_pet"), "{said}");
         ok(dir, &[b"report", b"J\xfcrgen/run"]);
         ok(dir, &[b"export", b"J\xfcrgen/run", b"--safetensors", b"J\xfcrgen/g.safetensors"]);

@@ -212,9 +212,8 @@ fn pairs_open_by_either_name_in_any_case() {
     let head = patched(head, 108, &0f32.to_le_bytes());
     let body = &file[352..];
     for (hdr, img) in [("a.hdr", "a.img"), ("B.HDR", "B.IMG"), ("c.hdr", "c.IMG"), ("D.Hdr", "D.Img")] {
-        for path in [dir.write(hdr, &head), dir.write(img, body)] {
-            let _ = path;
-        }
+        dir.write(hdr, &head);
+        dir.write(img, body);
         for name in [hdr, img] {
             let path = dir.0.path().join(name);
             let v = Volume::load(&path).unwrap_or_else(|e| panic!("{e}"));
