@@ -171,6 +171,10 @@ fn a_checkpoint_of_lightning_gives_the_network_that_is_asked_for() {
     ] {
         assert!(out.stdout.contains(words), "no `{words}` in {}", out.stdout);
     }
+    let told = common::gan(dir.path(), &["info", "last.ckpt"]).ok().stdout;
+    for words in ["state_dict:", "generator.model.model.0.weight [", "hyper_parameters"] {
+        assert!(told.contains(words), "no `{words}` in {told}");
+    }
     let again = common::gan(dir.path(), &args);
     assert!(again.code == Some(1) && again.stderr.contains("--force"), "{}", again.stderr);
     common::gan(dir.path(), &[&args[..], &["--force"]].concat()).ok();

@@ -6,20 +6,22 @@ use crate::train::checkpoint::Tensors;
 use crate::train::csvlog::{bytes, count, duration};
 use crate::train::info::RunInfo;
 use crate::train::run::{RunDir, progress};
+use crate::weights::StateDict;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Say what a file or a run is
 ///
-/// A NIfTI file: shape, spacing, stored type, axes, affine, range of values. A checkpoint: its tensors and architecture. A
-/// run folder: what was trained, how far, how well.
+/// A NIfTI file: shape, spacing, stored type, axes, affine, range of its finite values. A checkpoint: its tensors and
+/// architecture; a .pth file or checkpoint of PyTorch's: the tensors of each state dict in it. A run folder: what was trained,
+/// how far, how well.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gan info sub-01_T1w.nii.gz
   gan info runs/mr2pet --json")]
 pub struct Args {
-    /// A NIfTI file, a safetensors file or a run folder
+    /// A NIfTI file, a .safetensors, .pth or .ckpt file, or a run folder
     path: PathBuf,
     /// Print JSON
     #[arg(long)]
@@ -36,6 +38,8 @@ pub fn run(args: &Args) -> Result<()> {
         about_run(path)?
     } else if name.ends_with(".safetensors") {
         about_checkpoint(path)?
+    } else if [".pth", ".pt", ".ckpt"].iter().any(|e| name.ends_with(e)) {
+        about_weights(path)?
     } else {
         about_image(path)?
     };
@@ -124,6 +128,24 @@ fn about_checkpoint(path: &Path) -> Result<Value> {
         facts[k] = json!(v);
     }
     facts["contents"] = list.iter().map(|(n, s, _)| json!(format!("{n} {s:?}"))).collect();
+    Ok(facts)
+}
+
+/// A file of PyTorch's: the state dicts that it holds, none of which is run.
+fn about_weights(path: &Path) -> Result<Value> {
+    let file = StateDict::read(path)?;
+    let mut contents = Vec::new();
+    for dict in std::iter::once(&file).chain(file.others()) {
+        if !dict.part().is_empty() {
+            contents.push(format!("{}:", dict.part()));
+        }
+        contents.extend(dict.keys().map(|k| format!("{k} {:?}", dict.shape(k).unwrap_or_default())));
+    }
+    let mut facts = json!({ "file": fsio::text(path), "contents": contents });
+    let beside = file.left_out(&file);
+    if !beside.is_empty() {
+        facts["beside"] = json!(beside.join(", "));
+    }
     Ok(facts)
 }
 

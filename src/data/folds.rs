@@ -44,7 +44,7 @@ pub fn deal(manifest: &Manifest, count: usize, seed: u64) -> Result<Vec<Fold>> {
 /// Reads `splits_final.json`.
 pub fn read(path: &Path) -> Result<Vec<Fold>> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let folds: Vec<Fold> = serde_json::from_str(&text).map_err(|e| {
+    let folds: Vec<Fold> = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
         Error::input(format!(
             "{} is no list of splits ({e}); write [{{\"train\": [..], \"val\": [..]}}, ..]",
             path.display()

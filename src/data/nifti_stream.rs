@@ -100,7 +100,7 @@ fn decompressed(path: &Path) -> Result<Box<dyn Read>> {
 /// What a file is that begins so, and the way out, where it is something that stands in the place of an image now and then.
 fn other_format(start: &[u8]) -> Option<&'static str> {
     let kinds: [(&[u8], &str); 11] = [
-        (b"PK\x03\x04", "a zip archive; unpack it first"),
+        (b"PK\x03\x04", "a zip archive (as PyTorch's files are: gan import); unpack it first"),
         (b"BZh", "compressed by bzip2; unpack it first (bunzip2), or compress it with gzip"),
         (b"\xfd7zXZ", "compressed by xz; unpack it first (unxz), or compress it with gzip"),
         (b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it first (unzstd), or compress it with gzip"),

@@ -302,6 +302,11 @@ impl StateDict {
         &self.part
     }
 
+    /// The other state dicts of its file.
+    pub fn others(&self) -> &[StateDict] {
+        &self.others
+    }
+
     /// What else a checkpoint holds than the part that was found in it: optimisers' states, hyper-parameters.
     pub fn left_out(&self, found: &StateDict) -> Vec<&str> {
         let own = |name: &str| found.part == name || found.part.starts_with(&format!("{name}."));
