@@ -208,16 +208,17 @@ fn of_several_that_fit_one_must_be_named() {
 #[test]
 fn an_unknown_file_lists_what_it_has_beside_what_is_expected() {
     let mut saved = Saved::default();
-    let renamed = |k: &str| k.replace("model.0.", "stem.").replace("model.3.", "norm.");
+    let renamed = |k: &str| k.replace("model.0.", "first.");
     let root = dict(&saved.state_dict("patch_batch.pth", renamed));
     let dict = StateDict::parse(saved.file(&root), "x.pth").unwrap();
     let e = Kind::Pix2pixDiscriminator.recognise(&dict).unwrap_err().to_string();
-    assert!(e.contains("no tensor model.0.weight") && e.contains("stem.weight"), "{e}");
+    assert!(e.contains("no tensor model.0.weight") && e.contains("first.weight"), "{e}");
     let spec = Kind::Pix2pixDiscriminator.recognise(&read("patch_batch.pth")).unwrap().spec;
     let e = dict.check(&spec).unwrap_err().to_string();
-    for words in
-        ["expected, but not there: model.0.weight", "there, but not expected: norm.bias", "stem.weight"]
-    {
+    for words in [
+        "expected, but not there: model.0.bias, model.0.weight",
+        "there, but not expected: first.bias, first.weight",
+    ] {
         assert!(e.contains(words), "no `{words}` in {e}");
     }
     assert!(e.lines().count() == 1, "{e}");

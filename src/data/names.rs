@@ -43,8 +43,8 @@ pub fn foreign(name: &OsStr) -> bool {
     hidden || ["thumbs.db", "desktop.ini"].iter().any(|n| name.eq_ignore_ascii_case(n))
 }
 
-/// The other file of a `.hdr`/`.img` pair: the one that is there, whatever the case of its extension and compressed or
-/// not; else the name that it should have. `None` if the name is not a pair's.
+/// The other file of a `.hdr`/`.img` pair: the one that is there, whatever the case of its extension; else the name that
+/// it should have. `None` if the name is not a pair's.
 pub fn other_half(path: &Path) -> Option<PathBuf> {
     let name = image(path)?;
     let (wanted, lower, upper) = match name.kind {
@@ -68,7 +68,7 @@ pub fn other_half(path: &Path) -> Option<PathBuf> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fits = |other: &ImageName, exact: bool| {
         let same = if exact { other.stem == name.stem } else { other.stem.eq_ignore_ascii_case(&name.stem) };
-        other.kind == wanted && same
+        other.kind == wanted && other.gz == name.gz && same
     };
     let mut files: Vec<OsString> =
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
@@ -108,12 +108,12 @@ mod tests {
     fn the_other_half_is_found_however_it_is_spelled() {
         let dir = tempfile::tempdir().unwrap();
         let at = |n: &str| dir.path().join(n);
-        for name in ["a.hdr", "A2.HDR", "b.hdr", "B.IMG", "c.hdr", "c.img.gz"] {
+        for name in ["a.hdr", "A2.HDR", "b.hdr", "B.IMG", "c.hdr.gz", "c.IMG.gz"] {
             std::fs::write(at(name), "").unwrap();
         }
         assert_eq!(other_half(&at("b.hdr")), Some(at("B.IMG")));
-        assert_eq!(other_half(&at("c.hdr")), Some(at("c.img.gz")));
-        assert_eq!(other_half(&at("c.img.gz")), Some(at("c.hdr")));
+        assert_eq!(other_half(&at("c.hdr.gz")), Some(at("c.IMG.gz")));
+        assert_eq!(other_half(&at("c.IMG.gz")), Some(at("c.hdr.gz")));
         // What is not there gets the name that it should have.
         assert_eq!(other_half(&at("a.hdr")), Some(at("a.img")));
         assert_eq!(other_half(&at("A2.HDR")), Some(at("A2.IMG")));

@@ -221,9 +221,9 @@ fn pairs_open_by_either_name_in_any_case() {
             assert_eq!(inspect(&path).unwrap().shape, [4, 3, 2], "{name}");
         }
     }
-    // One of them compressed.
-    dir.write("e.hdr", &head);
-    assert_eq!(Volume::load(dir.write("e.img.gz", &gz(body))).unwrap().voxels.len(), 24);
+    // Both compressed.
+    dir.write("e.hdr.gz", &gz(&head));
+    assert_eq!(Volume::load(dir.write("e.IMG.gz", &gz(body))).unwrap().voxels.len(), 24);
     let m = message(Volume::load(dir.write("alone.img", body)));
     assert!(m.contains("alone.img holds voxels alone") && m.contains("alone.hdr"), "{m}");
     // A single file that is named so.
