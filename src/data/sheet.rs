@@ -54,7 +54,12 @@ impl Sheet {
         let told = text.lines().next().and_then(|l| l.trim_matches('"').strip_prefix("sep="));
         let told = told.and_then(|d| d.bytes().next()).filter(u8::is_ascii);
         let text = match told {
-            Some(_) => text.split_once(['\n', '\r']).map_or(String::new(), |(_, rest)| rest.to_string()),
+            // An empty line takes its place, so that lines keep their numbers.
+            Some(_) => {
+                let rest =
+                    text.split_once(['\n', '\r']).map_or("", |(_, rest)| rest.trim_start_matches('\n'));
+                format!("\n{rest}")
+            }
             None => text,
         };
         let delimiter = told.unwrap_or_else(|| guessed(&text));

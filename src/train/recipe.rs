@@ -498,6 +498,33 @@ mod tests {
         assert_eq!(Recipe::parse(&r.to_toml(), "again", &[]).expect("valid"), r);
     }
 
+    /// Labels may tell left from right.
+    #[test]
+    fn label_maps_are_mirrored_only_where_the_recipe_says_so() {
+        let flip = |set: &[&str]| {
+            let labels = ["data.target=[\"seg\"]", "data.labels={ values = [0, 1, 2] }", "loss.kind=classes"];
+            let set: Vec<String> = labels.iter().chain(set).map(ToString::to_string).collect();
+            let text = r#"
+                name = "seg"
+                [data]
+                phantom = {}
+                [model]
+                kind = "supervised"
+                network = { kind = "unet" }
+            "#;
+            let r = Recipe::parse(text, "r", &set).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(Recipe::parse(&r.to_toml(), "again", &[]).expect("valid"), r);
+            r.data.augment.flip
+        };
+        assert_eq!(flip(&[]), 0.0);
+        assert_eq!(flip(&["data.augment.rotate=5"]), 0.0);
+        assert_eq!(flip(&["data.labels.symmetric=true"]), 0.5);
+        assert_eq!(flip(&["data.augment.flip=0.25"]), 0.25);
+        assert_eq!(flip(&["data.augment.flip=0.0", "data.labels.symmetric=true"]), 0.0);
+        // Images are mirrored as ever.
+        assert_eq!(Recipe::parse(MINIMAL, "r", &[]).expect("valid").data.augment.flip, 0.5);
+    }
+
     #[test]
     fn overrides_reach_every_depth() {
         let set = ["train.batch=4", "model.generator.ngf=8", "loss.gan=lsgan", "data.input=[\"t1\", \"t2\"]"];
