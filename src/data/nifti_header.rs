@@ -202,7 +202,8 @@ impl Header {
 
     /// Number of 3-D frames (the product of all dimensions past the third).
     pub fn frames(&self) -> usize {
-        self.shape.iter().skip(3).product()
+        // A damaged header may claim more than can be counted.
+        self.shape.iter().skip(3).try_fold(1usize, |n, d| n.checked_mul(*d)).unwrap_or(usize::MAX)
     }
 
     /// What of its geometry was guessed or converted: sentences for [`super::notes::Notes`].
