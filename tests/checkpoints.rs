@@ -216,7 +216,7 @@ fn an_unknown_file_lists_what_it_has_beside_what_is_expected() {
     let spec = Kind::Pix2pixDiscriminator.recognise(&read("patch_batch.pth")).unwrap().spec;
     let e = dict.check(&spec).unwrap_err().to_string();
     for words in [
-        "expected, but not there: model.0.bias, model.0.weight",
+        "expected, but not there: model.0.weight, model.0.bias",
         "there, but not expected: first.bias, first.weight",
     ] {
         assert!(e.contains(words), "no `{words}` in {e}");
