@@ -4,6 +4,7 @@ use super::config::{DataConfig, Window};
 use super::manifest::{Entry, Manifest};
 use super::nifti_io::Volume;
 use super::normalise::{Fitted, Normalisation, Scope, percentile};
+use super::notes::Notes;
 use super::orient::{Orientation, Plane};
 use super::window::{Place, View, around, brightest};
 use crate::error::{Error, Result};
@@ -42,6 +43,8 @@ pub(super) struct CaseData {
     input: Vec<Channel>,
     /// The same for the targets; empty if they are unknown.
     target: Vec<Channel>,
+    /// What was done to them on the way.
+    notes: Notes,
 }
 
 #[derive(Debug)]
@@ -83,7 +86,7 @@ impl CaseData {
             Err(_) if !need_target => Vec::new(),
             Err(e) => return Err(e),
         };
-        let mut data = Self::load_files(entry.id.clone(), &input, &target, config)?;
+        let mut data = Self::load_files(entry.id.clone(), &input, &target, config, &manifest.notes)?;
         if let Some(degrade) = &config.degrade {
             for (i, channel) in data.input.iter_mut().enumerate() {
                 let name = format!("{}/{}", data.id, config.input[i]);
@@ -100,6 +103,7 @@ impl CaseData {
         input: &[PathBuf],
         target: &[PathBuf],
         config: &DataConfig,
+        notes: &Notes,
     ) -> Result<CaseData> {
         let files: Vec<&PathBuf> = input.iter().chain(target).collect();
         let mut volumes: Vec<Volume> =
@@ -109,6 +113,9 @@ impl CaseData {
         }
         for v in &volumes[1..] {
             same_grid(&volumes[0], v)?;
+        }
+        for v in &volumes {
+            v.notes.iter().for_each(|text| notes.about(text, v.path.display().to_string()));
         }
         let orientation = Orientation::new(&volumes[0].affine(), volumes[0].dims);
         let dims = orientation.canonical_dims();
@@ -132,6 +139,7 @@ impl CaseData {
             reference,
             orientation,
             dims,
+            notes: notes.clone(),
             input: volumes.into_par_iter().map(|v| channel(v, &config.normalise_input)).collect(),
             target: target.into_par_iter().map(|v| channel(v, &target_normalisation)).collect(),
         })
@@ -332,7 +340,7 @@ impl Case {
             ));
         }
         let id = files.first().and_then(|f| f.file_name()).map(|n| n.to_string_lossy().into_owned());
-        let data = CaseData::load_files(id.unwrap_or_default(), files, &[], config)?;
+        let data = CaseData::load_files(id.unwrap_or_default(), files, &[], config, &Notes::default())?;
         Ok(Case::cut(Arc::new(data), View::of(config), fit))
     }
 
@@ -355,6 +363,11 @@ impl Case {
             view,
             fit: fit.clone(),
         }
+    }
+
+    /// What was done to its images on the way.
+    pub fn notes(&self) -> &Notes {
+        &self.data.notes
     }
 
     /// Whether the canvas is smaller than the slices, so that a margin of the image is not seen.

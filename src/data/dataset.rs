@@ -5,6 +5,7 @@ mod unpaired;
 use super::case::{self, Case, CaseData, DataFit};
 use super::config::DataConfig;
 use super::manifest::{Entry, Manifest, Split};
+use super::notes::Notes;
 use super::window::View;
 use crate::error::{Error, Result};
 use crate::rng::Philox;
@@ -169,6 +170,11 @@ impl Dataset {
     /// The settings it was opened with.
     pub fn config(&self) -> &DataConfig {
         &self.config
+    }
+
+    /// What was dropped, guessed or replaced on the way to it.
+    pub fn notes(&self) -> &Notes {
+        &self.manifest.notes
     }
 
     /// The part of the data it holds.

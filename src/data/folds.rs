@@ -120,7 +120,13 @@ mod tests {
         // Two sessions each.
         let again = |i: usize| Entry { id: format!("s{i}_b"), ..entry(i) };
         let entries = (0..n).flat_map(|i| [entry(i), again(i)]).collect();
-        Manifest { source: "m.csv".into(), modalities: Vec::new(), entries, shared: false }
+        Manifest {
+            source: "m.csv".into(),
+            modalities: Vec::new(),
+            entries,
+            shared: false,
+            notes: Default::default(),
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! A pattern such as `data/{subject}/{subject}_{modality}.nii.gz` does without a CSV. All images of a subject are in
 //! one part: patients never straddle training and test.
 
+use super::notes::Notes;
 use crate::error::{Error, Result};
 use crate::rng::Philox;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,8 @@ pub struct Manifest {
     pub entries: Vec<Entry>,
     /// Every case is in every part; see `data.share_subjects`.
     pub shared: bool,
+    /// What was guessed, dealt or left out, here and by those who load the cases.
+    pub notes: Notes,
 }
 
 impl Manifest {
@@ -153,7 +156,8 @@ impl Manifest {
         if entries.is_empty() {
             return Err(Error::input(format!("{p} lists no subject; add a line for each")));
         }
-        let mut manifest = Manifest { source: p.to_string(), modalities, entries, shared: false };
+        let mut manifest =
+            Manifest { source: p.to_string(), modalities, entries, shared: false, notes: Notes::default() };
         if split_column.is_none() {
             manifest.shuffle_into_splits(fractions, seed)?;
         }
@@ -210,8 +214,13 @@ impl Manifest {
                 Entry { id: subject.clone(), subject, split: Split::Train, files }
             })
             .collect();
-        let mut manifest =
-            Manifest { source: pattern.to_string(), modalities: modalities.to_vec(), entries, shared: false };
+        let mut manifest = Manifest {
+            source: pattern.to_string(),
+            modalities: modalities.to_vec(),
+            entries,
+            shared: false,
+            notes: Notes::default(),
+        };
         manifest.shuffle_into_splits(fractions, seed)?;
         Ok(manifest)
     }

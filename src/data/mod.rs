@@ -2,7 +2,8 @@
 //!
 //! From the bottom up: [`affine`] and [`nifti_header`] hold the geometry, [`nifti_io`] reads and writes volumes, [`orient`]
 //! brings them to one order and cuts slices, [`manifest`] says which there are, [`normalise`] scales them, [`case`] holds one
-//! subject's, [`dataset`] a split's, [`loader`] makes batches. [`phantom`] makes up patients.
+//! subject's, [`dataset`] a split's, [`loader`] makes batches. [`notes`] collects
+//! what was done to the data on the way. [`phantom`] makes up patients.
 
 pub mod affine;
 pub mod augment;
@@ -17,6 +18,7 @@ pub mod manifest;
 pub mod nifti_header;
 pub mod nifti_io;
 pub mod normalise;
+pub mod notes;
 pub mod orient;
 pub mod phantom;
 mod window;
@@ -27,3 +29,4 @@ pub use dataset::{Dataset, OpenOptions, Sample};
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use manifest::Split;
 pub use nifti_io::Volume;
+pub use notes::Notes;

@@ -30,6 +30,8 @@ pub struct Volume {
     pub header: Header,
     /// The file it came from; empty for a computed volume.
     pub path: PathBuf,
+    /// What was guessed or replaced in reading it: sentences for [`super::notes::Notes`], without the file's name.
+    pub notes: Vec<String>,
 }
 
 /// What to do with NaN and infinities in a file.
@@ -151,14 +153,14 @@ impl Volume {
                 }
             }
         }
-        Ok(Volume { voxels, dims, frames: count, header, path: path.to_path_buf() })
+        Ok(Volume { voxels, dims, frames: count, header, path: path.to_path_buf(), notes: Vec::new() })
     }
 
     /// A new volume on a grid of its own.
     pub fn new(dims: [usize; 3], affine: Affine, voxels: Vec<f32>) -> Result<Volume> {
         let header = Header::new(dims, affine)?;
         assert_eq!(voxels.len(), dims.iter().product::<usize>(), "one value per voxel");
-        Ok(Volume { voxels, dims, frames: 1, header, path: PathBuf::new() })
+        Ok(Volume { voxels, dims, frames: 1, header, path: PathBuf::new(), notes: Vec::new() })
     }
 
     /// A volume with other values on the grid of `reference` (one frame): its affine, qform, sform, units, version
@@ -171,6 +173,7 @@ impl Volume {
             frames: 1,
             header: reference.header.clone(),
             path: PathBuf::new(),
+            notes: Vec::new(),
         }
     }
 

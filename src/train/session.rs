@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
         fsio::create_dir(run.root())?;
         let locked = if locked.is_some() { locked } else { start::lock(&run)? };
         let cost = StepCost::of(method.as_ref(), &programs, total);
-        start::prepare_folder(recipe, options, &run, &fit, &specs, &cost, table.as_ref())?;
+        start::prepare_folder(recipe, options, &run, &fit, &specs, &cost, table.as_ref(), dataset.notes())?;
 
         let resumed = (progress.step > 0).then_some(progress.step);
         if let Some(other) = before.filter(|b| resumed.is_some() && *b != options.device.name()) {
@@ -204,8 +204,10 @@ impl<'a> Session<'a> {
             json!({
                 "run": run.root(), "step": progress.step, "steps": total, "steps_per_epoch": loader.steps_per_epoch(),
                 "batch": recipe.train.batch, "device": options.device.name(),
+                "notes": dataset.notes().lines(),
             }),
         );
+        dataset.notes().lines().iter().for_each(|text| reporter.note(&format!("note: {text}")));
         describe_plan(reporter, &specs, &cost, &options.device, total, loader.steps_per_epoch());
         let states = options.device.states(states)?;
         let first = progress.step;

@@ -9,7 +9,7 @@ use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::session::TrainOptions;
 use super::tuning;
-use crate::data::{DataFit, folds};
+use crate::data::{DataFit, Notes, folds};
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::choices::Table;
@@ -112,6 +112,7 @@ pub fn prepare_folder(
     specs: &[NetSpec],
     cost: &StepCost,
     table: Option<&Table>,
+    notes: &Notes,
 ) -> Result<()> {
     for folder in [run.checkpoints(), run.join("samples")] {
         fsio::create_dir(&folder)?;
@@ -141,6 +142,7 @@ pub fn prepare_folder(
         memory_bytes: [cost.temporaries, cost.states],
         flops_per_step: cost.flops,
         finished: false,
+        notes: notes.lines(),
     };
     if let Some(table) = table {
         table.write(&run.join(tuning::FILE))?;
