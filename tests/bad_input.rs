@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// What may stand before the error: how a run begins.
-const NOTES: [&str; 5] = ["data: ", "networks: ", "a step: ", "training: ", "resuming "];
+const NOTES: [&str; 7] =
+    ["data: ", "note: ", "splits: ", "networks: ", "a step: ", "training: ", "resuming "];
 
 thread_local! {
     /// What is wrong in this test, so that one bad sentence does not hide the next.
@@ -193,8 +194,10 @@ fn images() {
     let dir = dir.path();
     let ramp = |i: usize| (i % 97) as f32;
     let good = nifti(&[16, 16, 8], 0.0, ramp);
-    for name in ["a1", "a2", "b1", "b2", "c1", "c2"] {
-        fs::write(dir.join(format!("{name}.nii")), &good).unwrap();
+    // No two alike: the same image in two splits is refused.
+    for (k, name) in ["a1", "a2", "b1", "b2", "c1", "c2"].into_iter().enumerate() {
+        let image = nifti(&[16, 16, 8], 0.0, |i| ((i + 7 * k) % 97) as f32);
+        fs::write(dir.join(format!("{name}.nii")), image).unwrap();
     }
     let write = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).unwrap();
     write("truncated.nii", &good[..good.len() - 100]);

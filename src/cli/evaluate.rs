@@ -93,6 +93,7 @@ fn evaluate_run(args: &Args, run: &Path, device: &Device) -> Result<serde_json::
         split.name()
     ));
     evaluation::caveats(data).into_iter().for_each(say);
+    measured.notes.iter().for_each(|text| say(format!("note: {text}")));
     say("");
     say(&measured.text);
     let mut all = measured.json;
@@ -100,6 +101,7 @@ fn evaluate_run(args: &Args, run: &Path, device: &Device) -> Result<serde_json::
     all.insert("split".into(), json!(split.name()));
     all.insert("checkpoint".into(), json!(which));
     all.insert("subjects".into(), json!(measured.subjects));
+    all.insert("notes".into(), json!(measured.notes));
     Ok(serde_json::Value::Object(all))
 }
 

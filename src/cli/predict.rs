@@ -8,6 +8,7 @@ use crate::train::generation;
 use crate::train::method::Task;
 use crate::train::panels::{Image, grid};
 use crate::train::run::{Predictor, RunDir};
+use crate::train::{reporter, splits};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -73,8 +74,18 @@ pub fn run(args: &Args) -> Result<()> {
     for file in &args.inputs {
         inspect(file)?;
     }
+    let splits = splits::read(&run)?;
     for (files, names) in cases {
         let case = Case::open(files, &data, predictor.fit())?.uncropped(predictor.multiple());
+        case.notes().lines().iter().for_each(|text| reporter::line(&format!("note: {text}")));
+        for file in files {
+            if let Some(subject) = splits.as_ref().map_or(Ok(None), |s| s.trained_on(file))? {
+                reporter::line(&format!(
+                    "note: {} is an image of {subject}, whom the run was trained on: its prediction says nothing about new patients",
+                    file.display()
+                ));
+            }
+        }
         let volumes = predictor.volumes(&case)?;
         let existed = args.out.exists();
         fsio::create_dir(&args.out)?;

@@ -5,6 +5,9 @@
 //! A pattern such as `data/{subject}/{subject}_{modality}.nii.gz` does without a CSV. All images of a subject are in
 //! one part: patients never straddle training and test.
 
+mod columns;
+
+use super::duplicates::Seen;
 use super::notes::Notes;
 use crate::error::{Error, Result};
 use crate::rng::Philox;
@@ -39,7 +42,7 @@ impl Split {
     }
 
     fn parse(text: &str) -> Option<Split> {
-        match text.to_ascii_lowercase().as_str() {
+        match text.trim().to_ascii_lowercase().as_str() {
             "train" | "training" => Some(Split::Train),
             "val" | "valid" | "validation" | "dev" => Some(Split::Val),
             "test" | "testing" => Some(Split::Test),
@@ -72,8 +75,12 @@ pub struct Manifest {
     pub entries: Vec<Entry>,
     /// Every case is in every part; see `data.share_subjects`.
     pub shared: bool,
+    /// How the subjects were dealt; none if a list says their splits.
+    pub dealt: Option<String>,
     /// What was guessed, dealt or left out, here and by those who load the cases.
     pub notes: Notes,
+    /// The images that were read so far.
+    pub seen: Seen,
 }
 
 impl Manifest {
@@ -91,40 +98,33 @@ impl Manifest {
         let broken =
             |e: csv::Error| Error::input(format!("{p} is not a readable CSV file ({e}); correct that line"));
         let headers: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_string).collect();
-        let mut seen = BTreeSet::new();
-        if let Some(twice) = headers.iter().find(|h| !seen.insert(h.as_str())) {
-            return Err(Error::input(format!("{p} has two columns named `{twice}`; rename one")));
-        }
-        let subject_column = headers
-            .iter()
-            .position(|h| h == "subject")
-            .ok_or_else(|| missing_column(&p.to_string(), "subject", &headers))?;
-        let session_column = headers.iter().position(|h| h == "session");
-        let split_column = headers.iter().position(|h| h == "split");
+        let records: Vec<csv::StringRecord> = reader.records().collect::<csv::Result<_>>().map_err(broken)?;
+        let notes = Notes::default();
+        let columns = columns::find(&p.to_string(), &headers, &records, &notes)?;
         let modalities: Vec<String> = headers
             .iter()
-            .filter(|h| !["subject", "session", "split"].contains(&h.as_str()))
-            .cloned()
+            .enumerate()
+            .filter(|(c, _)| columns.is_modality(*c))
+            .map(|(_, h)| h.clone())
             .collect();
         let folder = root.or(path.parent()).unwrap_or(Path::new(""));
         let mut entries = Vec::new();
         let mut lines: HashMap<String, u64> = HashMap::new();
         let mut splits: HashMap<String, (Split, u64)> = HashMap::new();
-        for record in reader.records() {
-            let record = record.map_err(broken)?;
+        for record in &records {
             let line = record.position().map_or(0, csv::Position::line);
             let cell = |c: usize| record.get(c).unwrap_or("");
-            let subject = cell(subject_column).to_string();
+            let subject = cell(columns.subject).to_string();
             if subject.is_empty() {
                 return Err(Error::input(format!(
                     "{p}, line {line}: the subject is empty; name it or delete the line"
                 )));
             }
-            let id = match session_column.map(cell) {
+            let id = match columns.session.map(cell) {
                 Some(s) if !s.is_empty() => format!("{subject}_{s}"),
                 _ => subject.clone(),
             };
-            let split = match split_column.map(cell) {
+            let split = match columns.split.map(cell) {
                 None => Split::Train,
                 Some(text) => Split::parse(text).ok_or_else(|| {
                     Error::input(format!(
@@ -148,7 +148,7 @@ impl Manifest {
             let files = headers
                 .iter()
                 .enumerate()
-                .filter(|(c, h)| modalities.contains(h) && !cell(*c).is_empty())
+                .filter(|(c, _)| columns.is_modality(*c) && !cell(*c).is_empty())
                 .map(|(c, h)| (h.clone(), folder.join(cell(c))))
                 .collect();
             entries.push(Entry { id, subject, split, files });
@@ -156,9 +156,8 @@ impl Manifest {
         if entries.is_empty() {
             return Err(Error::input(format!("{p} lists no subject; add a line for each")));
         }
-        let mut manifest =
-            Manifest { source: p.to_string(), modalities, entries, shared: false, notes: Notes::default() };
-        if split_column.is_none() {
+        let mut manifest = Manifest { modalities, entries, notes, ..Manifest::empty(p.to_string()) };
+        if columns.split.is_none() {
             manifest.shuffle_into_splits(fractions, seed)?;
         }
         Ok(manifest)
@@ -185,22 +184,24 @@ impl Manifest {
         }
         let mut found = BTreeSet::new();
         for first in firsts {
-            let sought = pattern.replace("{modality}", first);
-            let fixed = Path::new(&sought)
-                .components()
-                .take_while(|c| !has_subject(&c.as_os_str().to_string_lossy()));
-            let start: PathBuf = fixed.collect();
-            let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
-            let rest: Vec<String> = Path::new(&sought)
-                .components()
-                .skip_while(|c| !has_subject(&c.as_os_str().to_string_lossy()))
-                .map(|c| c.as_os_str().to_string_lossy().into_owned())
-                .collect();
-            walk(&start, &rest, None, &mut found)?;
+            search(pattern, first, &mut found)?;
             if found.is_empty() {
                 return Err(Error::input(format!(
-                    "no file matches the pattern `{sought}`; check the path and the modality's name"
+                    "no file matches the pattern `{}`; check the path and the modality's name",
+                    pattern.replace("{modality}", first)
                 )));
+            }
+        }
+        let notes = Notes::default();
+        for other in modalities.iter().filter(|m| !firsts.contains(m)) {
+            let mut have = BTreeSet::new();
+            // A folder that is not there has nothing that could be left out.
+            let _ = search(pattern, other, &mut have);
+            for subject in have.difference(&found) {
+                notes.about(
+                    format!("left out, as they have `{other}` but no `{}`", firsts.join("` or `")),
+                    subject,
+                );
             }
         }
         let entries = found
@@ -215,11 +216,10 @@ impl Manifest {
             })
             .collect();
         let mut manifest = Manifest {
-            source: pattern.to_string(),
             modalities: modalities.to_vec(),
             entries,
-            shared: false,
-            notes: Notes::default(),
+            notes,
+            ..Manifest::empty(pattern.to_string())
         };
         manifest.shuffle_into_splits(fractions, seed)?;
         Ok(manifest)
@@ -267,8 +267,20 @@ impl Manifest {
         Ok(path)
     }
 
+    fn empty(source: String) -> Manifest {
+        Manifest {
+            source,
+            modalities: Vec::new(),
+            entries: Vec::new(),
+            shared: false,
+            dealt: None,
+            notes: Notes::default(),
+            seen: Seen::default(),
+        }
+    }
+
     /// Deals the subjects, shuffled by `seed`, to the three parts.
-    fn shuffle_into_splits(&mut self, fractions: &[f64; 3], seed: u64) -> Result<()> {
+    pub(super) fn shuffle_into_splits(&mut self, fractions: &[f64; 3], seed: u64) -> Result<()> {
         check_fractions("data: `split`", fractions)?;
         let mut subjects: Vec<String> =
             self.entries.iter().map(|e| e.subject.clone()).collect::<BTreeSet<_>>().into_iter().collect();
@@ -278,6 +290,9 @@ impl Manifest {
         for e in &mut self.entries {
             e.split = part_of[&e.subject];
         }
+        self.dealt = Some(format!(
+            "by data.split = {fractions:?} with data.split_seed = {seed}, as no column `split` says it"
+        ));
         Ok(())
     }
 }
@@ -340,6 +355,21 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Collects the subjects that have a file of a modality.
+fn search(pattern: &str, modality: &str, found: &mut BTreeSet<String>) -> Result<()> {
+    let sought = pattern.replace("{modality}", modality);
+    let fixed =
+        Path::new(&sought).components().take_while(|c| !has_subject(&c.as_os_str().to_string_lossy()));
+    let start: PathBuf = fixed.collect();
+    let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
+    let rest: Vec<String> = Path::new(&sought)
+        .components()
+        .skip_while(|c| !has_subject(&c.as_os_str().to_string_lossy()))
+        .map(|c| c.as_os_str().to_string_lossy().into_owned())
+        .collect();
+    walk(&start, &rest, None, found)
 }
 
 fn has_subject(part: &str) -> bool {

@@ -11,6 +11,7 @@ pub mod case;
 pub mod config;
 pub mod dataset;
 pub mod degrade;
+pub mod duplicates;
 pub mod folds;
 pub mod labels;
 pub mod loader;
@@ -21,6 +22,8 @@ pub mod normalise;
 pub mod notes;
 pub mod orient;
 pub mod phantom;
+pub mod splits;
+pub mod visits;
 mod window;
 
 pub use case::{Case, DataFit};

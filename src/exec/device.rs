@@ -4,6 +4,7 @@ use super::gpu::{DeviceStates, GpuProgram, Prepared, check_memory};
 use super::{Program, States};
 use crate::compile::plan::{Plan, Step, plan};
 use crate::device::backend::Backend;
+use crate::device::cpu;
 use crate::device::cuda::device::CudaDevice;
 use crate::device::cuda::driver::Driver;
 use crate::device::launch::Math;
@@ -145,6 +146,14 @@ impl Device {
                 Ok(together(plans.iter().map(|p| (p, p.arena_bytes as u64))))
             }
             Device::Cuda(d) => Ok(together(prepare(d, runs)?.iter().map(|p| (p.plan(), p.bytes())))),
+        }
+    }
+
+    /// Bytes of memory that are free, where that is known.
+    pub fn free(&self) -> Option<u64> {
+        match self {
+            Device::Cpu => cpu::available(),
+            Device::Cuda(d) => d.available(),
         }
     }
 

@@ -32,6 +32,7 @@ pub mod schedule;
 pub mod score;
 pub mod segmentation;
 pub mod session;
+pub mod splits;
 pub mod start;
 pub mod step;
 pub mod supervised;

@@ -8,16 +8,18 @@ use super::guard::Guard;
 use super::health::Health;
 use super::info::{self, RunInfo};
 use super::init;
-use super::method::{self, Method, Needs, Shapes};
+use super::method::{self, Method, Needs, Shapes, Task};
 use super::model_graph;
-use super::programs::{StepCost, StepProgram, plan_step, trace_step};
+use super::programs::{StepCost, StepProgram, check_validation, plan_step, trace_step};
 use super::recipe::Recipe;
 use super::record::Record;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
+use super::splits;
 use super::start;
 use super::tuning;
-use super::validation::Validator;
+use super::validation::{SSIM_SIDE, Validator};
+use crate::data::normalise::Method as Normal;
 use crate::data::{DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
 use crate::error::{Error, Result};
 use crate::exec::States;
@@ -133,6 +135,7 @@ impl<'a> Session<'a> {
         let locked = if run.root().exists() { start::lock(&run)? } else { None };
         let method = method::build(recipe)?;
         let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
+        start::check_settings(&run, options.resume, recipe)?;
         if let Some(phantom) = &recipe.data.phantom {
             reporter.note(&format!(
                 "data: made-up patients, no real ones: a phantom of {} subjects (seed {}) in {}",
@@ -141,13 +144,9 @@ impl<'a> Session<'a> {
                 phantom.dir.display()
             ));
         }
-        let dataset = Dataset::open(&recipe.data, Split::Train, None, open)?;
+        let cases = splits::of_training(&run, &recipe.data, options.resume, reporter)?;
+        let dataset = Dataset::open_from(&recipe.data, &cases, Split::Train, None, open)?;
         reporter.note(&format!("data: {}", dataset.stats()));
-        if recipe.data.share_subjects {
-            reporter.note(
-                "data: the same subjects serve training, validation and test (data.share_subjects), so the scores say nothing about other people",
-            );
-        }
         check_batch(recipe, &dataset)?;
         let fit = dataset.fit().clone();
         let shapes = shapes(recipe, &fit);
@@ -171,10 +170,20 @@ impl<'a> Session<'a> {
         let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes)?;
         let validator = match recipe.validate.every_epochs {
             0 => None,
-            _ => Some(Validator::open(recipe, method.as_ref(), &fit, open, &options.device)?),
+            _ => Some(Validator::open(recipe, method.as_ref(), &cases, &fit, open, &options.device)?),
         };
+        if validator.is_some() {
+            let net = run::predicting(method.as_ref(), &specs);
+            check_validation(recipe, &options.device, method.as_ref(), net, &programs, &shapes)?;
+        }
         let before = run.load_json::<RunInfo>("run.json").ok().map(|info| info.device);
-        let progress = start::restore(&run, options, recipe, &mut states, &hash, reporter)?;
+        let progress = start::restore(&run, options, &mut states, &hash, reporter)?;
+        let begins = progress.step == 0;
+        let record_of = if begins { Some(splits::record(&cases, &recipe.data, reporter)?) } else { None };
+        if begins {
+            dataset.compare_with(Split::Test)?;
+        }
+        tell(recipe, method.as_ref(), &dataset);
         let first_batch = method.batches_before(progress.step);
         let dataset = Arc::new(dataset);
         let loader = open_loader(recipe, method.as_ref(), dataset.clone(), first_batch)?;
@@ -182,7 +191,17 @@ impl<'a> Session<'a> {
         fsio::create_dir(run.root())?;
         let locked = if locked.is_some() { locked } else { start::lock(&run)? };
         let cost = StepCost::of(method.as_ref(), &programs, total);
-        start::prepare_folder(recipe, options, &run, &fit, &specs, &cost, table.as_ref(), dataset.notes())?;
+        start::prepare_folder(
+            recipe,
+            options,
+            &run,
+            &fit,
+            &specs,
+            &cost,
+            table.as_ref(),
+            dataset.notes(),
+            record_of.as_ref(),
+        )?;
 
         let resumed = (progress.step > 0).then_some(progress.step);
         if let Some(other) = before.filter(|b| resumed.is_some() && *b != options.device.name()) {
@@ -477,6 +496,34 @@ pub(super) fn check_batch(recipe: &Recipe, dataset: &Dataset) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Notes what training leaves out of the data, and what a prediction can't hold.
+fn tell(recipe: &Recipe, method: &dyn Method, dataset: &Dataset) {
+    let (n, batch) = (dataset.len(), recipe.train.batch);
+    if n % batch > 0 {
+        dataset.notes().add(format!(
+            "{} of {n} training slices are left out of each epoch, other ones each time, as `train.batch` = {batch} does not divide them",
+            n % batch
+        ));
+    }
+    let bounded = matches!(method.task(), Task::Translate) && method.adversarial();
+    let limits = recipe.data.target_normalisation().method;
+    if bounded && !matches!(limits, Normal::None) {
+        for (target, fit) in recipe.data.target.iter().zip(&dataset.fit().target) {
+            let (low, high) = (fit.invert(-1.0), fit.invert(1.0));
+            dataset.notes().add(format!(
+                "a predicted `{target}` lies between {low} and {high}: what is beyond in a target can't be predicted (data.normalise_target)"
+            ));
+        }
+    }
+    let size = recipe.data.size(dataset.fit());
+    let [h, w] = dataset.fit().canvas;
+    if size.len() == 2 && matches!(method.task(), Task::Translate) && h.min(w) < SSIM_SIDE {
+        dataset.notes().add(format!(
+            "`gan evaluate` can't measure slices of {h} x {w}, smaller than SSIM's window of {SSIM_SIDE} x {SSIM_SIDE}; set a larger `data.canvas`"
+        ));
+    }
 }
 
 /// What a run is, for people, in Markdown.

@@ -108,6 +108,26 @@ fn not_enough_memory() {
     refused(&bench.train(&more), &["not even one image at a time would fit", "`data.canvas`"]);
 }
 
+/// What validation takes beside the steps is known before the first one.
+#[test]
+fn not_enough_memory_for_validation() {
+    let Some(mut bench) = Bench::new() else { return };
+    let more = ["--steps", "1", "--set", "train.batch=1"];
+    // Enough for steps; validation predicts eight slices.
+    let (mut low, mut high) = (4096u64, 1 << 26);
+    while high - low > 1024 {
+        let middle = u64::midpoint(low, high);
+        bench.set("STANDIN_MEMORY", middle);
+        let off = [&more[..], &["--set", "validate.every_epochs=0"]].concat();
+        let fits = bench.train_in(&format!("m{middle}"), &off).code == Some(0);
+        if fits { high = middle } else { low = middle }
+    }
+    bench.set("STANDIN_MEMORY", high);
+    let out = bench.train_in("v", &more);
+    refused(&out, &["validation, which predicts 8 at once", "`train.batch`", "`validate.every_epochs = 0`"]);
+    assert!(!bench.dir.path().join("v").exists(), "nothing is left of a run that could not begin");
+}
+
 /// A step of several programs: they must fit together, each with memory of its own.
 #[test]
 fn not_enough_memory_for_all_programs_of_a_step() {
