@@ -55,6 +55,49 @@ fn counted(case: &Value) -> u64 {
     method.runs(u64::from(u32::MAX)).iter().map(|run| parts[run.part]).sum()
 }
 
+/// FLOPs and bytes of a step are those of the step, not of who computes it: fusion and mixed precision, which decide what
+/// is launched, change neither, and every FLOP has its place in one of the operations that are launched.
+#[test]
+fn every_device_and_precision_counts_the_same() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).expect("the recipes").flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|e| e != "toml") {
+            continue;
+        }
+        let recipe = Recipe::load(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+        let method = method::build(&recipe).unwrap_or_else(|e| panic!("{e}"));
+        let size = recipe.data.patch.map_or(recipe.data.canvas.unwrap_or([96, 128]).to_vec(), |p| p.to_vec());
+        let shapes = Shapes::new(&recipe, size);
+        let specs = method.networks(&shapes.size).unwrap_or_else(|e| panic!("{e}"));
+        for (part, step) in trace_step(&recipe, method.as_ref(), &specs, &shapes).iter().enumerate() {
+            let plan = |fuse, mixed| {
+                let plan = plan_with(step.graph(), &step.outputs(), Passes { fuse, mixed });
+                plan.unwrap_or_else(|e| panic!("{e}"))
+            };
+            let traced = plan(false, false).work;
+            assert!(traced.flops > traced.products && traced.products > 0 && traced.bytes > 0);
+            for (fuse, mixed) in [(false, false), (true, false), (true, true)] {
+                let plan = plan(fuse, mixed);
+                let own = plan.cost();
+                if plan.work != traced || (own.flops, own.products) != (traced.flops, traced.products) {
+                    wrong.push(format!(
+                        "{} part {part}, fused {fuse}, mixed {mixed}: {own:?} of {:?}, traced {traced:?}",
+                        recipe.name, plan.work
+                    ));
+                }
+                // What is moved is less, the more is fused and halved.
+                assert!(!fuse || own.bytes < traced.bytes, "{}: {own:?} {traced:?}", recipe.name);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 15, "{seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn flops_are_those_that_pytorch_executes() {
     let mut wrong = Vec::new();

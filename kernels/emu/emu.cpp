@@ -158,10 +158,15 @@ void free_shared() {
         free(s.memory);
     }
     machine.shared_count = 0;
+    machine.shared_bytes = 0;
 }
 
 u8* new_shared(const void* identity, size_t bytes, const char* name) {
     if (machine.shared_count == MAX_STATIC) fail(true, "more than %d shared arrays in one kernel", MAX_STATIC);
+    machine.shared_bytes += (bytes + 15) / 16 * 16;
+    if (machine.shared_bytes > MOST_SHARED)
+        fail(identity != nullptr, "a block wants %zu bytes of shared memory with %s; no device has more than %zu", machine.shared_bytes,
+             name, MOST_SHARED);
     void* memory = nullptr;
     // Arrays start on 1024-byte boundaries, with a canary or without.
     if (posix_memalign(&memory, 1024, bytes + 2 * CANARY ? bytes + 2 * CANARY : 1)) abort();
@@ -445,8 +450,8 @@ extern "C" __attribute__((visibility("default"))) u64 gan_emu_bank_conflicts() {
 // ---- what the host calls --------------------------------------------------------------------------------------------
 
 // Runs `entry` on a grid. Returns 0, or 1 with a sentence in `report`.
-int emu_launch(void (*entry)(void**), void** arguments, const u32* grid, const u32* block, size_t dynamic_bytes,
-               int order, int async, u64 seed, char* report, size_t report_size) {
+int emu_launch(void (*entry)(void**), void** arguments, const u32* grid, const u32* block, int most_threads,
+               size_t dynamic_bytes, int order, int async, u64 seed, char* report, size_t report_size) {
     Machine& m = machine;
     m.entry = entry;
     m.arguments = arguments;
@@ -457,11 +462,22 @@ int emu_launch(void (*entry)(void**), void** arguments, const u32* grid, const u
     m.report = report;
     m.report_size = report_size;
     m.shared_count = 0;
+    m.shared_bytes = 0;
     m.threads = int(block[0]);
     emu_grid_dim = {grid[0], grid[1], grid[2]};
     emu_block_dim = {block[0], block[1], block[2]};
     if (block[0] == 0 || block[0] > MAX_THREADS || block[0] % 32 || block[1] != 1 || block[2] != 1) {
         snprintf(report, report_size, "a block must be 32 to %d threads in x, whole warps", MAX_THREADS);
+        return 1;
+    }
+    // What a driver refuses.
+    if (int(block[0]) > most_threads) {
+        snprintf(report, report_size, "blocks of %u threads; the kernel's launch bounds are %d", block[0], most_threads);
+        return 1;
+    }
+    if (!grid[0] || !grid[1] || !grid[2] || grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535) {
+        snprintf(report, report_size, "a grid of (%u, %u, %u) blocks; 1 to 2147483647, 65535 and 65535 are taken", grid[0], grid[1],
+                 grid[2]);
         return 1;
     }
     TSAN(m.scheduler_tsan = __tsan_get_current_fiber(); __tsan_release(&m.entry));

@@ -144,6 +144,14 @@ inline bool emu_fits(void (*)(A...), const u32* sizes, int count, char* report, 
             snprintf(report, report_size, "argument %d has %u bytes, the kernel wants %u", i, sizes[i], wanted[i]);
             return false;
         }
+    // Where each lies in the block of arguments; sm_70 and newer, CUDA 12.1 and newer.
+    const u32 alignments[] = {u32(alignof(A))...}, most = 32764;
+    u32 at = 0;
+    for (int i = 0; i < count; i++) at = (at + alignments[i] - 1) / alignments[i] * alignments[i] + sizes[i];
+    if (at > most) {
+        snprintf(report, report_size, "%u bytes of arguments; a launch has %u", at, most);
+        return false;
+    }
     return true;
 }
 

@@ -59,6 +59,7 @@ namespace {
 const size_t STACK = 256 * 1024;
 const int MAX_THREADS = 1024;
 const int MAX_STATIC = 32;
+const size_t MOST_SHARED = 227 << 10; // of a block, static and dynamic: sm_90 and sm_100
 enum Order { FORWARD, REVERSE, RANDOM };
 enum Async { LATE, EARLY, ANY_TIME };
 enum State { RUNNABLE, AT_BARRIER, AT_WARP, AT_MBAR, DONE };
@@ -102,6 +103,7 @@ struct Machine {
     Fiber fibers[MAX_THREADS];
     Warp warps[MAX_THREADS / 32];
     Shared shared[MAX_STATIC];
+    size_t shared_bytes;
     int shared_count, threads, at_barrier, done;
     EmuSite barrier;
     char barrier_order[2];

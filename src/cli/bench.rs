@@ -4,6 +4,7 @@ use crate::device::launch::Math;
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::{Choice, Device};
+use crate::graph::Cost;
 use crate::rng::Philox;
 use crate::train::method::{self, Shapes};
 use crate::train::programs::plan_step;
@@ -84,7 +85,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let planned = plan_step(&recipe, &device, method.as_ref(), &specs, &shapes)?;
     let runs = method.runs(u64::from(u32::MAX));
-    let flops: u64 = runs.iter().map(|r| planned[r.part].program.plan().cost().flops).sum();
+    // As traced: the same on every device and in every precision.
+    let work: Cost = runs.iter().map(|r| planned[r.part].program.plan().work).sum();
     // FLOPs and bytes of every operation, for who wants to know the least time that a step takes.
     let parts = |r: &method::Run| {
         let steps = &planned[r.part].program.plan().steps;
@@ -153,14 +155,18 @@ pub fn run(args: &Args) -> Result<()> {
     let median = times[times.len() / 2];
     let extents = shapes.size.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
     say(format!(
-        "{} {} batch {} f32, {}: median {median:.1} ms a step (fastest {:.1}), {:.1} GFLOP, {:.1} GFLOP/s, {:.1} MB of temporaries",
+        "{} {} batch {} {}, {}: median {median:.1} ms a step (fastest {:.1}), {:.1} GFLOP (of which products {:.1}) on {:.1} MB as traced, {:.1} GFLOP/s, {:.1} MB moved, {:.1} MB of temporaries",
         recipe.name,
         extents,
         recipe.train.batch,
+        args.precision.name(),
         device.describe(),
         times[0],
-        flops as f64 / 1e9,
-        flops as f64 / 1e6 / median,
+        work.flops as f64 / 1e9,
+        work.products as f64 / 1e9,
+        work.bytes as f64 / 1e6,
+        work.flops as f64 / 1e6 / median,
+        costs.iter().map(|c| c[1]).sum::<u64>() as f64 / 1e6,
         arena as f64 / 1e6
     ));
     let mut kinds: Vec<_> = by_kind.into_iter().collect();
@@ -180,7 +186,7 @@ pub fn run(args: &Args) -> Result<()> {
         let result = json!({
             "recipe": recipe.name, "size": shapes.size, "batch": recipe.train.batch, "dtype": args.precision.name(), "device": device.name(), "on": device.describe(),
             "threads": rayon::current_num_threads(), "ms_median": median, "ms_min": times[0], "ms": times,
-            "flop_per_step": flops, "flops_and_bytes": costs, "arena_bytes": arena,
+            "flop_per_step": work.flops, "product_flop_per_step": work.products, "bytes_per_step": work.bytes, "flops_and_bytes": costs, "arena_bytes": arena,
         });
         crate::fsio::write_bytes(path, format!("{result:#}\n").as_bytes())?;
     }

@@ -159,7 +159,8 @@ fn repeat_differences(nodes: &mut Vec<Node>, states: &mut [State], outputs: &mut
             && !again.contains_key(&first.max(second))
         {
             let later = first.max(second);
-            again.insert(later, Node { backward: nodes[later].backward, ..nodes[id].clone() });
+            let backward = nodes[later].backward;
+            again.insert(later, Node { backward, uncounted: true, ..nodes[id].clone() });
             whose.push((id, later));
         }
     }

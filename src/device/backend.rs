@@ -1,7 +1,7 @@
 //! What a plan needs of a device that runs launches: memory, kernels, and a way to run them in order. The CUDA driver is
 //! one; the tests' emulator is another.
 
-use super::launch::{GpuTraits, Launch, Specialisation};
+use super::launch::{GpuTraits, Launch};
 use super::occupancy::{KernelFacts, Limits};
 use super::tensor_map::TensorMap;
 use crate::error::Result;
@@ -68,8 +68,9 @@ pub trait Backend {
     /// Copies pieces of what was last sent to where runs read it, in order with them.
     fn unstage(&self, staging: &mut Self::Staging, to: &Self::Memory, pieces: &[Piece]) -> Result<()>;
 
-    /// Compiles and loads a kernel that may want `shared` bytes of dynamic shared memory.
-    fn kernel(&self, what: &Specialisation, name: &'static str, shared: usize) -> Result<Self::Kernel>;
+    /// Compiles and loads the kernel of a launch, and refuses what the device cannot launch
+    /// ([`super::limits::LaunchLimits`]).
+    fn kernel(&self, launch: &Launch) -> Result<Self::Kernel>;
 
     /// Runs a kernel; `arguments` are the bytes of each argument, addresses resolved.
     fn launch(&self, kernel: &Self::Kernel, launch: &Launch, arguments: &[Vec<u8>]) -> Result<()>;

@@ -212,7 +212,7 @@ impl<B: Backend> GpuProgram<B> {
         let tables = program.backend.address(&program._tables);
         for ((step, list), offsets) in program.plan.steps.iter().zip(lists).zip(&table_offsets) {
             let launches = list.launches.into_iter().map(|launch| {
-                let kernel = program.backend.kernel(&launch.specialisation, launch.kernel, launch.shared)?;
+                let kernel = program.backend.kernel(&launch)?;
                 let resolve = |a: &LaunchArg| program.resolve(step, a, tables, offsets);
                 let arguments = launch.args.iter().map(resolve).collect::<Result<_>>()?;
                 Ok(Ready { kernel, launch, arguments })

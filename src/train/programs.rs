@@ -105,7 +105,7 @@ impl StepCost {
         let over = |f: &dyn Fn(usize) -> u64| runs.iter().map(|r| f(r.part)).sum::<u64>();
         StepCost {
             operations: over(&|i| programs[i].program.plan().steps.len() as u64) as usize,
-            flops: over(&|i| programs[i].program.plan().cost().flops),
+            flops: over(&|i| programs[i].program.plan().work.flops),
             temporaries: plans().map(|p| p.arena_bytes).sum(),
             states: plans().map(|p| p.state_bytes()).max().unwrap_or(0),
         }

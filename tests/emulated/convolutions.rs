@@ -79,7 +79,7 @@ fn run<B: Backend>(
                 other => address(other).to_ne_bytes().to_vec(),
             });
         }
-        let kernel = backend.kernel(&launch.specialisation, launch.kernel, launch.shared)?;
+        let kernel = backend.kernel(&launch)?;
         backend.launch(&kernel, &launch, &arguments)?;
     }
     backend.download(&mut [Fetch { from: &output, offset: 0, into: &mut raw }])?;

@@ -50,7 +50,13 @@ impl Op for Blend {
     }
 
     fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
-        self.stretches.iter().map(|s| 3 * s.length as u64).sum()
+        // A factor of 1 is no product, and what is not kept is not added to.
+        let each = |s: &Stretch| match (s.keep, s.weight) {
+            (0.0, 1.0) => 0,
+            (0.0, _) | (1.0, 1.0) => 1,
+            _ => 3,
+        };
+        self.stretches.iter().map(|s| each(s) * s.length as u64).sum()
     }
 
     fn reads(&self, i: usize, _: &[&Shape], _: &Shape) -> usize {
