@@ -435,7 +435,15 @@ impl Planner {
         }
         let stretch = |(i, &(id, at)): (usize, &(NodeId, usize))| {
             let offset = at / self.dtype.size();
-            Stretch { offset, length: length(id), input: i + 1, first: 0, keep: 0.0, weight: 1.0 }
+            Stretch {
+                offset,
+                length: length(id),
+                input: i + 1,
+                first: 0,
+                keep: 0.0,
+                weight: 1.0,
+                counted: false,
+            }
         };
         let op = Blend { stretches: small.iter().enumerate().map(stretch).collect() };
         let all = self.slot(pack);

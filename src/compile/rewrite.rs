@@ -135,6 +135,7 @@ fn join_running(nodes: &mut [Node], readers: &Readers) {
                     first: half * c,
                     keep: 1.0 - m,
                     weight,
+                    counted: true,
                 });
             }
         }
@@ -197,7 +198,8 @@ fn add_into_packs(nodes: &mut Vec<Node>, states: &mut [State], outputs: &mut [(S
             {
                 inputs.push(b);
                 let input = inputs.len() - 1;
-                stretches.push(Stretch { offset, length, input, first: 0, keep: 1.0, weight: 1.0 });
+                let counted = !nodes[*part].uncounted;
+                stretches.push(Stretch { offset, length, input, first: 0, keep: 1.0, weight: 1.0, counted });
                 *part = a;
             }
             offset += length;

@@ -38,8 +38,7 @@ pub(super) fn flops(nodes: &[Node], id: NodeId) -> u64 {
 pub(super) fn cost(nodes: &[Node], id: NodeId, op: &dyn Op, inputs: &[NodeId]) -> Cost {
     let node = &nodes[id];
     let shapes: Vec<&Shape> = inputs.iter().map(|&i| &nodes[i].shape).collect();
-    let read =
-        |(i, &input): (usize, &NodeId)| op.reads(i, &shapes, &node.shape) * nodes[input].dtype.size();
+    let read = |(i, &input): (usize, &NodeId)| op.reads(i, &shapes, &node.shape) * nodes[input].dtype.size();
     let written = op.writes(&node.shape) * node.dtype.size();
     let products = if node.uncounted { 0 } else { op.product_flops(&shapes, &node.shape) };
     let bytes = inputs.iter().enumerate().map(read).sum::<usize>() + written;

@@ -81,8 +81,7 @@ impl LaunchLimits {
         if threads == 0 || threads > most {
             return Err(format!("{name} wants blocks of {threads} threads; it was compiled for 1 to {most}"));
         }
-        let registers =
-            (kernel.registers * WARP).next_multiple_of(REGISTER_PIECE) * threads.div_ceil(WARP);
+        let registers = (kernel.registers * WARP).next_multiple_of(REGISTER_PIECE) * threads.div_ceil(WARP);
         if registers > self.registers {
             return Err(format!(
                 "{name} wants {registers} registers a block ({} a thread, {threads} threads); the device has {}",
@@ -131,7 +130,9 @@ pub fn check_maps(launch: &Launch, address: impl Fn(&LaunchArg) -> u64) -> Resul
     });
     for (of, maps) in maps {
         let at = address(of);
-        maps.iter().try_for_each(|map: &TensorMap| map.check(at)).map_err(|e| format!("{}: {e}", launch.kernel))?;
+        maps.iter()
+            .try_for_each(|map: &TensorMap| map.check(at))
+            .map_err(|e| format!("{}: {e}", launch.kernel))?;
     }
     Ok(())
 }
@@ -192,9 +193,10 @@ mod tests {
         long.args.push(vec![0i32; 1100][..].into());
         assert_eq!(HOPPER().check(&long, &KERNEL), Ok(()));
         assert!(refused(long, KERNEL, LaunchLimits::of(90, false)).ends_with("a launch has 4096"));
-        assert_eq!([75, 86, 89, 100, 103, 120].map(|c| LaunchLimits::of(c, true).shared >> 10), [
-            64, 99, 99, 227, 227, 99
-        ]);
+        assert_eq!(
+            [75, 86, 89, 100, 103, 120].map(|c| LaunchLimits::of(c, true).shared >> 10),
+            [64, 99, 99, 227, 227, 99]
+        );
     }
 
     #[test]

@@ -76,27 +76,39 @@ impl TensorMap {
         let require = |holds: bool, what: &dyn Fn() -> String| if holds { Ok(()) } else { Err(what()) };
         let ranks = if matches!(self.take, Take::Tiled(_)) { 2..=5 } else { 4..=5 };
         require(ranks.contains(&rank), &|| format!("a map of {rank} axes; {ranks:?} are taken"))?;
-        require(address.is_multiple_of(16), &|| format!("a map of a tensor at {address:#x}, no multiple of 16"))?;
+        require(address.is_multiple_of(16), &|| {
+            format!("a map of a tensor at {address:#x}, no multiple of 16")
+        })?;
         let extents = self.extents.iter().all(|&e| e > 0 && e as u64 <= 1 << 32);
         require(extents, &|| format!("a map of a tensor of {:?} elements", self.extents))?;
         let strides = self.strides();
         let fine = strides.iter().all(|s| s.is_multiple_of(16) && *s < 1 << 40);
-        require(fine, &|| format!("a map with strides of {strides:?} bytes: multiples of 16 below 2^40 are taken"))?;
+        require(fine, &|| {
+            format!("a map with strides of {strides:?} bytes: multiples of 16 below 2^40 are taken")
+        })?;
         match &self.take {
             Take::Tiled(taken) => {
-                let fine = taken.len() == rank && taken.iter().all(|e| (1..=256).contains(e)) && taken[0] == ROW;
-                require(fine, &|| format!("a map with boxes of {taken:?}: rows of {ROW}, 1 to 256 along each axis"))
+                let fine =
+                    taken.len() == rank && taken.iter().all(|e| (1..=256).contains(e)) && taken[0] == ROW;
+                require(fine, &|| {
+                    format!("a map with boxes of {taken:?}: rows of {ROW}, 1 to 256 along each axis")
+                })
             }
             Take::Im2col { lower, upper, steps, pixels } => {
                 let corners = if rank == 4 { -128..=127 } else { -16..=15 };
                 let all = lower.len() == rank - 2 && upper.len() == rank - 2 && steps.len() == rank - 2;
                 let fine = all && lower.iter().chain(upper).all(|c| corners.contains(c));
-                require(fine, &|| format!("a map with corners at {lower:?} and {upper:?}: {corners:?} are taken"))?;
-                let room = (0..rank - 2).all(|a| self.extents[1 + a] as i64 + i64::from(upper[a] - lower[a]) > 0);
+                require(fine, &|| {
+                    format!("a map with corners at {lower:?} and {upper:?}: {corners:?} are taken")
+                })?;
+                let room =
+                    (0..rank - 2).all(|a| self.extents[1 + a] as i64 + i64::from(upper[a] - lower[a]) > 0);
                 require(room, &|| format!("a map whose corners {lower:?} and {upper:?} hold no pixel"))?;
                 let fine = steps.iter().all(|s| (1..=8).contains(s));
                 require(fine, &|| format!("a map with steps of {steps:?}: 1 to 8 are taken"))?;
-                require((1..=1024).contains(pixels), &|| format!("a map of {pixels} pixels: 1 to 1024 are taken"))
+                require((1..=1024).contains(pixels), &|| {
+                    format!("a map of {pixels} pixels: 1 to 1024 are taken")
+                })
             }
         }
     }

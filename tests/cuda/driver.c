@@ -476,9 +476,12 @@ static Section section(const unsigned char *p, int i) {
 static int sections(const unsigned char *p) { return p[60] | p[61] << 8; }
 static size_t image_size(const unsigned char *p) {
     if (!is_elf(p)) return strlen((const char *)p);
-    uint64_t table, end;
+    uint64_t table, segments, end;
+    memcpy(&segments, p + 32, 8);
     memcpy(&table, p + 40, 8);
     end = table + sections(p) * sizeof(Section);
+    segments += 56 * (p[56] | p[57] << 8);
+    if (segments > end) end = segments;
     for (int i = 0; i < sections(p); i++) {
         Section s = section(p, i);
         if (s.type != 8 && s.offset + s.size > end) end = s.offset + s.size; // 8: takes no room in the file
@@ -495,6 +498,25 @@ static int find_section(const unsigned char *p, const char *prefix, const char *
     }
     return 0;
 }
+// Registers of a thread: sm_80's code has them with its section, newer code in a list by symbol.
+static int registers_of(const unsigned char *p, const char *kernel, Section text) {
+    Section info, symbols;
+    if (text.info >> 24) return text.info >> 24;
+    if (!find_section(p, ".nv.info", "", &info) || !find_section(p, ".symtab", "", &symbols)) return 0;
+    Section names = section(p, symbols.link);
+    for (uint64_t at = info.offset; at + 12 <= info.offset + info.size;) {
+        int format = p[at], number = p[at + 1], value = p[at + 2] | p[at + 3] << 8;
+        uint32_t symbol, count, name;
+        memcpy(&symbol, p + at + 4, 4);
+        memcpy(&count, p + at + 8, 4);
+        if (number == 0x2f && format == 4) {
+            memcpy(&name, p + symbols.offset + 24 * symbol, 4);
+            if (!strcmp((const char *)p + names.offset + name, kernel)) return count;
+        }
+        at += 4 + (format == 4 ? value : 0);
+    }
+    return 0;
+}
 static R facts_of(const Module *m, const char *kernel, Facts *f) {
     const unsigned char *p = m->image;
     *f = (Facts){(int)setting("STANDIN_STATIC", 2560), 40, (int)setting("STANDIN_THREADS", 1024), 0, 0};
@@ -502,8 +524,11 @@ static R facts_of(const Module *m, const char *kernel, Facts *f) {
     if (!is_elf(p)) return OK;
     Section text, s;
     if (!find_section(p, ".text.", kernel, &text)) return NOT_FOUND;
-    f->registers = text.info >> 24;
+    f->registers = registers_of(p, kernel, text);
+    CHECK(f->registers > 0 && "a cubin that tells of its registers");
     f->fixed = find_section(p, ".nv.shared.", kernel, &s) ? (int)s.size : 0;
+    // From sm_90 on the section begins with the 1 KiB that the system keeps of every block; the attribute leaves it out.
+    if (f->fixed >= 1024 && setting("STANDIN_CAPABILITY", 90) >= 90) f->fixed -= 1024;
     f->dynamic = (48 << 10) - f->fixed;
     if (!find_section(p, ".nv.info.", kernel, &s)) return OK;
     // Attributes: a format (4: with a size and so many bytes), a number, 16 bits of value or size.

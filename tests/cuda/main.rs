@@ -4,6 +4,7 @@
 mod calls;
 #[path = "../common/mod.rs"]
 mod common;
+mod launches;
 mod messages;
 mod profile;
 mod standin;

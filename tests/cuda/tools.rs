@@ -52,7 +52,7 @@ fn kernels_are_built_listed_used_and_cleared() {
     let nowhere = bench.dir.path().display().to_string();
     bench.set("LD_LIBRARY_PATH", nowhere);
     assert_eq!(entries(&bench), 0);
-    let build = ["kernels", "build", "r.toml", "--arch", "sm_80,sm_90a", "--multiprocessors", "4"];
+    let build = ["kernels", "build", "r.toml", "--arch", "sm_80,sm_90a", "--multiprocessors", "132"];
     let out = bench.run(&build).ok();
     let built = entries(&bench);
     assert!(built > 60 && built.is_multiple_of(2), "{built} kernels for two architectures\n{}", out.stdout);
@@ -70,7 +70,7 @@ fn kernels_are_built_listed_used_and_cleared() {
     assert_eq!(entries(&bench), 0);
     // Without an architecture: that of the device.
     let out = bench.run(&["kernels", "build", "r.toml", "--size", "32,24"]).ok();
-    assert!(out.stdout.contains("for sm_90a (4 multiprocessors)"), "{}", out.stdout);
+    assert!(out.stdout.contains("for sm_90a (132 multiprocessors)"), "{}", out.stdout);
     assert_eq!(bench.run(&["kernels", "build", "r.toml", "--arch", "hopper"]).code, Some(2));
     bench.set("LD_LIBRARY_PATH", bench.dir.path().display().to_string());
     let out = bench.run(&["kernels", "build", "r.toml"]);

@@ -33,6 +33,9 @@ mod program;
 mod record;
 #[path = "../emulated/suite.rs"]
 mod suite;
+mod timed;
+#[path = "../common/work.rs"]
+mod work;
 
 use convolutions::Kind;
 use gan::device::cuda::device::CudaDevice;

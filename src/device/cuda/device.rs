@@ -125,7 +125,8 @@ impl CudaDevice {
             Tailored::Off
         };
         let limit = |which| context.attribute(which);
-        let grid = |which| -> Result<u32> { Ok(u32::try_from(context.attribute(which)?).unwrap_or(u32::MAX)) };
+        let grid =
+            |which| -> Result<u32> { Ok(u32::try_from(context.attribute(which)?).unwrap_or(u32::MAX)) };
         let limits = LaunchLimits {
             grid: [
                 grid(Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X)?,
