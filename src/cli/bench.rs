@@ -93,6 +93,7 @@ pub fn run(args: &Args) -> Result<()> {
     let costs: Vec<[u64; 2]> = runs.iter().flat_map(parts).collect();
     let arena: usize = planned.iter().map(|p| p.program.plan().arena_bytes).sum();
     let mut states = device.states(states)?;
+    device.compile(planned.iter().map(|p| &p.program))?;
     let mut programs = planned.into_iter().map(|p| p.bind(&states)).collect::<Result<Vec<_>>>()?;
     let mut rng = Philox::named(1, "bench");
     let mut image = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.range(-1.0, 1.0) as f32).collect() };

@@ -2,13 +2,13 @@ use super::say;
 use crate::device::cuda::cache::Cache;
 use crate::device::cuda::compiler::Compiler;
 use crate::device::cuda::device::{hopper_setting, window_setting};
+use crate::device::cuda::workers;
 use crate::device::launch::{GpuTraits, Math, Tailored};
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, Device};
 use crate::train::csvlog::bytes;
 use crate::train::kernels::{Extents, specialisations};
 use crate::train::recipe::Recipe;
-use crate::train::reporter::line;
 use std::path::PathBuf;
 
 /// Show, empty or fill the cache of compiled CUDA kernels, and find the fastest for a device
@@ -35,6 +35,9 @@ enum What {
     /// Training takes the table's variants from then on, and records them in the run's folder. Without a table a rule by shape
     /// holds. The table counts for this device, driver, compiler and version of the kernels alone.
     Tune(super::tune::Args),
+    /// Compile what another process of this program asks for
+    #[command(hide = true)]
+    Worker,
 }
 
 #[derive(clap::Args)]
@@ -63,6 +66,9 @@ struct Build {
     /// extents that the recipe says]
     #[arg(long, value_parser = size)]
     size: Option<[usize; 2]>,
+    /// Processes that compile at the same time [default: as many as there are cores]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -74,6 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         What::Build(args) => build(args)?,
         What::Tune(args) => super::tune::run(args)?,
+        What::Worker => workers::serve()?,
     }
     Ok(())
 }
@@ -121,15 +128,7 @@ fn build(args: &Build) -> Result<()> {
                 window: window_setting()?,
             };
             let all = specialisations(&recipe, &extents, &gpu)?;
-            let mut new = 0;
-            for (i, what) in all.iter().enumerate() {
-                let before = compiler.is_cached(what, architecture);
-                compiler.image(what, architecture)?;
-                new += usize::from(!before);
-                if !before {
-                    line(&format!("{architecture} {}/{} {}", i + 1, all.len(), what.file));
-                }
-            }
+            let new = compiler.compile_all(&all, architecture, args.jobs.map(usize::from))?;
             say(format!(
                 "{}: {} kernels for {architecture} ({multiprocessors} multiprocessors), {new} compiled, {} there already",
                 recipe.name,

@@ -16,9 +16,11 @@ mod sweep;
 mod train;
 mod tune;
 
+use crate::device::cuda::workers;
 use crate::device::launch::Math;
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, Device};
+use crate::train::reporter::show_compilation;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
@@ -56,6 +58,17 @@ enum Command {
     Bench(bench::Args),
     Kernels(kernels::Args),
     Doctor(doctor::Args),
+}
+
+impl Command {
+    /// Whether nothing is to be said while it works.
+    fn is_quiet(&self) -> bool {
+        match self {
+            Command::Train(a) => a.quiet,
+            Command::Sweep(a) => a.quiet,
+            _ => false,
+        }
+    }
 }
 
 /// Opens the chosen device and limits the CPU's threads. Says so where `auto` does not use a GPU that is there.
@@ -107,6 +120,12 @@ fn set_threads(threads: Option<usize>) -> Result<()> {
 /// Parses the command line, runs the subcommand and turns errors into one line and an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(program) = workers::this_program() {
+        workers::enable(program);
+    }
+    if !cli.command.is_quiet() {
+        show_compilation();
+    }
     let done = match cli.command {
         Command::Train(a) => train::run(a),
         Command::Sweep(a) => sweep::run(&a),

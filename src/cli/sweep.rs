@@ -48,7 +48,7 @@ pub struct Args {
     threads: Option<usize>,
     /// Show nothing but the summary
     #[arg(long)]
-    quiet: bool,
+    pub(super) quiet: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {

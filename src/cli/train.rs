@@ -57,7 +57,7 @@ pub struct Args {
     threads: Option<usize>,
     /// Show nothing but errors
     #[arg(long)]
-    quiet: bool,
+    pub(super) quiet: bool,
     /// Tell programs how it goes: a JSON object a line on standard output (docs/watching.md)
     #[arg(long)]
     json_lines: bool,

@@ -68,6 +68,12 @@ pub trait Backend {
     /// Copies pieces of what was last sent to where runs read it, in order with them.
     fn unstage(&self, staging: &mut Self::Staging, to: &Self::Memory, pieces: &[Piece]) -> Result<()>;
 
+    /// Compiles together what is not compiled yet of kernels that will be asked for; a device that compiles nothing, or one
+    /// kernel at a time, does nothing here.
+    fn compile(&self, _all: &mut dyn Iterator<Item = &Specialisation>) -> Result<()> {
+        Ok(())
+    }
+
     /// Compiles and loads a kernel that may want `shared` bytes of dynamic shared memory.
     fn kernel(&self, what: &Specialisation, name: &'static str, shared: usize) -> Result<Self::Kernel>;
 

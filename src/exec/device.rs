@@ -6,7 +6,7 @@ use crate::compile::plan::{Plan, Step, plan};
 use crate::device::backend::Backend;
 use crate::device::cuda::device::CudaDevice;
 use crate::device::cuda::driver::Driver;
-use crate::device::launch::Math;
+use crate::device::launch::{Launch, Math};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
@@ -148,6 +148,13 @@ impl Device {
         }
     }
 
+    /// Compiles together the kernels of runs that will be made ready, where the device has any.
+    pub fn compile<'a>(&self, runs: impl IntoIterator<Item = &'a Planned>) -> Result<()> {
+        let Device::Cuda(device) = self else { return Ok(()) };
+        let launches = runs.into_iter().flat_map(Planned::launches);
+        device.compile(&mut launches.map(|l| &l.specialisation))
+    }
+
     /// Brings states to the device.
     pub fn states(&self, states: States) -> Result<LiveStates> {
         Ok(match self {
@@ -252,6 +259,15 @@ impl Planned {
             Planned::Cpu(p) => p.plan(),
             Planned::Cuda(_, p) => p.plan(),
         }
+    }
+
+    /// What it launches.
+    fn launches(&self) -> impl Iterator<Item = &Launch> {
+        let prepared = match self {
+            Planned::Cpu(_) => None,
+            Planned::Cuda(_, p) => Some(p),
+        };
+        prepared.into_iter().flat_map(|p| p.launches())
     }
 
     /// Makes it ready to run on these states, and no others.

@@ -190,6 +190,7 @@ impl<B: Backend> GpuProgram<B> {
     /// Reserves a plan's memory and loads its kernels.
     pub fn bind(backend: &Arc<B>, prepared: Prepared, states: &DeviceStates<B>) -> Result<Self> {
         check_memory(&**backend, prepared.bytes())?;
+        backend.compile(&mut prepared.launches().map(|l| &l.specialisation))?;
         let staging = backend.staging(prepared.staging_bytes())?;
         let Prepared { plan, lists, workspace_bytes, tables, table_offsets, pieces } = prepared;
         let arena = backend.allocate(plan.arena_bytes)?;

@@ -209,6 +209,7 @@ impl<'a> Session<'a> {
         describe_plan(reporter, &specs, &cost, &options.device, total, loader.steps_per_epoch());
         let states = options.device.states(states)?;
         let first = progress.step;
+        options.device.compile(programs.iter().map(|p| &p.program))?;
         let programs = programs.into_iter().map(|p| p.bind(&states)).collect::<Result<_>>()?;
         Ok(Session {
             recipe,

@@ -366,6 +366,14 @@ impl Backend for CudaDevice {
         turn.taken.record(self.context.compute)
     }
 
+    fn compile(&self, all: &mut dyn Iterator<Item = &Specialisation>) -> Result<()> {
+        // Those that are loaded need not be looked for in the cache.
+        let modules = self.modules.lock().unwrap_or_else(|e| e.into_inner());
+        let new: Vec<&Specialisation> = all.filter(|what| !modules.contains_key(*what)).collect();
+        drop(modules);
+        self.compiler.compile_all(new, &self.target, None).map(|_| ())
+    }
+
     fn kernel(&self, what: &Specialisation, name: &'static str, shared: usize) -> Result<Kernel> {
         self.context.enter()?;
         let module = self.module(what)?;

@@ -15,6 +15,7 @@ mod search;
 pub mod sources;
 mod tensor_map;
 pub mod usage;
+pub mod workers;
 
 /// Why a library could not be loaded, in the words of the system's loader.
 fn reason(e: &libloading::Error) -> String {

@@ -90,6 +90,7 @@ fn target(
     states: States,
     timing: Timing,
 ) -> Result<Box<dyn Target>> {
+    device.compile(programs.iter().map(|p| &p.program))?;
     let planned = programs.into_iter().map(|p| p.program);
     let Device::Cuda(device) = device else {
         let own = |p| match p {
