@@ -27,7 +27,8 @@
 //   norm_apply, norm_grad_apply   any grid (grid-stride loops); block 256
 //
 // Constants: IN, OUT: types of x (and dx) and y (and dy); LANES, a power of two up to 32, about the channels;
-// dy may be a slice of the channels of a wider tensor, of dy_pitch channels. AFFINE (0, 1): whether gamma and beta are given; ACTIVATION.
+// dy may be a slice of the channels of a wider tensor, of dy_pitch channels. Without scale and shift `gamma` is null. ACTIVATION:
+// see epilogue.cuh.
 // Partial results are [slices, outer, channels]; slices share the inner index evenly.
 #include "epilogue.cuh"
 #include "moments.cuh"
@@ -112,7 +113,7 @@ norm_apply(const Shape shape, float eps, const IN* __restrict__ x, const float* 
         const Place p = place_of(shape, i);
         const Pair s = standard(shape, stats, p.set, eps);
         float v = (to_float(x[i]) - s.first) * s.second;
-        if (AFFINE) v = v * gamma[p.channel] + beta[p.channel];
+        if (gamma) v = v * gamma[p.channel] + beta[p.channel];
         y[i] = from_float<OUT>(ACTIVATION(v));
     }
 }
@@ -148,7 +149,7 @@ norm_averages(const Shape shape, const float* __restrict__ sums, const float* __
     Pair sum = {0, 0};
     for (int c = c0 + lane_id(); c < c0 + shape.group; c += 32) {
         const i64 place = i64(outer) * shape.channels + c;
-        const float weight = AFFINE ? gamma[c] : 1.0f;
+        const float weight = gamma ? gamma[c] : 1.0f;
         sum = add(sum, {weight * sums[places + place], weight * sums[place]});
     }
     const float count = float(shape.inner) * float(shape.group);
@@ -166,7 +167,7 @@ norm_grad_apply(const Shape shape, float eps, const IN* __restrict__ x, const OU
     for (i64 i = global_thread(); i < count; i += global_threads()) {
         const Place p = place_of(shape, i);
         const Pair s = standard(shape, stats, p.set, eps);
-        const float weight = AFFINE ? gamma[p.channel] : 1.0f, share = weight / float(shape.inner);
+        const float weight = gamma ? gamma[p.channel] : 1.0f, share = weight / float(shape.inner);
         const Pair mean = averages ? averages[p.set] : Pair{share * sums[places + p.set], share * sums[p.set]};
         const float hat = (to_float(x[i]) - s.first) * s.second;
         const float g = to_float(dy[i / shape.channels * dy_pitch + p.channel]) * weight;

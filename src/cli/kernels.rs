@@ -1,9 +1,9 @@
 use super::say;
 use crate::device::cuda::cache::Cache;
 use crate::device::cuda::compiler::Compiler;
-use crate::device::cuda::device::{hopper_setting, window_setting};
+use crate::device::cuda::target;
 use crate::device::cuda::workers;
-use crate::device::launch::{GpuTraits, Math, Tailored};
+use crate::device::launch::Math;
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, Device};
 use crate::train::csvlog::bytes;
@@ -96,7 +96,7 @@ fn list(cache: &Cache) {
 
 fn build(args: &Build) -> Result<()> {
     let mut targets: Vec<(String, usize)> =
-        args.arch.iter().map(|a| (a.clone(), usual_multiprocessors(a))).collect();
+        args.arch.iter().map(|a| (a.clone(), target::usual_multiprocessors(a))).collect();
     let compiler = Compiler::new()?;
     if targets.is_empty() {
         let (Device::Cuda(device), _) = Choice::Cuda(0).open(args.precision).map_err(|e| {
@@ -117,16 +117,7 @@ fn build(args: &Build) -> Result<()> {
         };
         for (architecture, usual) in &targets {
             let multiprocessors = args.multiprocessors.map_or(*usual, usize::from);
-            let hopper = if architecture == "sm_90a" { hopper_setting()? } else { Tailored::Off };
-            let gpu = GpuTraits {
-                multiprocessors,
-                math: args.precision,
-                fixed_shapes: true,
-                fused: true,
-                choices: None,
-                hopper,
-                window: window_setting()?,
-            };
+            let gpu = target::traits(architecture, Some(multiprocessors), args.precision)?;
             let all = specialisations(&recipe, &extents, &gpu)?;
             let new = compiler.compile_all(&all, architecture, args.jobs.map(usize::from))?;
             say(format!(
@@ -139,20 +130,6 @@ fn build(args: &Build) -> Result<()> {
     }
     say(format!("in {}", compiler.cache().folder().display()));
     Ok(())
-}
-
-/// Of the device that most people mean by an architecture.
-fn usual_multiprocessors(architecture: &str) -> usize {
-    let digits: String = architecture.chars().filter(char::is_ascii_digit).collect();
-    match digits.as_str() {
-        "75" => 40,   // T4
-        "80" => 108,  // A100
-        "86" => 84,   // A40
-        "89" => 142,  // L40S
-        "90" => 132,  // H100, H200
-        "100" => 148, // B200
-        _ => 128,
-    }
 }
 
 fn architecture(text: &str) -> Result<String, String> {

@@ -86,11 +86,21 @@ fn cases(tensor_cores: bool) -> Vec<Case> {
     all
 }
 
+fn specialisation(tensor_cores: bool) -> Specialisation {
+    let constants: &[&str] = if tensor_cores { &["TENSOR_CORES=1"] } else { &[] };
+    Specialisation::new("primitives.cu", constants.iter().copied())
+}
+
+/// What they are compiled to.
+#[allow(dead_code)] // for the tests of a device, which compile everything beforehand
+pub fn kernels(tensor_cores: bool) -> Vec<Specialisation> {
+    vec![specialisation(tensor_cores)]
+}
+
 /// Runs every primitive on a device; one line for each that gives something else.
 pub fn faults<B: Backend>(backend: &B, tensor_cores: bool) -> Vec<String> {
     let run = |case: &Case| -> gan::error::Result<Vec<f32>> {
-        let constants: &[&str] = if tensor_cores { &["TENSOR_CORES=1"] } else { &[] };
-        let what = Specialisation::new("primitives.cu", constants.iter().copied());
+        let what = specialisation(tensor_cores);
         let kernel = backend.kernel(&what, case.kernel, 0)?;
         let mut arguments = Vec::new();
         let mut memory = Vec::new();

@@ -210,10 +210,20 @@ fn cases() -> Vec<Case> {
     all
 }
 
+fn specialisation(case: &Case) -> Specialisation {
+    Specialisation::new("primitives_hopper.cu", case.constants.clone())
+}
+
+/// What they are compiled to.
+#[allow(dead_code)] // for the tests of a device, which compile everything beforehand
+pub fn kernels() -> Vec<Specialisation> {
+    cases().iter().map(specialisation).collect()
+}
+
 /// Runs every primitive on a device; one line for each that gives something else.
 pub fn faults<B: Backend>(backend: &B) -> Vec<String> {
     let run = |case: &Case| -> gan::error::Result<Vec<f32>> {
-        let what = Specialisation::new("primitives_hopper.cu", case.constants.clone());
+        let what = specialisation(case);
         let kernel = backend.kernel(&what, case.kernel, case.shared)?;
         let (mut arguments, mut memory) = (Vec::new(), Vec::new());
         let mut upload = |bytes: &[u8]| -> gan::error::Result<u64> {

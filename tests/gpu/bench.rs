@@ -63,7 +63,38 @@ pub const PAPER: [&str; 4] = [
     "model.discriminator.ndf=64",
 ];
 
+/// Precisions, and which kernels are left out: the last ones without the convolutions of sm_90a, and without those for few
+/// channels, for comparison; the fourth is the third again on other devices.
+const WAYS: [(&str, Option<&str>); 5] = [
+    ("f32", None),
+    ("tf32", None),
+    ("bf16", None),
+    ("bf16", Some("GAN_HOPPER")),
+    ("bf16", Some("GAN_WINDOW")),
+];
+
 impl Program {
+    /// Compiles for an architecture what [`Program::bench`] times.
+    pub fn compile(&self, architecture: &str) -> Outcome {
+        let mut compiled = 0;
+        for (file, set, _, size, batch) in TIMED {
+            let path = self.recipes.join(file).display().to_string();
+            let (size, batch) = (size.to_string(), format!("train.batch={batch}"));
+            for (precision, off) in WAYS {
+                let mut args = vec!["kernels", "build", &path, "--arch", architecture, "--size", &size];
+                args.extend(["--precision", precision, "--set", &batch]);
+                set.iter().for_each(|s| args.extend(["--set", s]));
+                let mut command = self.command(&args);
+                for variable in ["GAN_HOPPER", "GAN_WINDOW"] {
+                    command.env(variable, if off == Some(variable) { "off" } else { "suited" });
+                }
+                println!("{}", finish(command, &args.join(" "))?.lines().next().unwrap_or_default());
+                compiled += 1;
+            }
+        }
+        Ok(format!("everything for {compiled} timed steps"))
+    }
+
     /// `gan bench step` of the recipes that PyTorch's peer knows as well, and of what the floor is, where PyTorch is at hand
     /// to measure the device's peaks.
     pub fn bench(&self, record: &mut Record) -> Outcome {
@@ -73,15 +104,7 @@ impl Program {
         }
         let mut failed = Vec::new();
         for timed in TIMED {
-            // The last ones without the convolutions of sm_90a, and without those for few channels, for comparison; the
-            // fourth is the third again on other devices.
-            for (precision, off) in [
-                ("f32", None),
-                ("tf32", None),
-                ("bf16", None),
-                ("bf16", Some("GAN_HOPPER")),
-                ("bf16", Some("GAN_WINDOW")),
-            ] {
+            for (precision, off) in WAYS {
                 match self.bench_one(timed, precision, off, peaks.as_ref().ok()) {
                     Ok(row) => record.row("steps", row),
                     Err(e) => failed.push(e),
@@ -89,7 +112,7 @@ impl Program {
             }
         }
         if failed.is_empty() {
-            Ok(format!("{} steps timed", 5 * TIMED.len()))
+            Ok(format!("{} steps timed", WAYS.len() * TIMED.len()))
         } else {
             Err(failed.join("\n"))
         }

@@ -53,7 +53,7 @@ const PARITY: f64 = 5e-3;
 const FIRST_STEP: f64 = 1e-4;
 
 pub struct Program {
-    gan: PathBuf,
+    pub(crate) gan: PathBuf,
     pub(crate) recipes: PathBuf,
     pub(crate) work: tempfile::TempDir,
 }

@@ -207,9 +207,7 @@ fn items() -> Vec<Item> {
                 "EXPRESSION=softplus(-a)",
             ],
         );
-        for affine in ["AFFINE=0", "AFFINE=1"] {
-            plain("norm.cu", &[&input, &output, "LANES=32", affine, "ACTIVATION(v)=leaky_relu(v, 0.2f)"]);
-        }
+        plain("norm.cu", &[&input, &output, "LANES=32", "ACTIVATION(v)=leaky_relu(v, 0.2f)"]);
         plain("pool.cu", &[&element]);
         plain("resample.cu", &[&input, &output]);
         for lanes in ["LANES=4", "LANES=32"] {

@@ -351,7 +351,7 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             grid([12, 1, 1], 0),
             &[384i32.into(), 10i32.into(), 1i32.into(), (&x).into(), (&y).into()],
         );
-        let norm = ["IN=float", "OUT=float", "LANES=8", "AFFINE=0"];
+        let norm = ["IN=float", "OUT=float", "LANES=8"];
         let shape: &[i32] = &[2, 192, 10, 5];
         let n = || Arg::from(3i32);
         let (partial, counters) = (Buffer::poisoned(4 * 3840), Buffer::i32(&[0; 16]));

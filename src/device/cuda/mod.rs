@@ -13,6 +13,7 @@ pub mod nvrtc;
 mod nvtx;
 mod search;
 pub mod sources;
+pub mod target;
 mod tensor_map;
 pub mod usage;
 pub mod workers;
