@@ -4,6 +4,7 @@
 mod common;
 mod compile;
 mod conv;
+mod distinct;
 mod elementwise;
 #[path = "../common/geometry.rs"]
 mod geometry;
