@@ -18,9 +18,9 @@
 // Constants: GRAD_X; OUT (float, bf16); BN (64, 128, 256); STAGES; SPATIAL (2, 3): axes of the source's map; PHASES: the
 // product of the strides for grad_x, else 1; PAIRS: whether `out` may be written two elements at once (alignment and
 // pitch); PARTS: of a step's depth, in sixteens, what is not zero anyway, all of it (4) unless there are few channels; BIAS,
-// ACTIVATION, EXTRA, STATS, NORMED: see epilogue.cuh; WINDOW, WHOLE, GEOMETRY: see
-// conv.cuh. One group; c and k are multiples of 8. STATS takes one slice and no tile that lies in two of the `sets`; arguments as in conv.cu, `counters` being one for
-// each set and column of tiles.
+// ACTIVATION, EXTRA, STATS, NORMED: see epilogue.cuh; WINDOW, WHOLE, GEOMETRY: see conv.cuh. One group; c and k are multiples
+// of 8. STATS takes one slice and no tile that lies in two of the `sets`; arguments as in conv.cu, `counters` being one for each
+// set and column of tiles.
 #include "epilogue.cuh"
 #include "ring.cuh"
 
