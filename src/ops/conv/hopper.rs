@@ -3,8 +3,8 @@
 
 use super::geometry::ConvGeometry;
 use super::launch::{
-    Epilogue, Math, Pass, even_phases, geometry_constant, operand, product, shape_argument, sum_slices,
-    tiles_suit, window_constant,
+    Epilogue, Math, Pass, even_phases, operand, product, shape_argument, sum_slices, tiles_suit,
+    window_constant,
 };
 use super::variants::{self, ConvShape, Kernels};
 use crate::device::launch::{
@@ -297,8 +297,6 @@ pub fn launches(
     constants.extend(last.constants(out));
     if gpu.fixed_shapes && even_phases(g, pass) {
         constants.push(window_constant(g));
-    } else if gpu.fixed_shapes {
-        constants.push(geometry_constant(g));
     }
     let whole_tiles = if pass == Pass::GradW { 64 } else { v.bn };
     if gpu.fixed_shapes && channels.is_multiple_of(whole_tiles) {

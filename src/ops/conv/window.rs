@@ -4,9 +4,7 @@
 
 use super::geometry::ConvGeometry;
 use super::hopper::readable;
-use super::launch::{
-    Epilogue, MOST_TILES, Math, Pass, geometry_argument, geometry_constant, operand, sum_slices,
-};
+use super::launch::{Epilogue, MOST_TILES, Math, Pass, geometry_argument, operand, sum_slices};
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, Tailored, int,
 };
@@ -222,7 +220,7 @@ pub fn launches(
     constants.extend(by_axis("KERNEL", g.kernel));
     constants.extend(by_axis("BOX", v.extents));
     if gpu.fixed_shapes {
-        constants.push(geometry_constant(g));
+        constants.push(format!("GEOMETRY={}", geometry_argument(g).map(|v| v.to_string()).join(",")));
     }
     let slices = v.slices();
     let last = if slices == 1 { epilogue.clone() } else { Epilogue::default() };
