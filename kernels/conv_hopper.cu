@@ -142,6 +142,8 @@ conv_hopper(const Geometry argument, BY_VALUE Sources sources, BY_VALUE TensorMa
     registers_up_to<CONSUMER_REGISTERS>();
     const int g = lane_id() >> 2, first = 2 * (lane_id() & 3);
     const int(&result)[3] = GRAD_X ? geometry.input : geometry.output;
+    int turn = 0;
+    (void)turn;
     for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {
         const Work t = work(geometry, tile, slices, row_tiles, column_tiles);
         if (!t.exists && !STATS) continue; // else its set counts it
@@ -177,10 +179,13 @@ conv_hopper(const Geometry argument, BY_VALUE Sources sources, BY_VALUE TensorMa
         }
 
         if constexpr (STATS != 0) {
-            // Once more over the tile, a consumer along one column.
-            SMEM(int, pixels, RING_ROWS);
+            // Once more over the tile, a consumer along one column. Two lists of pixels take turns: where nobody waits at the
+            // end of a tile (tile_sums of a set of one tile), one group may begin the next while the other still reads.
+            SMEM(int, lists, 2 * RING_ROWS);
+            int* const pixels = lists + turn * RING_ROWS;
+            turn ^= 1;
             if (consumers.thread() < RING_ROWS) pixels[consumers.thread()] = destination(geometry, t, t.m0 + consumers.thread());
-            consumers.sync();
+            consumers.sync(); // the list is there, and everybody has done with the other one
             constexpr int FEW = 8, STEP = CONSUMER_THREADS / BN;
             const int set_tiles = row_tiles / sets, row_tile = t.m0 / RING_ROWS, set = row_tile / set_tiles;
             const int channel = t.n0 + consumers.thread() % BN;

@@ -282,7 +282,11 @@ fn outputs() {
 fn limited(dir: &Path, blocks: u32, args: &[&str]) -> Outcome {
     let mut shell = Command::new("sh");
     let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
-    shell.args(["-c", &script, env!("CARGO_BIN_EXE_gan")]).args(args).current_dir(dir);
+    shell
+        .args(["-c", &script, env!("CARGO_BIN_EXE_gan")])
+        .args(args)
+        .current_dir(dir)
+        .env("CUDA_VISIBLE_DEVICES", "");
     finish(shell)
 }
 
@@ -329,7 +333,11 @@ fn a_full_disk() {
         "mount -t tmpfs -o size=64k tmpfs disk || exit 99; \"$0\" \"$@\"; code=$?; find disk; exit $code";
     let mut shell = Command::new("unshare");
     let train = ["train", "r.toml", "--out", "disk/run", "--quiet"];
-    shell.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_gan")]).args(train).current_dir(dir);
+    shell
+        .args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_gan")])
+        .args(train)
+        .current_dir(dir)
+        .env("CUDA_VISIBLE_DEVICES", "");
     let Ok(out) = shell.output() else { return not_checked("there is no `unshare` to mount a small disk") };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let out = Outcome { code: out.status.code(), stdout: text(&out.stdout), stderr: text(&out.stderr) };

@@ -10,9 +10,10 @@ use gan::models::{
 };
 use gan::nn::{NetSpec, Norm};
 use gan::ops::optimiser::Rule;
-use gan::rng::Philox;
+use gan::rng::{Philox, step_input};
 use gan::train::adversarial::{Adversarial, AdversarialLoss};
 use gan::train::cyclegan::{CycleGan, CycleGanLoss, CycleGanModel, POOLS};
+use gan::train::method::{Run, scalars};
 use gan::train::step::{StepBuilder, Update};
 use gan::train::supervised::{Distance, Supervised, SupervisedLoss};
 use gan::train::wgan::{Wgan, WganLoss};
@@ -38,10 +39,10 @@ fn params<'a>(states: &'a States, spec: &NetSpec) -> &'a [f32] {
 
 /// Runs one step with the learning rate `lr` for every network.
 fn run(program: &mut Program, states: &mut States, step: usize, lr: f32, given: &[(&str, &[f32])]) {
-    let scalars: Vec<(String, [f32; 1])> = ["U", "G", "D", "G_A", "G_B", "D_A", "D_B"]
+    let scalars: Vec<(String, Vec<f32>)> = ["U", "G", "D", "G_A", "G_B", "D_A", "D_B"]
         .iter()
-        .flat_map(|n| [(format!("lr.{n}"), [lr]), (format!("t.{n}"), [step as f32 + 1.0])])
-        .chain([("step".to_string(), [step as f32])])
+        .flat_map(|n| [(format!("lr.{n}"), vec![lr]), (format!("t.{n}"), vec![step as f32 + 1.0])])
+        .chain([("step".to_string(), step_input(step as u64).to_vec())])
         .collect();
     let mut inputs: Vec<(&str, &[f32])> = scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
     inputs.extend(given);
@@ -326,7 +327,7 @@ fn teach(
     let net = eval.bind(&specs[0], rule.slots());
     let y = method.trace_predict(&eval, &net, &vx);
     let mut program = Program::new(eval.graph(), &[("y", &y)]).expect("valid");
-    program.run(&mut states, &[("x", x), ("step", &[0.0])]);
+    program.run(&mut states, &[("x", x), ("step", &[0.0; 2])]);
     (ends, program.output_f64(&mut states, "y"))
 }
 
@@ -378,4 +379,35 @@ fn images_are_brought_nearer_to_their_targets() {
         assert!(losses[0][1] < 0.7 * losses[0][0], "{:?}: {losses:?}", method.network);
         assert_eq!(y.len(), 256);
     }
+}
+
+/// The number of a run reaches the random numbers whole: as one f32, 2^24 + 1 would be 2^24, and draw the same again.
+#[test]
+fn no_two_steps_draw_the_same_random_numbers() {
+    let step = StepBuilder::new(DType::F32, 7);
+    let noise = step.normal([64]);
+    let spec = NetSpec::describe("G", |cx, graph| {
+        cx.conv("a", &graph.input("x", [1, 4, 4, 1]), 1, 1, 1, 0, true);
+    })
+    .expect("valid");
+    let ctx = step.train(&step.bind(&spec, 1));
+    let dropped = ctx.dropout(&step.graph().input("ones", [64]), 0.5);
+    let mut program = Program::new(step.graph(), &[("noise", &noise), ("dropped", &dropped)]).expect("valid");
+    let mut draw = |number: u64| -> [Vec<f32>; 2] {
+        let mut states = initialised(std::slice::from_ref(&spec), 1);
+        let given = scalars(&[], Run { part: 0, number, takes_batch: false }, [0.0; 2]);
+        let mut inputs: Vec<(&str, &[f32])> = given.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+        inputs.push(("ones", &[1.0; 64]));
+        program.run(&mut states, &inputs);
+        ["noise", "dropped"].map(|n| program.output(&mut states, n))
+    };
+    let first = 1u64 << 24;
+    let drawn: Vec<[Vec<f32>; 2]> =
+        [0, first - 1, first, first + 1, first + 2, 3 * first + 1].map(&mut draw).into();
+    for (i, a) in drawn.iter().enumerate() {
+        for b in &drawn[..i] {
+            assert!(a[0] != b[0] && a[1] != b[1], "{i}");
+        }
+    }
+    assert_eq!(drawn[3], draw(first + 1));
 }

@@ -50,8 +50,8 @@ struct Step {
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
-    #[arg(long, default_value = "cpu")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that computes what the CPU does, else the CPU)
+    #[arg(long, default_value = "auto")]
     device: Choice,
     /// How a GPU multiplies: f32, tf32 or bf16 (mixed precision)
     #[arg(long, default_value = "f32")]

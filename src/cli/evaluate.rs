@@ -52,8 +52,8 @@ pub struct Args {
     /// Also write everything as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
-    #[arg(long, default_value = "cpu")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that computes what the CPU does, else the CPU)
+    #[arg(long, default_value = "auto")]
     device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]

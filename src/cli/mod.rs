@@ -58,12 +58,17 @@ enum Command {
     Doctor(doctor::Args),
 }
 
-/// Opens the chosen device and limits the CPU's threads. Says so where `auto` does not use a GPU that is there.
+/// Opens the chosen device and limits the CPU's threads. Says so where `auto` uses a GPU, and where it does not use one that is
+/// there.
 fn open_device(choice: Choice, threads: Option<usize>) -> Result<Device> {
-    open_device_in(choice, Math::Fma, threads)
+    let device = open_device_in(choice, Math::Fma, threads)?;
+    if choice == Choice::Auto && !matches!(device, Device::Cpu) {
+        crate::train::reporter::line(&format!("computing on {}", device.describe()));
+    }
+    Ok(device)
 }
 
-/// As [`open_device`], in the given precision.
+/// As [`open_device`], in the given precision, for commands that say themselves on what they compute.
 fn open_device_in(choice: Choice, precision: Math, threads: Option<usize>) -> Result<Device> {
     set_threads(threads)?;
     let (device, note) = choice.open(precision)?;

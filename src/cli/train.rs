@@ -27,8 +27,8 @@ pub struct Args {
     /// Override a key of the recipe; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
-    #[arg(long, default_value = "cpu")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that computes what the CPU does, else the CPU)
+    #[arg(long, default_value = "auto")]
     device: Choice,
     /// How a GPU multiplies: f32, tf32 or bf16 (mixed precision)
     #[arg(long, default_value = "f32")]

@@ -403,7 +403,10 @@ pub fn launches(step: &Step, gpu: &GpuTraits) -> Result<LaunchList> {
     };
     for slot in step.inputs.iter().chain([&step.output]) {
         if i32::try_from(slot.shape.numel()).is_err() {
-            return Err(fault(format!("shape {} has more elements than kernels count", slot.shape)));
+            return Err(fault(format!(
+                "shape {} has 2^31 elements or more, which kernels do not count; lower `train.batch` or the images' extents",
+                slot.shape
+            )));
         }
     }
     for (i, input) in step.inputs.iter().enumerate() {

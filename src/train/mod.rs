@@ -1,6 +1,7 @@
 //! Training: recipes, the session, checkpoints, and what a run writes for the person who watches it.
 
 pub mod adversarial;
+pub mod advice;
 pub mod baselines;
 pub mod checkpoint;
 pub mod csvlog;

@@ -301,9 +301,11 @@ impl Metric {
         matches!(self, Metric::Psnr | Metric::Ssim | Metric::Dice | Metric::Sensitivity)
     }
 
-    /// Whether `new` beats `old`.
-    pub fn better(self, new: f64, old: f64) -> bool {
-        if self.maximise() { new > old } else { new < old }
+    /// Whether a validation that gave `new` is the best so far. What is no number never is, and whatever is a number beats
+    /// it: a comparison with NaN would be false for ever.
+    pub fn improves(self, new: f64, best: Option<f64>) -> bool {
+        let beats = |old: f64| old.is_nan() || if self.maximise() { new > old } else { new < old };
+        !new.is_nan() && best.is_none_or(beats)
     }
 }
 
@@ -524,5 +526,16 @@ mod tests {
         assert!(fault("name = ", &[]).contains("r.toml, line 1"));
         assert!(fault("name = \"x\"\n[data]\nphantom={}", &[]).contains("`model` is missing"));
         assert!(matches!(Recipe::parse(MINIMAL, "r", &["nonsense".into()]), Err(Error::Usage(_))));
+    }
+
+    #[test]
+    fn what_is_no_number_is_never_the_best() {
+        for metric in [Metric::Psnr, Metric::Mae] {
+            let (good, bad) = if metric.maximise() { (30.0, 20.0) } else { (0.1, 0.2) };
+            assert!(!metric.improves(f64::NAN, None) && !metric.improves(f64::NAN, Some(bad)));
+            assert!(metric.improves(bad, None) && metric.improves(bad, Some(f64::NAN)));
+            assert!(metric.improves(good, Some(bad)) && !metric.improves(bad, Some(good)));
+            assert!(!metric.improves(good, Some(good)), "of equals the first stays");
+        }
     }
 }

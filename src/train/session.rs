@@ -2,6 +2,7 @@
 
 mod recovery;
 
+use super::advice;
 use super::checkpoint::{self, Progress};
 use super::csvlog;
 use super::guard::Guard;
@@ -174,7 +175,7 @@ impl<'a> Session<'a> {
             _ => Some(Validator::open(recipe, method.as_ref(), &fit, open, &options.device)?),
         };
         let before = run.load_json::<RunInfo>("run.json").ok().map(|info| info.device);
-        let progress = start::restore(&run, options, recipe, &mut states, &hash, reporter)?;
+        let progress = start::restore(&run, options, recipe, &specs, &mut states, &hash, reporter)?;
         let first_batch = method.batches_before(progress.step);
         let dataset = Arc::new(dataset);
         let loader = open_loader(recipe, method.as_ref(), dataset.clone(), first_batch)?;
@@ -396,7 +397,10 @@ impl<'a> Session<'a> {
         let wanted = format!("val/{}", metric.name());
         let value = seen.scores.iter().find(|(n, _)| *n == wanted).map_or(f64::NAN, |(_, v)| *v);
         self.schedule().observe(value, &mut self.progress.plateau);
-        if self.progress.best.is_none_or(|(best, _)| metric.better(value, best)) {
+        if value.is_nan() {
+            reporter.warn(step, &format!("{wanted} is no number: this validation cannot be the best"));
+        }
+        if metric.improves(value, self.progress.best.map(|(best, _)| best)) {
             self.progress.best = Some((value, step));
             self.checkpoint("best", reporter)?;
         }
@@ -416,7 +420,13 @@ impl<'a> Session<'a> {
         }
         if which == "last" {
             self.record.flush()?;
-            checkpoint::save_state(&checkpoint::state_path(&dir, which), states, &self.progress, &self.hash)?;
+            checkpoint::save_state(
+                &checkpoint::state_path(&dir, which),
+                &self.specs,
+                states,
+                &self.progress,
+                &self.hash,
+            )?;
             self.note_time(false)?;
         }
         reporter.checkpoint(self.progress.step, which);
@@ -573,5 +583,8 @@ fn describe_plan(
         csvlog::bytes(cost.temporaries as u64),
         csvlog::bytes(cost.states as u64)
     ));
+    if let (Device::Cuda(_), Some(line)) = (device, advice::channels(specs, device.precision())) {
+        reporter.note(&line);
+    }
     reporter.note(&format!("training: {total} steps, {per_epoch} an epoch, on {}", device.describe()));
 }

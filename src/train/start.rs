@@ -77,6 +77,7 @@ pub fn restore(
     run: &RunDir,
     options: &TrainOptions,
     recipe: &Recipe,
+    specs: &[NetSpec],
     states: &mut States,
     hash: &str,
     reporter: &Reporter,
@@ -98,7 +99,7 @@ pub fn restore(
             differences.join(", ")
         )));
     }
-    let progress = checkpoint::load_state(&path, states, hash)?;
+    let progress = checkpoint::load_state(&path, specs, states, hash)?;
     reporter.note(&format!("resuming {root} at step {}", progress.step));
     Ok(progress)
 }

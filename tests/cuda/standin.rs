@@ -90,7 +90,7 @@ impl Bench {
     pub fn run(&self, args: &[&str]) -> Outcome {
         let _ = std::fs::remove_file(self.log_path());
         let mut command = common::command(self.dir.path(), args);
-        for name in ["VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_HOME", "CUDA_PATH"] {
+        for name in ["VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES"] {
             command.env_remove(name);
         }
         command.env("STANDIN_LOG", self.log_path()).env("GAN_CACHE_DIR", self.dir.path().join("cache"));

@@ -13,6 +13,7 @@ mod odd;
 mod operations;
 mod primitives;
 mod primitives_hopper;
+mod probe;
 mod profile;
 mod suite;
 mod tune;

@@ -6,6 +6,8 @@ use gan::device::cuda::cache::Cache;
 use gan::device::cuda::compiler::{Compiler, Specialisation};
 use gan::device::cuda::nvrtc::Nvrtc;
 use gan::device::cuda::usage::{self, Usage};
+use gan::device::launch::{GpuTraits, Tailored};
+use gan::exec::probe::{parts, specialisations};
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Math, Pass, choose, plan};
 use std::path::{Path, PathBuf};
@@ -338,4 +340,20 @@ fn an_error_names_the_kernel_and_shows_the_whole_log() {
         error.contains("pointwise.cu") && error.contains("error:") && error.contains("EXPRESSION"),
         "{error}"
     );
+}
+
+/// What `gan doctor` compiles when it runs for the first time, for the device that has most sets of kernels.
+#[test]
+fn what_the_doctor_compares_is_compiled_soon() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let gpu = GpuTraits { window: Tailored::Suited, ..crate::hopper::device(132, Tailored::Suited, true) };
+    let all: Vec<_> = [Math::Fma, Math::Tf32, Math::Bf16].into_iter().flat_map(|m| parts(&gpu, m)).collect();
+    let kernels = specialisations(&all).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let compiler = Compiler::with(nvrtc, Cache::at(folder.path()).unwrap());
+    let began = std::time::Instant::now();
+    for what in &kernels {
+        compiler.image(what, "sm_90a").unwrap_or_else(|e| panic!("{e}"));
+    }
+    println!("{} kernels in {:.1?}, one after the other", kernels.len(), began.elapsed());
 }

@@ -62,7 +62,7 @@ impl Product {
     }
 
     fn shape() -> Shape {
-        Shape { grid: [3, 3, 1], threads: 64, shared: 3 * 64 * 32 * 2 }
+        Shape { grid: [9, 1, 1], threads: 64, shared: 3 * 64 * 32 * 2 }
     }
 
     /// The largest error of the product, or the emulator's complaint.

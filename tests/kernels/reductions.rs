@@ -190,7 +190,7 @@ fn every_kind_of_norm() {
                     let shape = Shape { grid: grid.map(|v| v as u32), threads: 256, shared: 0 };
                     m.launch(kernel, shape, &args, mode).unwrap_or_else(|e| panic!("{e}"));
                 };
-                let tiles = [channels.div_ceil(lanes), outer, slices];
+                let tiles = [outer, channels.div_ceil(lanes), slices];
                 let warps = [(32 * sets).div_ceil(256), 1, 1];
                 // Sets of single channels need no second launch.
                 let whole = if group == 1 { (&stats).into() } else { Arg::Null };

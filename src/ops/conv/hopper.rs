@@ -19,6 +19,8 @@ const DEPTH: usize = 64;
 const SHARED: usize = 218 << 10;
 /// Threads of a block.
 const THREADS: u32 = 384;
+/// Maps of phases that the arguments hold beside the others: 4 KiB in all.
+const MOST_PHASES: usize = 27;
 
 /// The shape of a block's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +148,7 @@ fn possible(g: &ConvGeometry, pass: Pass, math: Math) -> bool {
         && g.c.is_multiple_of(8)
         && g.k.is_multiple_of(8)
         && g.output.iter().all(|&o| o > 0)
+        && (pass != Pass::GradX || g.stride.iter().product::<usize>() <= MOST_PHASES)
         && maps(g, pass, 64).is_some()
 }
 

@@ -66,7 +66,7 @@ impl<'a> Norm<'a> {
         let partial = self.list.workspace(bytes * slices * outer * c);
         let ends = [partial.clone(), output, self.list.counters(tiles * outer)];
         let args = [self.shape(), int(slices)].into_iter().chain(args).chain(ends).collect();
-        self.push(kernel, [tiles, outer, slices], args);
+        self.push(kernel, [outer, tiles, slices], args);
         partial
     }
 

@@ -87,7 +87,7 @@ impl Session<'_> {
         let path = checkpoint::state_path(&self.run.checkpoints(), "last");
         let best = self.progress.best;
         self.progress = match path.exists() {
-            true => checkpoint::load_state(&path, &mut states, &self.hash)?,
+            true => checkpoint::load_state(&path, &self.specs, &mut states, &self.hash)?,
             false => Progress::default(),
         };
         self.progress.best = best;
