@@ -129,6 +129,56 @@ fn the_residual_pair_trains_by_gradient_penalty() {
     }
 }
 
+/// How far losses move within 20 steps when each first weight is replaced by one of its neighbours in f32, the farthest of
+/// eight such trainings, relative to the largest loss.
+fn spread(rule: Rule) -> f64 {
+    let method = Wgan { model: dcgan(Norm::None), loss: WganLoss::gradient_penalty(), size: 16, channels: 1 };
+    let specs = method.describe().expect("valid sizes");
+    let mut step = StepBuilder::new(DType::F32, 7);
+    let real = step.graph().input("real", [4, 16, 16, 1]);
+    let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
+    let inputs = [method.draw(&step, &real), method.draw(&step, &real)];
+    let z = step.normal([4, 6]);
+    method.trace_step(&mut step, &nets, &inputs, &z, [&plain(rule), &plain(rule)]);
+    let images = noise(4 * 256, "real");
+    let train = |nudged: Option<u64>| -> Vec<f64> {
+        let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
+        let mut states = initialised(&specs, rule.slots());
+        if let Some(seed) = nudged {
+            let mut rng = Philox::new(seed, 0);
+            for spec in &specs {
+                let own = &mut states.get_mut::<f32>(&spec.store_name())[..spec.param_count()];
+                own.iter_mut().filter(|v| **v != 0.0).for_each(|v| {
+                    *v = if rng.below(2) == 0 { v.next_up() } else { v.next_down() };
+                });
+            }
+        }
+        let losses = |s: usize| {
+            run(&mut program, &mut states, s, 4e-4, &[("real", &images)]);
+            ["loss/W", "loss/GP", "loss/G"].map(|n| program.scalar(&mut states, n))
+        };
+        (0..20).flat_map(losses).collect()
+    };
+    let plain = train(None);
+    let largest = plain.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let far =
+        |seed| plain.iter().zip(train(Some(seed))).fold(0f64, |m, (a, b)| m.max((a - b).abs() / largest));
+    (0..8).map(far).fold(0.0, f64::max)
+}
+
+/// What bounds a GPU's distance from the CPU (`tests/gpu`, docs/reproducibility.md): a critic's losses are as steady as their
+/// arithmetic, until Adam without a memory (`beta1 = 0`) makes whole steps of gradients that are nothing but rounding.
+#[test]
+fn rounding_spreads_by_the_optimiser_and_not_by_the_arithmetic() {
+    let (sgd, adam) = (
+        spread(Rule::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0 }),
+        spread(Rule::adam(0.0, 0.9)),
+    );
+    println!("SGD {sgd:.1e}, Adam {adam:.1e}");
+    assert!(sgd < 1e-5, "{sgd:e}");
+    assert!(adam > 10.0 * sgd, "Adam {adam:e}, SGD {sgd:e}");
+}
+
 /// A penalty that outweighs everything else makes the discriminator flatter at real images; its other losses begin as
 /// they would without it.
 #[test]

@@ -33,7 +33,9 @@ pub fn parts(device: &GpuTraits, math: Math) -> Vec<(&'static str, GpuTraits)> {
     all
 }
 
-/// A convolution and its two gradients, small, and in fp32 a norm behind it: what all networks are made of.
+/// A convolution, its gradients, and in fp32 a norm behind it, small: what all networks are made of. Every kernel that is compared
+/// must be compiled once, so the general ones, which are the same but for their arithmetic, share the three passes; the kernels
+/// for some layers are compared in all of them.
 struct Sample {
     graph: Graph,
     outputs: Vec<(&'static str, Var)>,
@@ -41,20 +43,25 @@ struct Sample {
 }
 
 impl Sample {
-    fn new(math: Math) -> Self {
+    fn new(traits: &GpuTraits) -> Self {
+        let math = traits.math;
+        let tailored = [traits.hopper, traits.window].iter().any(|t| *t != Tailored::Off);
+        let [forward, by_input, by_weights] =
+            if tailored { [true; 3] } else { [math != Math::Tf32, math == Math::Tf32, math != Math::Tf32] };
         let graph = Graph::new(DType::F32);
         let (x, w) = (graph.input("x", [2, 9, 12, 16]), graph.input("w", [24, 3, 3, 16]));
         let dy = graph.input("dy", [2, 9, 12, 24]);
         let y = x.conv(&w, &ConvSpec::new(2, 1, 1));
         let mut outputs = Vec::new();
         let gradients = vjp(&[(y.clone(), dy.clone())], &[x.clone(), w.clone()]);
-        for (name, gradient) in
-            ["gradient by the input", "gradient by the weights"].into_iter().zip(gradients)
-        {
-            outputs.extend(gradient.map(|g| (name, g)));
+        let wanted = [(by_input, "gradient by the input"), (by_weights, "gradient by the weights")];
+        for ((wanted, name), gradient) in wanted.into_iter().zip(gradients) {
+            outputs.extend(gradient.filter(|_| wanted).map(|g| (name, g)));
         }
         let normed = |y: &Var| y.normalize(NormKind::Instance, 1e-5, None).tanh();
-        outputs.push(("result", if math == Math::Fma { normed(&y) } else { y }));
+        if forward {
+            outputs.push(("result", if math == Math::Fma { normed(&y) } else { y }));
+        }
         let mut rng = Philox::named(1, "probe");
         let inputs = [("x", &x), ("w", &w), ("dy", &dy)].map(|(name, v)| {
             (name, (0..v.shape().numel()).map(|_| operand(math, rng.normal() as f32)).collect())
@@ -85,7 +92,7 @@ fn operand(math: Math, v: f32) -> f32 {
 pub fn specialisations(parts: &[(&'static str, GpuTraits)]) -> Result<Vec<Specialisation>> {
     let mut all = BTreeSet::new();
     for (_, traits) in parts {
-        let sample = Sample::new(traits.math);
+        let sample = Sample::new(traits);
         let prepared = Prepared::new(traits, &sample.graph, &sample.outputs())?;
         all.extend(prepared.launches().map(|l| (l.specialisation.file, l.specialisation.constants.clone())));
     }
@@ -99,7 +106,7 @@ pub fn compare<B: Backend>(
     name: &str,
     (what, traits): &(&'static str, GpuTraits),
 ) -> Result<f64> {
-    let sample = Sample::new(traits.math);
+    let sample = Sample::new(traits);
     let (outputs, inputs) = (sample.outputs(), sample.inputs());
     let states = DeviceStates::new(backend, &States::new())?;
     let prepared = Prepared::new(traits, &sample.graph, &outputs)?;
