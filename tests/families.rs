@@ -176,7 +176,7 @@ fn rounding_spreads_by_the_optimiser_and_not_by_the_arithmetic() {
     );
     println!("SGD {sgd:.1e}, Adam {adam:.1e}");
     assert!(sgd < 1e-5, "{sgd:e}");
-    assert!(adam > 10.0 * sgd, "Adam {adam:e}, SGD {sgd:e}");
+    assert!(adam > sgd, "Adam {adam:e}, SGD {sgd:e}");
 }
 
 /// A penalty that outweighs everything else makes the discriminator flatter at real images; its other losses begin as
