@@ -23,7 +23,7 @@
 // Constants: GRAD_X (0, 1); MATH (MATH_FMA, MATH_TF32, MATH_BF16); OUT (float, bf16); BM, BN, BK; WARPS_M, WARPS_N;
 // STAGES; MIN_BLOCKS: see warp_tile.cuh; VEC_A, VEC_B: elements copied at once (16 bytes' worth, 4 bytes' worth or 1):
 // VEC_A divides the group's source channels and their pitch, VEC_B divides c / groups; BIAS, ACTIVATION, EXTRA: see
-// epilogue.cuh; STATS (0, 1, 2), NORMED: see there (groups must be 1); GEOMETRY: see conv.cuh.
+// epilogue.cuh; STATS (0, 1, 2), NORMED: see there (groups must be 1); GEOMETRY, WINDOW, WHOLE: see conv.cuh.
 //
 // With one slice the result goes to `out` through the epilogue. With more, slice s writes its raw fp32 sums to
 // partial + s * (result elements). With `counters`, one for each tile, the tile's last block adds them in order and goes
@@ -50,25 +50,27 @@ struct alignas(16) RowOrigin {
 };
 
 KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
-conv(const Geometry argument, const In* __restrict__ source, const In* __restrict__ weight,
+conv(const ConvShape argument, const In* __restrict__ source, const In* __restrict__ weight,
      const float* __restrict__ bias, const EXTRA_TYPE* extra, OUT* out, float* partial, int slices, int source_pitch,
      int out_pitch, u32* counters, int sets, Partial* moments, float* stats NORM_PARAMETERS) {
-    USE_GEOMETRY(argument);
+    USE_SHAPE(argument);
     const int channels_in = (GRAD_X ? geometry.k : geometry.c) / geometry.groups;  // of the source, per group
     const int channels_out = (GRAD_X ? geometry.c : geometry.k) / geometry.groups; // of the result, per group
     const int weight_row = volume(geometry.kernel) * (geometry.c / geometry.groups);
     const int slice = int(blockIdx.z) % slices, phase = int(blockIdx.z) / slices;
     const int column_tiles = ceil_div(channels_out, BN);
-    const int group = int(blockIdx.y) / column_tiles;
-    const int m0 = int(blockIdx.x) * BM, n0 = int(blockIdx.y) % column_tiles * BN;
+    const int group = geometry.groups == 1 ? 0 : int(blockIdx.y) / column_tiles;
+    const int m0 = int(blockIdx.x) * BM, n0 = (int(blockIdx.y) - group * column_tiles) * BN;
 
     Axis axis[3];
     const Triple p = split3(phase, geometry.stride[1], geometry.stride[2]);
     axis[0] = GRAD_X ? phase_axis(geometry, 0, p.d) : forward_axis(geometry, 0);
     axis[1] = GRAD_X ? phase_axis(geometry, 1, p.h) : forward_axis(geometry, 1);
     axis[2] = GRAD_X ? phase_axis(geometry, 2, p.w) : forward_axis(geometry, 2);
+#ifndef WINDOW
 #pragma unroll
     for (int a = 0; a < 3; a++) axis[a] = without_dead_taps(axis[a]);
+#endif
     const bool every_tap = !GRAD_X && axis[0].taps * axis[1].taps * axis[2].taps == volume(geometry.kernel);
 
     const int image_positions = axis[0].positions * axis[1].positions * axis[2].positions;
@@ -80,8 +82,8 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
     SMEM(int, destinations, BM);
     const int(&result)[3] = GRAD_X ? geometry.input : geometry.output;
     for (int r = int(threadIdx.x); r < BM; r += THREADS) {
-        int m = m0 + r, image = m / image_positions;
-        Triple q = split3(m % image_positions, axis[1].positions, axis[2].positions);
+        const int m = m0 + r, image = quotient(m, image_positions, divide.positions);
+        const Triple q = position(m - image * image_positions, axis[1].positions, axis[2].positions, divide);
         RowOrigin origin = {image * axis[0].source, q.d * axis[0].scale + axis[0].origin,
                             q.h * axis[1].scale + axis[1].origin, q.w * axis[2].scale + axis[2].origin};
         int d = q.d * axis[0].out_scale + axis[0].out_origin;
@@ -112,7 +114,8 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
     auto load = [&](int step, int stage) {
         {
             const int k = step * BK + int(threadIdx.x) % (BK / VEC_A) * VEC_A; // this thread's column of A
-            const int tap = k / channels_in, channel = k % channels_in + group * channels_in;
+            const int tap = quotient(k, channels_in, divide.channels);
+            const int channel = k - tap * channels_in + group * channels_in;
             const Triple j = split3(tap, axis[1].taps, axis[2].taps);
             fill_tile<THREADS, VEC_A>(a_tile(stage), [&](int row, int, In* slot) {
                 const RowOrigin o = origins[row];
@@ -125,12 +128,13 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
         }
         fill_tile<THREADS, VEC_B>(b_tile(stage), [&](int row, int column, In* slot) {
             const int n = n0 + (GRAD_X ? column : row), k = step * BK + (GRAD_X ? row : column);
-            const bool valid = n < channels_out && k < depth;
+            const bool valid = (WHOLE || n < channels_out) && k < depth;
             i64 at = 0;
             if (valid && every_tap) {
                 at = i64(group * channels_out + n) * weight_row + k;
             } else if (valid) {
-                const int tap = kernel_tap(split3(k / channels_in, axis[1].taps, axis[2].taps)), channel = k % channels_in;
+                const int of = quotient(k, channels_in, divide.channels), channel = k - of * channels_in;
+                const int tap = kernel_tap(split3(of, axis[1].taps, axis[2].taps));
                 at = GRAD_X ? i64(group * channels_in + channel) * weight_row + tap * channels_out + n
                             : i64(group * channels_out + n) * weight_row + tap * channels_in + channel;
             }
@@ -147,7 +151,7 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
     const i64 results = i64(geometry.n) * volume(result) * all_channels;
     sums.each([&](int row, int column, float v) {
         const int pixel = destinations[warp_m + row], n = n0 + warp_n + column;
-        if (pixel < 0 || n >= channels_out) return;
+        if (pixel < 0 || (!WHOLE && n >= channels_out)) return;
         const int channel = group * channels_out + n;
         if (slices == 1) {
             const i64 place = i64(pixel) * out_pitch + channel;
@@ -177,7 +181,7 @@ conv(const Geometry argument, const In* __restrict__ source, const In* __restric
 #pragma unroll
         for (int i = 0; i < FEW; i++) {
             const int r = first + i * STEP;
-            pixels[i] = r < BM && n < channels_out ? destinations[r] : -1;
+            pixels[i] = r < BM && (WHOLE || n < channels_out) ? destinations[r] : -1;
             from[i] = partial + (pixels[i] < 0 ? own : i64(pixels[i]) * all_channels + channel);
         }
         if (slices > 1 && destinations[0] >= 0) add_slices(v, from, results, slices);

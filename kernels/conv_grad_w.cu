@@ -30,12 +30,13 @@ typedef OperandTile<MATH, ACROSS_K, BN, BK>::Type BTile;
 typedef WarpTile<MATH, ACROSS_K, ACROSS_K, BM / WARPS_M, BN / WARPS_N, BK> Sums;
 
 KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
-conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restrict__ dy, const EXTRA_TYPE* extra,
+conv_grad_w(const ConvShape argument, const In* __restrict__ x, const In* __restrict__ dy, const EXTRA_TYPE* extra,
             OUT* dw, float* partial, int slices, int x_pitch, int dy_pitch, u32* counters) {
-    USE_GEOMETRY(argument);
+    USE_SHAPE(argument);
     const int group_c = geometry.c / geometry.groups, group_k = geometry.k / geometry.groups;
-    const int row_tiles = ceil_div(group_k, BM), group = int(blockIdx.y) / row_tiles, slice = int(blockIdx.z);
-    const int m0 = int(blockIdx.y) % row_tiles * BM, n0 = int(blockIdx.x) * BN;
+    const int row_tiles = ceil_div(group_k, BM), slice = int(blockIdx.z);
+    const int group = geometry.groups == 1 ? 0 : int(blockIdx.y) / row_tiles;
+    const int m0 = (int(blockIdx.y) - group * row_tiles) * BM, n0 = int(blockIdx.x) * BN;
     const int columns = volume(geometry.kernel) * group_c;
     const int image_pixels = volume(geometry.output), pixels = geometry.n * image_pixels;
     const int steps = ceil_div(pixels, BK), steps_a_slice = ceil_div(steps, slices);
@@ -47,11 +48,12 @@ conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restr
 
     // This thread's column of B: one tap and channel for the whole kernel.
     const int column = n0 + int(threadIdx.x) % (BN / VEC_B) * VEC_B;
-    const Triple tap = split3(column / group_c, geometry.kernel[1], geometry.kernel[2]);
+    const int of = quotient(column, group_c, divide.channels);
+    const Triple tap = split3(of, geometry.kernel[1], geometry.kernel[2]);
     const int shift_d = tap.d * geometry.dilation[0] - geometry.padding[0];
     const int shift_h = tap.h * geometry.dilation[1] - geometry.padding[1];
     const int shift_w = tap.w * geometry.dilation[2] - geometry.padding[2];
-    const int channel = group * group_c + column % group_c;
+    const int channel = group * group_c + column - of * group_c;
 
     auto load = [&](int step, int stage) {
         fill_tile<THREADS, VEC_A>(a_tile(stage), [&](int row, int m, In* slot) {
@@ -61,12 +63,13 @@ conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restr
         });
         fill_tile<THREADS, VEC_B>(b_tile(stage), [&](int row, int, In* slot) {
             const int pixel = step * BK + row;
-            const Triple o = split3(pixel % image_pixels, geometry.output[1], geometry.output[2]);
+            const int image = quotient(pixel, image_pixels, divide.positions);
+            const Triple o = position(pixel - image * image_pixels, geometry.output[1], geometry.output[2], divide);
             const int d = o.d * geometry.stride[0] + shift_d, h = o.h * geometry.stride[1] + shift_h;
             const int w = o.w * geometry.stride[2] + shift_w;
-            const bool valid = pixel < pixels && column < columns && inside(d, geometry.input[0]) &&
+            const bool valid = pixel < pixels && (WHOLE || column < columns) && inside(d, geometry.input[0]) &&
                                inside(h, geometry.input[1]) && inside(w, geometry.input[2]);
-            const i64 plane = pixel / image_pixels * geometry.input[0] + d;
+            const i64 plane = image * geometry.input[0] + d;
             const i64 at = (plane * geometry.input[1] + h) * geometry.input[2] + w;
             copy_to_tile<VEC_B>(slot, x + (valid ? at * x_pitch + channel : 0), valid);
         });
@@ -79,7 +82,7 @@ conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restr
 
     sums.each([&](int row, int c, float v) {
         const int m = m0 + warp_m + row, n = n0 + warp_n + c;
-        if (m >= group_k || n >= columns) return;
+        if (m >= group_k || (!WHOLE && n >= columns)) return;
         const i64 at = i64(group * group_k + m) * columns + n;
         if (slices == 1) {
             dw[at] = from_float<OUT>(epilogue(v, nullptr, 0, extra, at));
@@ -97,7 +100,7 @@ conv_grad_w(const Geometry argument, const In* __restrict__ x, const In* __restr
 #pragma unroll
         for (int i = 0; i < FEW; i++) {
             const int e = first + i * THREADS, m = m0 + e / BN, n = n0 + e % BN;
-            const bool valid = e < BM * BN && m < group_k && n < columns;
+            const bool valid = e < BM * BN && m < group_k && (WHOLE || n < columns);
             at[i] = valid ? i64(group * group_k + m) * columns + n : -1;
             from[i] = partial + (valid ? at[i] : own);
         }

@@ -30,14 +30,19 @@ struct Columns {
     int tap, channel;
 };
 DEVICE Columns columns(const Geometry& geometry, int number) {
-    const int chunks = ceil_div(geometry.c, 64);
-    return {number / chunks, number % chunks * 64};
+    const int chunks = ceil_div(geometry.c, 64), tap = number / chunks;
+    return {tap, (number - tap * chunks) * 64};
+}
+// Those behind them.
+DEVICE Columns behind(const Geometry& geometry, Columns of) {
+    const int channel = of.channel + 64;
+    return channel < geometry.c ? Columns{of.tap, channel} : Columns{of.tap + 1, 0};
 }
 
 KERNEL __launch_bounds__(RING_THREADS, 1)
-conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE TensorMap dy, const EXTRA_TYPE* extra,
+conv_hopper_grad_w(const ConvShape argument, BY_VALUE TensorMap x, BY_VALUE TensorMap dy, const EXTRA_TYPE* extra,
                    OUT* dw, float* __restrict__ partial, int slices) {
-    USE_GEOMETRY(argument);
+    USE_SHAPE(argument);
     SMEM_DYN(memory);
     Buffers ring = {memory};
     if (threadIdx.x == 0) ring.open();
@@ -59,9 +64,11 @@ conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE Tenso
                 const int column = tile % column_tiles * SUB_TILES, m0 = tile / column_tiles % row_tiles * ROWS;
                 const int begin = min_of(tile / (column_tiles * row_tiles) * each, steps);
                 const int end = min_of(begin + each, steps);
+                const Columns first = columns(geometry, column);
                 for (int step = begin; step < end; step++) {
-                    const int pixel = step * DEPTH, image = pixel / volume(geometry.output);
-                    const Triple p = split3(pixel % volume(geometry.output), geometry.output[1], geometry.output[2]);
+                    const int pixel = step * DEPTH, image = quotient(pixel, volume(geometry.output), divide.positions);
+                    const Triple p = position(pixel - image * volume(geometry.output), geometry.output[1],
+                                              geometry.output[2], divide);
                     const Triple at = {p.d * geometry.stride[0] - geometry.padding[0],
                                        p.h * geometry.stride[1] - geometry.padding[1],
                                        p.w * geometry.stride[2] - geometry.padding[2]};
@@ -70,10 +77,12 @@ conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE Tenso
                     u8* const a = ring.tile();
 #pragma unroll
                     for (int m = 0; m < ROWS; m += 64) tma_tiled2(a + m / 64 * SUB_TILE, &dy, full, m0 + m, pixel);
+                    Columns next = first;
 #pragma unroll
                     for (int s = 0; s < SUB_TILES; s++) {
-                        Columns c = columns(geometry, column + s);
+                        Columns c = next;
                         if (c.tap >= taps) c = {0, ceil_div(geometry.c, 64) * 64}; // beyond the last: zeros
+                        next = behind(geometry, next);
                         const Triple j = split3(c.tap, geometry.kernel[1], geometry.kernel[2]);
                         load_pixels(a + (ROWS / 64 + s) * SUB_TILE, &x, full, c.channel, image, at,
                                     {j.d * geometry.dilation[0], j.h * geometry.dilation[1], j.w * geometry.dilation[2]});
@@ -104,18 +113,21 @@ conv_hopper_grad_w(const Geometry argument, BY_VALUE TensorMap x, BY_VALUE Tenso
         });
 
         const bool any = begin < end; // else no product has set the sums
+        const Columns own = columns(geometry, column);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int m = m0 + 16 * (warp_id() & 3) + 8 * half + g;
             if (m >= geometry.k) continue;
+            Columns next = own;
 #pragma unroll
             for (int s = 0; s < OWN; s++) {
-                const Columns of = columns(geometry, column + s);
+                const Columns of = next;
+                next = behind(geometry, next);
                 if (of.tap >= taps) continue;
 #pragma unroll
                 for (int j = 0; j < 8; j++) {
                     const int c = of.channel + 8 * j + first, i = 4 * (8 * s + j) + 2 * half;
-                    if (c >= geometry.c) continue;
+                    if (!WHOLE && c >= geometry.c) continue;
                     const float u = any ? sums[i] : 0.0f, v = any ? sums[i + 1] : 0.0f;
                     const i64 at = (i64(m) * taps + of.tap) * geometry.c + c;
                     if (slices == 1) {

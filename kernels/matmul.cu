@@ -7,7 +7,7 @@
 //   out[b, m, n] = epilogue(sum over k of A[b, m, k] B[b, k, n])
 //   A_STORED  ALONG_K: A lies as [m, k] rows of a_pitch elements; ACROSS_K: as [k, m]
 //   B_STORED  ALONG_K: B lies as [n, k] rows of b_pitch elements; ACROSS_K: as [k, n]
-//   blockIdx.x  tile of BM rows;  blockIdx.y  tile of BN columns;  blockIdx.z  slice of the sum, then batch
+//   blockIdx.x  tile of BM rows, then tile of BN columns, then batch (only x counts beyond 65535);  blockIdx.y  slice of the sum
 //   block       32 WARPS_M WARPS_N threads;  shared memory: STAGES (BM + BN) BK elements
 //
 // Constants: MATH, OUT, BM, BN, BK, WARPS_M, WARPS_N, STAGES, BIAS (over n), ACTIVATION as in conv.cu; VEC_A, VEC_B:
@@ -38,8 +38,9 @@ KERNEL __launch_bounds__(THREADS, MIN_BLOCKS)
 matmul(int m, int n, int k, const In* __restrict__ a, const In* __restrict__ b, const float* __restrict__ bias,
        OUT* __restrict__ out, float* __restrict__ partial, int slices, int a_pitch, int b_pitch, int out_pitch,
        i64 a_batch, i64 b_batch, i64 out_batch) {
-    const int slice = int(blockIdx.z) % slices, batch = int(blockIdx.z) / slices, batches = int(gridDim.z) / slices;
-    const int m0 = int(blockIdx.x) * BM, n0 = int(blockIdx.y) * BN;
+    const int row_tiles = ceil_div(m, BM), tiles = row_tiles * ceil_div(n, BN), tile = int(blockIdx.x) % tiles;
+    const int slice = int(blockIdx.y), batch = int(blockIdx.x) / tiles, batches = int(gridDim.x) / tiles;
+    const int m0 = tile % row_tiles * BM, n0 = tile / row_tiles * BN;
     const int steps = ceil_div(k, BK), steps_a_slice = ceil_div(steps, slices);
     const int begin = min_of(slice * steps_a_slice, steps), end = min_of(begin + steps_a_slice, steps);
 

@@ -22,12 +22,14 @@
 // Statistics are [2, sets]: the means, then the biased variances. The gradient's sums are [2, outer, channels]: of dy hat
 // over the inner index, then of dy. Averages over sets of several channels are {of gamma dy, of gamma dy hat} pairs.
 //
-//   norm_stats, norm_grad_sums    grid (channels / LANES, outer, slices); block 256; a counter for each slice's tile
+//   norm_stats, norm_grad_sums    grid (outer, channels / LANES, slices), because only x counts beyond 65535; block 256;
+//                                 a counter for each slice's tile
 //   norm_finish, norm_averages    grid: a warp for each set; block 256
 //   norm_apply, norm_grad_apply   any grid (grid-stride loops); block 256
 //
 // Constants: IN, OUT: types of x (and dx) and y (and dy); LANES, a power of two up to 32, about the channels;
-// dy may be a slice of the channels of a wider tensor, of dy_pitch channels. AFFINE (0, 1): whether gamma and beta are given; ACTIVATION.
+// dy may be a slice of the channels of a wider tensor, of dy_pitch channels. Without scale and shift `gamma` is null. ACTIVATION:
+// see epilogue.cuh.
 // Partial results are [slices, outer, channels]; slices share the inner index evenly.
 #include "epilogue.cuh"
 #include "moments.cuh"
@@ -44,13 +46,13 @@ DEVICE int slice_length(int inner, int slices) { return ceil_div(inner, slices);
 KERNEL __launch_bounds__(256, 4)
 norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Moments* partial, float* stats, u32* counters) {
     SMEM(Moments, scratch, 256);
-    const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
+    const int c = int(blockIdx.y) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
     const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
     const int end = min_of(begin + length, shape.inner);
     Moments m = {0, 0, 0};
     if (c < shape.channels) {
         for (int i = begin + row; i < end; i += ROWS) {
-            const float v = to_float(x[(i64(blockIdx.y) * shape.inner + i) * shape.channels + c]);
+            const float v = to_float(x[(i64(blockIdx.x) * shape.inner + i) * shape.channels + c]);
             m.count += 1;
             const float delta = v - m.mean;
             m.mean += delta / m.count;
@@ -59,13 +61,13 @@ norm_stats(const Shape shape, int slices, const IN* __restrict__ x, Moments* par
     }
     if (stats) {
         u32* const counter = counters + blockIdx.y * gridDim.x + blockIdx.x;
-        const SetTile at = {int(blockIdx.y), shape.outer, int(blockIdx.z), slices};
+        const SetTile at = {int(blockIdx.x), shape.outer, int(blockIdx.z), slices};
         WholeBlock block;
         tile_statistics<256, LANES>(m, c, shape.channels, at, partial, counter, stats, block);
         return;
     }
     m = reduce_rows<256, LANES>(m, scratch, join);
-    if (row == 0 && c < shape.channels) partial[(i64(blockIdx.z) * shape.outer + blockIdx.y) * shape.channels + c] = m;
+    if (row == 0 && c < shape.channels) partial[(i64(blockIdx.z) * shape.outer + blockIdx.x) * shape.channels + c] = m;
 }
 
 DEVICE Moments shuffle_xor(Moments m, int mask) {
@@ -112,7 +114,7 @@ norm_apply(const Shape shape, float eps, const IN* __restrict__ x, const float* 
         const Place p = place_of(shape, i);
         const Pair s = standard(shape, stats, p.set, eps);
         float v = (to_float(x[i]) - s.first) * s.second;
-        if (AFFINE) v = v * gamma[p.channel] + beta[p.channel];
+        if (gamma) v = v * gamma[p.channel] + beta[p.channel];
         y[i] = from_float<OUT>(ACTIVATION(v));
     }
 }
@@ -121,19 +123,19 @@ norm_apply(const Shape shape, float eps, const IN* __restrict__ x, const float* 
 KERNEL __launch_bounds__(256, 4)
 norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ x, const OUT* __restrict__ dy, int dy_pitch,
                const float* __restrict__ stats, Pair* partial, float* sums, u32* counters) {
-    const int c = int(blockIdx.x) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
+    const int c = int(blockIdx.y) * LANES + int(threadIdx.x) % LANES, row = int(threadIdx.x) / LANES;
     const int length = slice_length(shape.inner, slices), begin = int(blockIdx.z) * length;
     const int end = min_of(begin + length, shape.inner);
     Pair sum = {0, 0};
     if (c < shape.channels) {
-        const int set = int(blockIdx.y) * (shape.channels / shape.group) + c / shape.group;
+        const int set = int(blockIdx.x) * (shape.channels / shape.group) + c / shape.group;
         const Pair s = standard(shape, stats, set, eps);
         for (int i = begin + row; i < end; i += ROWS) {
-            const i64 pixel = i64(blockIdx.y) * shape.inner + i;
+            const i64 pixel = i64(blockIdx.x) * shape.inner + i;
             sum = add(sum, gradient_of(to_float(dy[pixel * dy_pitch + c]), to_float(x[pixel * shape.channels + c]), s));
         }
     }
-    const SetTile at = {int(blockIdx.y), shape.outer, int(blockIdx.z), slices};
+    const SetTile at = {int(blockIdx.x), shape.outer, int(blockIdx.z), slices};
     WholeBlock block;
     tile_sums<256, LANES>(sum, c, shape.channels, at, partial, counters + blockIdx.y * gridDim.x + blockIdx.x, sums, block);
 }
@@ -148,7 +150,7 @@ norm_averages(const Shape shape, const float* __restrict__ sums, const float* __
     Pair sum = {0, 0};
     for (int c = c0 + lane_id(); c < c0 + shape.group; c += 32) {
         const i64 place = i64(outer) * shape.channels + c;
-        const float weight = AFFINE ? gamma[c] : 1.0f;
+        const float weight = gamma ? gamma[c] : 1.0f;
         sum = add(sum, {weight * sums[places + place], weight * sums[place]});
     }
     const float count = float(shape.inner) * float(shape.group);
@@ -166,7 +168,7 @@ norm_grad_apply(const Shape shape, float eps, const IN* __restrict__ x, const OU
     for (i64 i = global_thread(); i < count; i += global_threads()) {
         const Place p = place_of(shape, i);
         const Pair s = standard(shape, stats, p.set, eps);
-        const float weight = AFFINE ? gamma[p.channel] : 1.0f, share = weight / float(shape.inner);
+        const float weight = gamma ? gamma[p.channel] : 1.0f, share = weight / float(shape.inner);
         const Pair mean = averages ? averages[p.set] : Pair{share * sums[places + p.set], share * sums[p.set]};
         const float hat = (to_float(x[i]) - s.first) * s.second;
         const float g = to_float(dy[i / shape.channels * dy_pitch + p.channel]) * weight;

@@ -11,8 +11,8 @@
 //   by launching), 2.1 TB/s at batch 16; dense ones 2.1 to 2.5 TB/s.
 //
 //   out[i] = EXPRESSION(a[i], b[i], ..., f[i], s, p, q)
-//   with DROPOUT, `dropped(v, numbers)` in it is dropout of element i at step *s: v scale where
-//   philox(counter = [i / 4 (64 bits), stream, *s], key = seed)[i % 4] / 2^8 >= threshold, else 0; threshold = ceil(2^24 p),
+//   with DROPOUT, `dropped(v, numbers)` in it is dropout of element i at the step that s holds (philox.cuh): v scale where
+//   philox(counter = [i / 4 (64 bits), stream, step], key = seed)[i % 4] / 2^8 >= threshold, else 0; threshold = ceil(2^24 p),
 //   which compares exactly as unit(word) >= p does in double precision. The mask is a function of seed, stream, step and
 //   position alone: it is never stored, the CPU draws the same, and gradients are masked by the same expression.
 //   grid   any number of blocks (a grid-stride loop);  block  256 threads

@@ -15,7 +15,9 @@
 // so many elements; KERNEL_D, KERNEL_H, KERNEL_W.
 #include "gan.cuh"
 
-constexpr int TAPS = KERNEL_D * KERNEL_H * KERNEL_W;
+// Blocks of a multiprocessor, which bound the registers: places of eight taps in eight channels take more of them.
+constexpr int BLOCKS = KERNEL_D > 1 ? 3 : 4;
+constexpr int PLANE = KERNEL_H * KERNEL_W; // taps of one depth: a thread has so many reads on their way
 
 // The extents: of the input and the result in pixels, of the channels in groups of WIDTH.
 struct Extents {
@@ -31,31 +33,40 @@ struct Tile {
     int image, d, h, w, group;
 };
 
-DEVICE i64 pixel(const Extents& e, const Tile& t, int tap) {
-    const int d = t.d * KERNEL_D + tap / (KERNEL_H * KERNEL_W), h = t.h * KERNEL_H + tap / KERNEL_W % KERNEL_H;
-    return ((i64(t.image) * e.d + d) * e.h + h) * e.w + (t.w * KERNEL_W + tap % KERNEL_W);
+// The group of a depth's first tap, and how far the others lie behind it.
+DEVICE i64 first(const Extents& e, const Tile& t, int depth) {
+    const i64 row = (i64(t.image) * e.d + t.d * KERNEL_D + depth) * e.h + t.h * KERNEL_H;
+    return (row * e.w + t.w * KERNEL_W) * e.groups + t.group;
 }
+DEVICE int behind(const Extents& e, int tap) { return (tap / KERNEL_W * e.w + tap % KERNEL_W) * e.groups; }
 
 DEVICE bool within(const Extents& e, const Tile& t, int tap) {
-    return t.d * KERNEL_D + tap / (KERNEL_H * KERNEL_W) < e.d && t.h * KERNEL_H + tap / KERNEL_W % KERNEL_H < e.h &&
-           t.w * KERNEL_W + tap % KERNEL_W < e.w;
+    return t.h * KERNEL_H + tap / KERNEL_W < e.h && t.w * KERNEL_W + tap % KERNEL_W < e.w;
 }
+
+// How many depths of a tile lie within the input.
+DEVICE int depths(const Extents& e, const Tile& t) { return min_of(KERNEL_D, e.d - t.d * KERNEL_D); }
 
 // The largest value of each channel, and the tap that holds the first of them.
 DEVICE void maximum(const Extents& e, const Tile& t, const Group* x, float (&best)[WIDTH], int (&place)[WIDTH]) {
-    Group read[TAPS];
 #pragma unroll
-    for (int tap = 0; tap < TAPS; tap++)
-        if (within(e, t, tap)) read[tap] = x[pixel(e, t, tap) * e.groups + t.group];
+    for (int c = 0; c < WIDTH; c++) best[c] = -INFINITY_FLOAT, place[c] = 0; // if all are so low, the first is the first
+#pragma unroll 1
+    for (int depth = 0; depth < depths(e, t); depth++) {
+        Group read[PLANE];
+        const Group* const from = x + first(e, t, depth);
 #pragma unroll
-    for (int c = 0; c < WIDTH; c++) best[c] = to_float(read[0].v[c]), place[c] = 0;
+        for (int tap = 0; tap < PLANE; tap++)
+            if (within(e, t, tap)) read[tap] = from[behind(e, tap)];
 #pragma unroll
-    for (int tap = 1; tap < TAPS; tap++) {
-        if (!within(e, t, tap)) continue;
+        for (int tap = 0; tap < PLANE; tap++) {
+            if (!within(e, t, tap)) continue;
 #pragma unroll
-        for (int c = 0; c < WIDTH; c++) {
-            const float v = to_float(read[tap].v[c]);
-            if (v > best[c] || (v != v && best[c] == best[c])) best[c] = v, place[c] = tap;
+            for (int c = 0; c < WIDTH; c++) {
+                const float v = to_float(read[tap].v[c]);
+                if (v > best[c] || (v != v && best[c] == best[c]))
+                    best[c] = v, place[c] = depth * PLANE + tap;
+            }
         }
     }
 }
@@ -71,7 +82,7 @@ template <class Act> DEVICE void for_tiles(int images, int d, int h, int w, int 
     }
 }
 
-KERNEL __launch_bounds__(256) tile_max(const Extents e, const Group* __restrict__ x, Group* y) {
+KERNEL __launch_bounds__(256, BLOCKS) tile_max(const Extents e, const Group* __restrict__ x, Group* y) {
     for_tiles(e.images, e.out_d, e.out_h, e.out_w, e.groups, [&](const Tile& t) {
         float best[WIDTH];
         int place[WIDTH];
@@ -83,7 +94,7 @@ KERNEL __launch_bounds__(256) tile_max(const Extents e, const Group* __restrict_
     });
 }
 
-KERNEL __launch_bounds__(256)
+KERNEL __launch_bounds__(256, BLOCKS)
 tile_max_scatter(const Extents e, const Group* __restrict__ x, const Group* __restrict__ dy, Group* dx) {
     const int d = ceil_div(e.d, KERNEL_D), h = ceil_div(e.h, KERNEL_H), w = ceil_div(e.w, KERNEL_W);
     for_tiles(e.images, d, h, w, e.groups, [&](const Tile& t) {
@@ -91,20 +102,24 @@ tile_max_scatter(const Extents e, const Group* __restrict__ x, const Group* __re
         int place[WIDTH];
         Group upstream;
         if (t.d < e.out_d && t.h < e.out_h && t.w < e.out_w) {
-            upstream = dy[(((i64(t.image) * e.out_d + t.d) * e.out_h + t.h) * e.out_w + t.w) * e.groups + t.group];
             maximum(e, t, x, best, place);
+            upstream = dy[(((i64(t.image) * e.out_d + t.d) * e.out_h + t.h) * e.out_w + t.w) * e.groups + t.group];
         } else {
 #pragma unroll
             for (int c = 0; c < WIDTH; c++) place[c] = -1; // a tile at the far end that is no window
         }
+#pragma unroll 1
+        for (int depth = 0; depth < depths(e, t); depth++) {
+            Group* const to = dx + first(e, t, depth);
 #pragma unroll
-        for (int tap = 0; tap < TAPS; tap++) {
-            if (!within(e, t, tap)) continue;
-            Group result;
+            for (int tap = 0; tap < PLANE; tap++) {
+                if (!within(e, t, tap)) continue;
+                Group result;
 #pragma unroll
-            for (int c = 0; c < WIDTH; c++)
-                result.v[c] = place[c] == tap ? upstream.v[c] : from_float<TYPE>(0.0f);
-            dx[pixel(e, t, tap) * e.groups + t.group] = result;
+                for (int c = 0; c < WIDTH; c++)
+                    result.v[c] = place[c] == depth * PLANE + tap ? upstream.v[c] : from_float<TYPE>(0.0f);
+                to[behind(e, tap)] = result;
+            }
         }
     });
 }

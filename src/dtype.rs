@@ -33,9 +33,22 @@ impl DType {
     }
 }
 
-/// A floating-point type that the CPU device computes in.
+mod sealed {
+    /// Only here: see [`super::Real`].
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// A floating-point type that the CPU device computes in: `f32` or `f64`, and no other can be added from outside. Memory is
+/// read as whichever is asked for, so every bit pattern must be a value of it.
+///
+/// ```compile_fail,E0603
+/// fn of<T: gan::dtype::sealed::Sealed>() {} // private, so nobody else can implement it
+/// ```
 pub trait Real:
-    Float
+    sealed::Sealed
+    + Float
     + std::ops::AddAssign
     + std::ops::SubAssign
     + std::ops::MulAssign

@@ -64,6 +64,13 @@ impl Error {
         move |source| Error::Io { action, path, source }
     }
 
+    /// That a file or folder is not there, or that it is a link to one that is not.
+    pub fn missing(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        let way_out = dangling(path).unwrap_or_else(|| "; check the path".into());
+        Error::Input(format!("{} does not exist{way_out}", path.display()))
+    }
+
     /// The process's exit code for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -89,20 +96,33 @@ fn out_of_memory(of: &str, needed: u64, free: u64, fits: Option<usize>) -> Strin
 }
 
 /// The way out, for the refusals that have an obvious one.
-fn hint(e: &std::io::Error, path: &Path) -> &'static str {
+fn hint(e: &std::io::Error, path: &Path) -> String {
     use std::io::ErrorKind::*;
-    match e.kind() {
+    let text = match e.kind() {
         StorageFull | QuotaExceeded | FileTooLarge => {
             "; free some space there (then --resume continues a run), or choose another folder with --out"
         }
         PermissionDenied | ReadOnlyFilesystem => {
             "; choose a folder that you may write to, or change its permissions"
         }
-        NotFound | NotADirectory if path.is_relative() => {
-            "; check the path (it starts at the folder that the command is run in)"
-        }
-        NotFound | NotADirectory => "; check the path",
+        NotFound | NotADirectory => match dangling(path) {
+            Some(link) => return link,
+            None if path.is_relative() => {
+                "; check the path (it starts at the folder that the command is run in)"
+            }
+            None => "; check the path",
+        },
         InvalidData => "; it is no text file, or damaged",
         _ => "",
-    }
+    };
+    text.into()
+}
+
+/// What to say of a link that leads nowhere, as those of git-annex and DataLad do until the data are fetched.
+fn dangling(path: &Path) -> Option<String> {
+    let target = std::fs::read_link(path).ok().filter(|_| !path.exists())?;
+    Some(format!(
+        "; it is a link to {}, which is not there: fetch the data (datalad get, git annex get) or correct the link",
+        target.display()
+    ))
 }

@@ -45,6 +45,17 @@ pub fn is_temporary(name: &str) -> bool {
     process.is_some_and(|(id, _)| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// A path as text for JSON: bytes that are not UTF-8 (names from old systems) are escaped, `\xFC`, as Python's
+/// `backslashreplace` does.
+pub fn text(path: impl AsRef<Path>) -> String {
+    let mut out = String::new();
+    for chunk in path.as_ref().as_os_str().as_encoded_bytes().utf8_chunks() {
+        out.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|b| out.push_str(&format!("\\x{b:02X}")));
+    }
+    out
+}
+
 /// Creates a folder and its parents.
 pub fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io("create the folder", path))

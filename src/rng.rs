@@ -25,6 +25,18 @@ pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
+/// The number of a step as a graph's input: its lower 24 bits and those above, each a whole number that f32 holds exactly. As
+/// one f32, every other number from 2^24 on would be its neighbour, and the step would draw that one's random numbers again.
+pub fn step_input(number: u64) -> [f32; 2] {
+    [(number & 0xff_ffff) as f32, (number >> 24) as f32]
+}
+
+/// The number of a step from its input: what a counter of random numbers takes.
+#[inline]
+pub fn step_number(low: f64, high: f64) -> u32 {
+    (low as u32).wrapping_add((high as u32).wrapping_shl(24))
+}
+
 /// Maps a word to [0, 1) with 24 bits, exactly representable in f32.
 #[inline]
 pub fn unit_f32(word: u32) -> f32 {
@@ -153,5 +165,15 @@ mod tests {
         let mut seen = [0usize; 5];
         (0..n).for_each(|_| seen[r.below(5)] += 1);
         assert!(seen.iter().all(|&c| (c as f64 - 8000.0).abs() < 400.0), "{seen:?}");
+    }
+
+    #[test]
+    fn every_step_has_a_number_of_its_own() {
+        for number in
+            [0, 1, (1 << 24) - 1, 1 << 24, (1 << 24) + 1, (1 << 25) + 3, (1 << 31) + 7, (1 << 32) - 1]
+        {
+            let [low, high] = step_input(number);
+            assert_eq!(u64::from(step_number(f64::from(low), f64::from(high))), number);
+        }
     }
 }

@@ -10,9 +10,10 @@ use gan::models::{
 };
 use gan::nn::{NetSpec, Norm};
 use gan::ops::optimiser::Rule;
-use gan::rng::Philox;
+use gan::rng::{Philox, step_input};
 use gan::train::adversarial::{Adversarial, AdversarialLoss};
 use gan::train::cyclegan::{CycleGan, CycleGanLoss, CycleGanModel, POOLS};
+use gan::train::method::{Run, scalars};
 use gan::train::step::{StepBuilder, Update};
 use gan::train::supervised::{Distance, Supervised, SupervisedLoss};
 use gan::train::wgan::{Wgan, WganLoss};
@@ -38,10 +39,10 @@ fn params<'a>(states: &'a States, spec: &NetSpec) -> &'a [f32] {
 
 /// Runs one step with the learning rate `lr` for every network.
 fn run(program: &mut Program, states: &mut States, step: usize, lr: f32, given: &[(&str, &[f32])]) {
-    let scalars: Vec<(String, [f32; 1])> = ["U", "G", "D", "G_A", "G_B", "D_A", "D_B"]
+    let scalars: Vec<(String, Vec<f32>)> = ["U", "G", "D", "G_A", "G_B", "D_A", "D_B"]
         .iter()
-        .flat_map(|n| [(format!("lr.{n}"), [lr]), (format!("t.{n}"), [step as f32 + 1.0])])
-        .chain([("step".to_string(), [step as f32])])
+        .flat_map(|n| [(format!("lr.{n}"), vec![lr]), (format!("t.{n}"), vec![step as f32 + 1.0])])
+        .chain([("step".to_string(), step_input(step as u64).to_vec())])
         .collect();
     let mut inputs: Vec<(&str, &[f32])> = scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
     inputs.extend(given);
@@ -126,6 +127,56 @@ fn the_residual_pair_trains_by_gradient_penalty() {
             spec.name
         );
     }
+}
+
+/// How far losses move within 20 steps when each first weight is replaced by one of its neighbours in f32, the farthest of
+/// eight such trainings, relative to the largest loss.
+fn spread(rule: Rule) -> f64 {
+    let method = Wgan { model: dcgan(Norm::None), loss: WganLoss::gradient_penalty(), size: 16, channels: 1 };
+    let specs = method.describe().expect("valid sizes");
+    let mut step = StepBuilder::new(DType::F32, 7);
+    let real = step.graph().input("real", [4, 16, 16, 1]);
+    let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
+    let inputs = [method.draw(&step, &real), method.draw(&step, &real)];
+    let z = step.normal([4, 6]);
+    method.trace_step(&mut step, &nets, &inputs, &z, [&plain(rule), &plain(rule)]);
+    let images = noise(4 * 256, "real");
+    let train = |nudged: Option<u64>| -> Vec<f64> {
+        let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
+        let mut states = initialised(&specs, rule.slots());
+        if let Some(seed) = nudged {
+            let mut rng = Philox::new(seed, 0);
+            for spec in &specs {
+                let own = &mut states.get_mut::<f32>(&spec.store_name())[..spec.param_count()];
+                own.iter_mut().filter(|v| **v != 0.0).for_each(|v| {
+                    *v = if rng.below(2) == 0 { v.next_up() } else { v.next_down() };
+                });
+            }
+        }
+        let losses = |s: usize| {
+            run(&mut program, &mut states, s, 4e-4, &[("real", &images)]);
+            ["loss/W", "loss/GP", "loss/G"].map(|n| program.scalar(&mut states, n))
+        };
+        (0..20).flat_map(losses).collect()
+    };
+    let plain = train(None);
+    let largest = plain.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let far =
+        |seed| plain.iter().zip(train(Some(seed))).fold(0f64, |m, (a, b)| m.max((a - b).abs() / largest));
+    (0..8).map(far).fold(0.0, f64::max)
+}
+
+/// What bounds a GPU's distance from the CPU (`tests/gpu`, docs/reproducibility.md): a critic's losses are as steady as their
+/// arithmetic, until Adam without a memory (`beta1 = 0`) makes whole steps of gradients that are nothing but rounding.
+#[test]
+fn rounding_spreads_by_the_optimiser_and_not_by_the_arithmetic() {
+    let (sgd, adam) = (
+        spread(Rule::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0 }),
+        spread(Rule::adam(0.0, 0.9)),
+    );
+    println!("SGD {sgd:.1e}, Adam {adam:.1e}");
+    assert!(sgd < 1e-5, "{sgd:e}");
+    assert!(adam > sgd, "Adam {adam:e}, SGD {sgd:e}");
 }
 
 /// A penalty that outweighs everything else makes the discriminator flatter at real images; its other losses begin as
@@ -326,7 +377,7 @@ fn teach(
     let net = eval.bind(&specs[0], rule.slots());
     let y = method.trace_predict(&eval, &net, &vx);
     let mut program = Program::new(eval.graph(), &[("y", &y)]).expect("valid");
-    program.run(&mut states, &[("x", x), ("step", &[0.0])]);
+    program.run(&mut states, &[("x", x), ("step", &[0.0; 2])]);
     (ends, program.output_f64(&mut states, "y"))
 }
 
@@ -378,4 +429,35 @@ fn images_are_brought_nearer_to_their_targets() {
         assert!(losses[0][1] < 0.7 * losses[0][0], "{:?}: {losses:?}", method.network);
         assert_eq!(y.len(), 256);
     }
+}
+
+/// The number of a run reaches the random numbers whole: as one f32, 2^24 + 1 would be 2^24, and draw the same again.
+#[test]
+fn no_two_steps_draw_the_same_random_numbers() {
+    let step = StepBuilder::new(DType::F32, 7);
+    let noise = step.normal([64]);
+    let spec = NetSpec::describe("G", |cx, graph| {
+        cx.conv("a", &graph.input("x", [1, 4, 4, 1]), 1, 1, 1, 0, true);
+    })
+    .expect("valid");
+    let ctx = step.train(&step.bind(&spec, 1));
+    let dropped = ctx.dropout(&step.graph().input("ones", [64]), 0.5);
+    let mut program = Program::new(step.graph(), &[("noise", &noise), ("dropped", &dropped)]).expect("valid");
+    let mut draw = |number: u64| -> [Vec<f32>; 2] {
+        let mut states = initialised(std::slice::from_ref(&spec), 1);
+        let given = scalars(&[], Run { part: 0, number, takes_batch: false }, [0.0; 2]);
+        let mut inputs: Vec<(&str, &[f32])> = given.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+        inputs.push(("ones", &[1.0; 64]));
+        program.run(&mut states, &inputs);
+        ["noise", "dropped"].map(|n| program.output(&mut states, n))
+    };
+    let first = 1u64 << 24;
+    let drawn: Vec<[Vec<f32>; 2]> =
+        [0, first - 1, first, first + 1, first + 2, 3 * first + 1].map(&mut draw).into();
+    for (i, a) in drawn.iter().enumerate() {
+        for b in &drawn[..i] {
+            assert!(a[0] != b[0] && a[1] != b[1], "{i}");
+        }
+    }
+    assert_eq!(drawn[3], draw(first + 1));
 }

@@ -165,12 +165,12 @@ fn what_must_stay_exact_stays_exact() {
 #[test]
 fn dropout_is_one_more_function_on_the_way() {
     let graph = Graph::new(DType::F64);
-    let inputs: Vec<(String, Vec<f64>)> = [("x", 2 * 5 * 5 * 3), ("y", 2 * 5 * 5 * 4), ("step", 1)]
+    let inputs: Vec<(String, Vec<f64>)> = [("x", 2 * 5 * 5 * 3), ("y", 2 * 5 * 5 * 4), ("step", 2)]
         .iter()
-        .map(|&(n, k)| (n.to_string(), if n == "step" { vec![41.0] } else { numbers(n, k) }))
+        .map(|&(n, k)| (n.to_string(), if n == "step" { vec![41.0, 3.0] } else { numbers(n, k) }))
         .collect();
     let (x, y) = (graph.input("x", [2, 5, 5, 3]), graph.input("y", [2, 5, 5, 4]));
-    let step = graph.input("step", []);
+    let step = graph.input("step", [2]);
     let drop = |v: &Var| v.apply(Dropout { p: 0.4, seed: 7, stream: 2 }, &[&step]);
     let normed = drop(&x.normalize(NormKind::Instance, 1e-5, None));
     let z = concat(&[&normed, &y], 3).relu();

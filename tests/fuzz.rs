@@ -69,7 +69,7 @@ fn change(bytes: &[u8], most: usize, changes: &[Change]) -> Vec<u8> {
 fn read(path: &Path) {
     let _ = inspect(path);
     let _ = Volume::load(path);
-    let options = LoadOptions { nan: NanPolicy::Zero, frame: Frame::All };
+    let options = LoadOptions { nan: NanPolicy::Zero, frame: Frame::All, ..Default::default() };
     if let Ok(v) = Volume::load_with(path, options) {
         assert_eq!(v.voxels.len(), v.dims.iter().product::<usize>() * v.frames);
         let o = Orientation::new(&v.affine(), v.dims);
@@ -124,7 +124,7 @@ proptest! {
         states.set("a", &[1f32, 2.0, 3.0]);
         states.set("b", &[4f32; 16]);
         let progress = Default::default();
-        gan::train::checkpoint::save_state(&path, &states, &progress, "hash").unwrap();
+        gan::train::checkpoint::save_state(&path, &[], &states, &progress, "hash").unwrap();
         let good = fs::read(&path).unwrap();
         fs::write(&path, change(&good, usize::MAX, &changes)).unwrap();
         if let Ok(file) = Tensors::read(&path) {
@@ -135,6 +135,6 @@ proptest! {
                 }
             }
         }
-        let _ = gan::train::checkpoint::load_state(&path, &mut states, "hash");
+        let _ = gan::train::checkpoint::load_state(&path, &[], &mut states, "hash");
     }
 }

@@ -142,7 +142,7 @@ fn write(case: &Case, dir: &Path, lines: &mut Vec<String>) {
         let mut rng = Philox::named(3, &format!("{shape:?}"));
         let x: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal() as f32).collect();
         let mut program = Program::new(&t.graph, &[("y", &t.output)]).unwrap();
-        program.run(&mut states, &[("x", &x), ("step", &[0f32])]);
+        program.run(&mut states, &[("x", &x), ("step", &[0f32; 2])]);
         let y = program.output::<f32>(&mut states, "y");
         let ((xs, x), (ys, y)) = (channels_first(shape, &x), channels_first(&t.output.shape(), &y));
         let text = |s: &[usize]| s.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");

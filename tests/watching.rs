@@ -167,11 +167,13 @@ fn a_value_that_slips_in_is_named_with_its_slice() {
     let dir = workshop();
     let dir = dir.path();
     let mut table = "subject,split,t1,pet\n".to_string();
-    for (subject, split) in [("a", "train"), ("b", "val"), ("c", "test")] {
-        let ramp = |i: usize| (i % 97) as f32 / 194.0;
+    for (k, (subject, split)) in [("a", "train"), ("b", "val"), ("c", "test")].into_iter().enumerate() {
+        // No two images alike.
+        let ramp = |i: usize| ((i + 7 * k) % 97) as f32 / 194.0;
+        let target = |i: usize| 0.5 - ramp(i);
         let spike = |i: usize| if subject == "a" && i == 2 * 1024 + 500 { 3e38 } else { ramp(i) };
         fs::write(dir.join(format!("{subject}-t1.nii")), nifti(&[32, 32, 4], 0.0, spike)).expect("written");
-        fs::write(dir.join(format!("{subject}-pet.nii")), nifti(&[32, 32, 4], 0.0, ramp)).expect("written");
+        fs::write(dir.join(format!("{subject}-pet.nii")), nifti(&[32, 32, 4], 0.0, target)).expect("written");
         table += &format!("{subject},{split},{subject}-t1.nii,{subject}-pet.nii\n");
     }
     fs::write(dir.join("pairs.csv"), table).expect("written");

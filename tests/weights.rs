@@ -78,7 +78,7 @@ fn answer(found: &Recognised, dict: &StateDict, shape: &[usize], x: &[f32]) -> V
     let net = step.bind(spec, 1);
     let y = trace(found, &step.eval(&net), &input);
     let mut program = Program::new(step.graph(), &[("y", &y)]).unwrap();
-    program.run(&mut states, &[("x", &channels_last(shape, x, true)), ("step", &[0f32])]);
+    program.run(&mut states, &[("x", &channels_last(shape, x, true)), ("step", &[0f32; 2])]);
     let out = program.output::<f32>(&mut states, "y");
     let s = y.shape();
     if s.rank() < 3 {

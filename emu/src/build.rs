@@ -145,38 +145,40 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {
 }
 
 /// The names of the kernels in a source: the first name followed by `(` after KERNEL and its launch bounds.
-fn kernel_names(text: &str) -> Vec<String> {
+/// With each the most threads of a block that its launch bounds allow, as C++; 1024 where it has none.
+fn kernel_names(text: &str) -> Vec<(String, String)> {
     let code: String =
         text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut names = Vec::new();
     for piece in code.split("KERNEL ").skip(1) {
-        let piece = match piece.strip_prefix("__launch_bounds__(") {
-            Some(rest) => rest.split_once(')').map_or(rest, |p| p.1),
-            None => piece,
+        let (bound, piece) = match piece.strip_prefix("__launch_bounds__(") {
+            Some(rest) => rest.split_once(')').unwrap_or((rest, "")),
+            None => ("1024", piece),
         };
+        let bound = bound.split(',').next().unwrap_or_default().to_string();
         let name: String =
             piece.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         if !name.is_empty() {
-            names.push(name);
+            names.push((name, bound));
         }
     }
     names
 }
 
 /// The C++ that turns a name and an array of pointers into a call.
-fn entry(file: &str, kernels: &[String]) -> String {
+fn entry(file: &str, kernels: &[(String, String)]) -> String {
     let mut s = format!(
         "#include \"{file}\"\n\
-         int emu_launch(void (*)(void**), void**, const u32*, const u32*, size_t, int, int, u64, char*, size_t);\n\
+         int emu_launch(void (*)(void**), void**, const u32*, const u32*, int, size_t, int, int, u64, char*, size_t);\n\
          extern \"C\" __attribute__((visibility(\"default\"))) int gan_emu_run(const char* kernel, void** arguments, \
          const u32* sizes, int count, const u32* grid, const u32* block, size_t shared, int order, int copies, u64 seed, \
          char* report, size_t report_size) {{\n"
     );
-    for k in kernels {
+    for (k, bound) in kernels {
         s += &format!(
             "    if (!strcmp(kernel, \"{k}\")) {{\n        \
              if (!emu_fits({k}, sizes, count, report, report_size)) return 1;\n        \
-             return emu_launch([](void** a) {{ emu_call({k}, a); }}, arguments, grid, block, shared, order, copies, seed, \
+             return emu_launch([](void** a) {{ emu_call({k}, a); }}, arguments, grid, block, {bound}, shared, order, copies, seed, \
              report, report_size);\n    }}\n"
         );
     }

@@ -24,6 +24,8 @@ pub enum Order {
     Reverse = 1,
     /// A new permutation every time.
     Random = 2,
+    /// One warpgroup, which one the seed says, goes on only when nobody else can, and no further than past its next barrier.
+    Held = 3,
 }
 
 /// When asynchronous copies land.
@@ -56,6 +58,14 @@ impl Mode {
         let pairs =
             orders.into_iter().flat_map(|order| copies.into_iter().map(move |copies| (order, copies)));
         pairs.enumerate().map(|(i, (order, copies))| Mode { order, copies, seed: 17 + i as u64 }).collect()
+    }
+
+    /// For kernels whose warps have different tasks: each of so many warpgroups held back, with copies as late and as early
+    /// as may be.
+    pub fn held(groups: u64) -> Vec<Mode> {
+        let copies = [Async::Late, Async::Early];
+        let pairs = (0..groups).flat_map(|seed| copies.into_iter().map(move |copies| (seed, copies)));
+        pairs.map(|(seed, copies)| Mode { order: Order::Held, copies, seed }).collect()
     }
 }
 

@@ -3,7 +3,9 @@
 // What it is strict about, because a GPU is not:
 //   - shared memory and its copies in flight hold NaN until written; canaries around shared memory catch overruns;
 //   - asynchronous copies land as late as they may, as early as they can, or at random;
-//   - threads run in forward, reverse or random order, each warp as far as it gets before the next one starts;
+//   - threads run in forward, reverse or random order, each warp as far as it gets before the next one starts; or one
+//     warpgroup is held back: it goes on only when nobody else can, and no further than past its next barrier;
+//   - a ticket that is drawn (`take_ticket`) is fenced on both sides by the thread that draws it;
 //   - a barrier that not all threads reach, or that they reach at different places, ends the launch with a report.
 // Under ThreadSanitizer each CUDA thread is a fiber of its own and only barriers order them. This file itself must be
 // compiled without that instrumentation.
@@ -38,6 +40,21 @@ void fail(bool in_fiber, const char* format, ...) {
         va_end(list);
     }
     if (in_fiber) to_scheduler();
+}
+
+// Whether a warp is held back.
+bool held(int warp) { return machine.held >= 0 && warp / 4 == machine.held; }
+
+// A thread that is held back lets all others go first once it has passed a barrier.
+void let_others_go() {
+    if (held(index_of(self()) / 32)) to_scheduler();
+}
+
+// A thread comes to a barrier of any kind: what it shows there it must have seen.
+void check_fences(EmuSite site) {
+    Fiber* f = self();
+    if (f->drew && !f->fenced) fail(true, "no fence between a ticket and the barrier at %s:%d", site.file, site.line);
+    f->fenced = f->drew = false;
 }
 
 void land(Copy& c) {
@@ -97,6 +114,7 @@ void start_fiber(Fiber& f) {
     f.state = RUNNABLE;
     f.copy_count = f.groups = 0;
     f.barriers = f.warp_barriers = 0;
+    f.fenced = f.drew = false;
     TSAN(f.tsan = __tsan_create_fiber(0));
 }
 
@@ -158,10 +176,15 @@ void free_shared() {
         free(s.memory);
     }
     machine.shared_count = 0;
+    machine.shared_bytes = 0;
 }
 
 u8* new_shared(const void* identity, size_t bytes, const char* name) {
     if (machine.shared_count == MAX_STATIC) fail(true, "more than %d shared arrays in one kernel", MAX_STATIC);
+    machine.shared_bytes += (bytes + 15) / 16 * 16;
+    if (machine.shared_bytes > MOST_SHARED)
+        fail(identity != nullptr, "a block wants %zu bytes of shared memory with %s; no device has more than %zu", machine.shared_bytes,
+             name, MOST_SHARED);
     void* memory = nullptr;
     // Arrays start on 1024-byte boundaries, with a canary or without.
     if (posix_memalign(&memory, 1024, bytes + 2 * CANARY ? bytes + 2 * CANARY : 1)) abort();
@@ -193,11 +216,14 @@ void run_block(EmuDim block, size_t dynamic_bytes) {
         bool progressed = false;
         shuffle_order(order, warps);
         for (int i = 0; i < warps && !machine.failed; i++)
-            while (!machine.failed && sweep(order[i])) {
+            while (!held(order[i]) && !machine.failed && sweep(order[i])) {
                 progressed = true;
                 if (machine.order == RANDOM && next_random() % 4 == 0) break;
             }
-        if (!progressed && !machine.failed && !land_latest()) report_deadlock();
+        if (progressed || machine.failed || land_latest()) continue;
+        for (int i = 0; i < warps && !machine.failed; i++)
+            if (held(order[i]) && sweep(order[i])) progressed = true;
+        if (!progressed && !machine.failed) report_deadlock();
     }
     if (!machine.failed) end_engine();
     TSAN(for (int i = 0; i < machine.threads; i++) {
@@ -359,6 +385,7 @@ u8* emu_dynamic_shared() { return machine.shared[0].memory + CANARY; }
 void emu_barrier(EmuSite site) {
     Fiber* f = self();
     maybe_land(f);
+    check_fences(site);
     if (machine.at_barrier == 0) machine.barrier = site;
     else if (machine.barrier.line != site.line || strcmp(machine.barrier.file, site.file))
         fail(true, "divergent barrier: some threads wait at %s:%d, thread %d has come to %s:%d", machine.barrier.file,
@@ -376,6 +403,7 @@ void emu_barrier(EmuSite site) {
             if (machine.fibers[i].state == AT_BARRIER) machine.fibers[i].state = RUNNABLE;
     }
     TSAN(__tsan_acquire(ordering));
+    let_others_go();
 }
 
 void emu_sync_warp(EmuSite site) {
@@ -424,8 +452,14 @@ void emu_cp_async(void* to, const void* from, int bytes, bool valid, EmuSite sit
     maybe_land(f);
 }
 
-// A ticket orders what the blocks that drew earlier ones wrote before those who draw later ones.
-u32 emu_take_ticket(u32* counter) {
+void emu_fence_device() { self()->fenced = true; }
+
+// A ticket orders what the blocks that drew earlier ones wrote before those who draw later ones, if the thread that draws it
+// fences after the barrier that showed it what others wrote, and again before the one that tells them of the ticket.
+u32 emu_take_ticket(u32* counter, EmuSite site) {
+    Fiber* f = self();
+    if (!f->fenced) fail(true, "a ticket is drawn without a fence after the last barrier: %s:%d", site.file, site.line);
+    f->fenced = false, f->drew = true;
     TSAN(__tsan_acquire(counter));
     const u32 ticket = (*counter)++;
     TSAN(__tsan_release(counter));
@@ -445,23 +479,35 @@ extern "C" __attribute__((visibility("default"))) u64 gan_emu_bank_conflicts() {
 // ---- what the host calls --------------------------------------------------------------------------------------------
 
 // Runs `entry` on a grid. Returns 0, or 1 with a sentence in `report`.
-int emu_launch(void (*entry)(void**), void** arguments, const u32* grid, const u32* block, size_t dynamic_bytes,
-               int order, int async, u64 seed, char* report, size_t report_size) {
+int emu_launch(void (*entry)(void**), void** arguments, const u32* grid, const u32* block, int most_threads,
+               size_t dynamic_bytes, int order, int async, u64 seed, char* report, size_t report_size) {
     Machine& m = machine;
     m.entry = entry;
     m.arguments = arguments;
     m.order = Order(order);
     m.async = Async(async);
     m.random = seed * 2 + 1;
+    m.held = order == HELD ? int(seed % ((block[0] + 127) / 128)) : -1;
     m.failed = false;
     m.report = report;
     m.report_size = report_size;
     m.shared_count = 0;
+    m.shared_bytes = 0;
     m.threads = int(block[0]);
     emu_grid_dim = {grid[0], grid[1], grid[2]};
     emu_block_dim = {block[0], block[1], block[2]};
     if (block[0] == 0 || block[0] > MAX_THREADS || block[0] % 32 || block[1] != 1 || block[2] != 1) {
         snprintf(report, report_size, "a block must be 32 to %d threads in x, whole warps", MAX_THREADS);
+        return 1;
+    }
+    // What a driver refuses.
+    if (int(block[0]) > most_threads) {
+        snprintf(report, report_size, "blocks of %u threads; the kernel's launch bounds are %d", block[0], most_threads);
+        return 1;
+    }
+    if (!grid[0] || !grid[1] || !grid[2] || grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535) {
+        snprintf(report, report_size, "a grid of (%u, %u, %u) blocks; 1 to 2147483647, 65535 and 65535 are taken", grid[0], grid[1],
+                 grid[2]);
         return 1;
     }
     TSAN(m.scheduler_tsan = __tsan_get_current_fiber(); __tsan_release(&m.entry));

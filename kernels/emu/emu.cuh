@@ -48,7 +48,8 @@ void emu_ldmatrix(u32* r, const u32* row, const void* address, bool transpose, E
 void emu_mma_bf16(float* c, const u32* a, const u32* b, int mi, int ni, EmuSite);
 void emu_mma_tf32(float* c, const u32* a, const u32* b, int mi, int ni, EmuSite);
 void emu_cp_async(void* to, const void* from, int bytes, bool valid, EmuSite);
-u32 emu_take_ticket(u32* counter);
+u32 emu_take_ticket(u32* counter, EmuSite);
+void emu_fence_device();
 void emu_cp_async_commit();
 void emu_cp_async_wait(int pending);
 
@@ -72,8 +73,8 @@ inline bf16 float_to_bf16(float v) {
 inline double sin_turns(double v) { return sin(6.283185307179586476925 * v); }
 inline double cos_turns(double v) { return cos(6.283185307179586476925 * v); }
 
-inline u32 take_ticket(u32* counter) { return emu_take_ticket(counter); }
-inline void fence_device() {} // memory is the host's, one block after another
+inline u32 take_ticket(u32* counter, EMU_HERE) { return emu_take_ticket(counter, {file, line}); }
+inline void fence_device() { emu_fence_device(); } // memory is the host's, one block after another: only that it is there
 
 inline void sync_warp(EMU_HERE) { emu_sync_warp({file, line}); }
 inline float shuffle(float v, int lane, EMU_HERE) {
@@ -144,6 +145,14 @@ inline bool emu_fits(void (*)(A...), const u32* sizes, int count, char* report, 
             snprintf(report, report_size, "argument %d has %u bytes, the kernel wants %u", i, sizes[i], wanted[i]);
             return false;
         }
+    // Where each lies in the block of arguments; sm_70 and newer, CUDA 12.1 and newer.
+    const u32 alignments[] = {u32(alignof(A))...}, most = 32764;
+    u32 at = 0;
+    for (int i = 0; i < count; i++) at = (at + alignments[i] - 1) / alignments[i] * alignments[i] + sizes[i];
+    if (at > most) {
+        snprintf(report, report_size, "%u bytes of arguments; a launch has %u", at, most);
+        return false;
+    }
     return true;
 }
 

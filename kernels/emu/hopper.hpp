@@ -316,6 +316,7 @@ void emu_mbar_init(u64* bar, int arrivals, EmuSite site) {
 
 void emu_mbar_arrive(u64* bar, int bytes, EmuSite site) {
     maybe_land(self());
+    check_fences(site);
     const int i = mbar_of(bar, site);
     TSAN(__tsan_release(&engine.mbars[i]));
     engine.mbars[i].bytes += bytes;
@@ -338,6 +339,7 @@ void emu_mbar_wait(u64* bar, int parity, EmuSite site) {
             fail(true, "two phases passed while a thread waited for one: %s:%d", site.file, site.line);
     }
     TSAN(__tsan_acquire(&engine.mbars[i]));
+    let_others_go();
 }
 
 void emu_tma(void* to, const void* map, u64* bar, int rank, bool im2col, const int* at, const int* taps, EmuSite site) {

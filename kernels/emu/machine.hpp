@@ -59,7 +59,8 @@ namespace {
 const size_t STACK = 256 * 1024;
 const int MAX_THREADS = 1024;
 const int MAX_STATIC = 32;
-enum Order { FORWARD, REVERSE, RANDOM };
+const size_t MOST_SHARED = 227 << 10; // of a block, static and dynamic: sm_90 and sm_100
+enum Order { FORWARD, REVERSE, RANDOM, HELD };
 enum Async { LATE, EARLY, ANY_TIME };
 enum State { RUNNABLE, AT_BARRIER, AT_WARP, AT_MBAR, DONE };
 
@@ -79,6 +80,7 @@ struct Fiber : EmuThread {
     int copy_count, copy_room, groups;
     u32 barriers, warp_barriers; // passed so far
     int mbar, parity;            // waited for in shared memory: which one, and the phase
+    bool fenced, drew;           // since its last barrier: whether it fenced, whether it drew a ticket after that
     void* tsan;
 };
 
@@ -102,6 +104,7 @@ struct Machine {
     Fiber fibers[MAX_THREADS];
     Warp warps[MAX_THREADS / 32];
     Shared shared[MAX_STATIC];
+    size_t shared_bytes;
     int shared_count, threads, at_barrier, done;
     EmuSite barrier;
     char barrier_order[2];
@@ -111,6 +114,7 @@ struct Machine {
     void** arguments;
     Order order;
     Async async;
+    int held; // the warpgroup that is held back, or -1
     u64 random, bank_conflicts;
     bool failed;
     char* report;

@@ -13,13 +13,71 @@ struct Geometry {
     int input[3], output[3], kernel[3], stride[3], padding[3], dilation[3];
 };
 
+// Division by a number that the host knows, of anything from 0 to 2^31 - 1, by a multiplication: for `by` above 1 the quotient is
+// the upper half of v * factor, shifted.
+struct Divider {
+    int by;
+    u32 factor;
+    int shift;
+};
+
+// What positions of a result and its summed index are divided by: the positions of an image, their height and width (of a phase,
+// where the gradient by the input has several), and the channels that are summed over.
+struct Dividers {
+    Divider positions, height, width, channels;
+};
+
+// The argument of the convolutions.
+struct ConvShape {
+    Geometry geometry;
+    Dividers divide;
+};
+
 // With -DGEOMETRY=n,c,k,... the shape is a constant and every division by it a multiplication; without, it is the
-// kernel's argument. The launch is the same.
+// kernel's argument. The launch is the same. With -DWINDOW=groups,kernel...,stride...,padding...,dilation... what moves over the
+// source is a constant, and layers that differ in extents and channels are one kernel; then no tap meets nothing but
+// padding, and all phases have the same extents, those of the dividers.
 #ifdef GEOMETRY
 #define USE_GEOMETRY(argument) constexpr Geometry geometry = {GEOMETRY}
+#define USE_SHAPE(argument) USE_GEOMETRY(argument); constexpr Dividers divide = {}
+#elif defined(WINDOW)
+struct Window {
+    int groups, kernel[3], stride[3], padding[3], dilation[3];
+};
+DEVICE Geometry with_window(Geometry g) {
+    constexpr Window window = {WINDOW};
+    g.groups = window.groups;
+#pragma unroll
+    for (int a = 0; a < 3; a++) {
+        g.kernel[a] = window.kernel[a];
+        g.stride[a] = window.stride[a];
+        g.padding[a] = window.padding[a];
+        g.dilation[a] = window.dilation[a];
+    }
+    return g;
+}
+#define USE_SHAPE(argument) \
+    const Geometry geometry = with_window(argument.geometry); \
+    const Dividers& divide = argument.divide
 #else
 #define USE_GEOMETRY(argument) const Geometry& geometry = argument
+#define USE_SHAPE(argument) \
+    const Geometry& geometry = argument.geometry; \
+    const Dividers& divide = argument.divide
 #endif
+
+// -DWHOLE=1: the channels of the result (of x, in the gradient by the weights) are whole tiles, and need not be compared with.
+#ifndef WHOLE
+#define WHOLE 0
+#endif
+
+// v / by, where `by` is a constant or what a divider is for.
+DEVICE int quotient(int v, int by, const Divider& divider) {
+#ifndef WINDOW
+    if (by != divider.by) return v / by;
+#endif
+    return divider.by == 1 ? v : int(u32(u64(u32(v)) * divider.factor >> 32) >> divider.shift);
+}
 
 DEVICE constexpr int volume(const int (&e)[3]) { return e[0] * e[1] * e[2]; }
 
@@ -55,6 +113,8 @@ DEVICE Axis phase_axis(const Geometry& g, int a, int phase) {
     int tap_step = stride / gcd(stride, dilation), first = 0;
     while (first < tap_step && mod_floor(target - first * dilation, stride) != 0) first++;
     int taps = first < tap_step && first < g.kernel[a] ? ceil_div(g.kernel[a] - first, tap_step) : 0;
+    // Said so that it can be a constant: all phases have as many where the stride divides the kernel.
+    if (tap_step == stride && g.kernel[a] % tap_step == 0) taps = g.kernel[a] / tap_step;
     return {ceil_div(max_of(g.input[a] - phase, 0), stride),
             1,
             taps ? (target - first * dilation) / stride : 0,
@@ -92,6 +152,12 @@ struct Triple {
 DEVICE Triple split3(int flat, int extent_h, int extent_w) {
     int dh = flat / extent_w;
     return {dh / extent_h, dh % extent_h, flat % extent_w};
+}
+
+// The same for a position of the result.
+DEVICE Triple position(int flat, int extent_h, int extent_w, const Dividers& divide) {
+    const int dh = quotient(flat, extent_w, divide.width), d = quotient(dh, extent_h, divide.height);
+    return {d, dh - d * extent_h, flat - dh * extent_w};
 }
 
 #endif

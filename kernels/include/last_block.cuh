@@ -11,16 +11,17 @@
 // Whether this block is the last of `blocks` to come here with this counter. All threads of a team come together.
 template <class Team> DEVICE bool last_block(u32* counter, int blocks, Team& team) {
     SMEM(u32, ticket, 1);
-    fence_device(); // what this thread wrote, before the ticket that tells of it
-    team.sync();
+    team.sync(); // shows thread 0 what all threads of the team have written
     if (team.thread() == 0) {
+        // The fences belong to the thread that draws: they order all that it has seen, not only what it wrote itself. As in
+        // cooperative groups' grid barrier: barrier, fence, atomic, fence, barrier.
+        fence_device(); // what the team wrote, before the ticket that tells of it
         ticket[0] = take_ticket(counter);
         if (ticket[0] + 1 == u32(blocks)) *counter = 0;
+        fence_device(); // the ticket, before what others wrote is read
     }
     team.sync();
-    const bool last = ticket[0] + 1 == u32(blocks);
-    fence_device(); // the ticket, before what others wrote is read
-    return last;
+    return ticket[0] + 1 == u32(blocks);
 }
 DEVICE bool last_block(u32* counter, int blocks) {
     WholeBlock block;

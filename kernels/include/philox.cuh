@@ -22,4 +22,7 @@ DEVICE Philox philox4x32(u32 c0, u32 c1, u32 c2, u32 c3, u32 key0, u32 key1) {
     return {{c0, c1, c2, c3}};
 }
 
+// The number of a step, in two parts that fp32 holds exactly: the lower 24 bits and those above (`step_input` in `src/rng.rs`).
+DEVICE u32 step_number(const float* step) { return u32(step[0]) + (u32(step[1]) << 24); }
+
 #endif

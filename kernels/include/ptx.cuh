@@ -1,6 +1,10 @@
 // The primitives that need PTX, by name; `emu/emu.cuh` has the same names. Inline assembly stands here and, for sm_90a, in
 // `hopper.cuh` alone.
 //
+// What is volatile: whatever touches memory, waits, or needs all lanes of a warp (`.sync.aligned`). Products touch registers
+// alone, but without `volatile` the compiler may move them to where their sums are used, a branch that only some lanes take.
+// Conversions are neither: they may be moved, shared and left out.
+//
 // Needed per architecture: asynchronous copies and tensor cores from sm_80 on. On sm_75 the copies are done at once,
 // which is slower and just as right; the tensor-core functions are absent, so only the FMA kernels compile there.
 #ifndef GAN_PTX_CUH
@@ -124,7 +128,7 @@ __device__ __forceinline__ void mma_bf16(float (&c)[MI][NI][4], const u32 (&a)[M
     for (int m = 0; m < MI; m++)
 #pragma unroll
         for (int n = 0; n < NI; n++)
-            asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+            asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                          : "+f"(c[m][n][0]), "+f"(c[m][n][1]), "+f"(c[m][n][2]), "+f"(c[m][n][3])
                          : "r"(a[m][0]), "r"(a[m][1]), "r"(a[m][2]), "r"(a[m][3]), "r"(b[n][0]), "r"(b[n][1]));
@@ -137,7 +141,7 @@ __device__ __forceinline__ void mma_tf32(float (&c)[MI][NI][4], const u32 (&a)[M
     for (int m = 0; m < MI; m++)
 #pragma unroll
         for (int n = 0; n < NI; n++)
-            asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+            asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
                          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                          : "+f"(c[m][n][0]), "+f"(c[m][n][1]), "+f"(c[m][n][2]), "+f"(c[m][n][3])
                          : "r"(a[m][0]), "r"(a[m][1]), "r"(a[m][2]), "r"(a[m][3]), "r"(b[n][0]), "r"(b[n][1]));

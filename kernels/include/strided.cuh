@@ -21,7 +21,7 @@ struct Mask {
 // The four words of elements 4 block ...
 template <bool Drops> DEVICE Philox draw(const Mask& mask, const float* step, i64 block) {
     if (!Drops) return {};
-    return philox4x32(u32(block), u32(u64(block) >> 32), mask.stream, u32(*step), mask.seed_low, mask.seed_high);
+    return philox4x32(u32(block), u32(u64(block) >> 32), mask.stream, step_number(step), mask.seed_low, mask.seed_high);
 }
 
 // Word j; a choice among registers, where an index would need memory.

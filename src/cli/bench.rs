@@ -4,6 +4,7 @@ use crate::device::launch::Math;
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::{Choice, Device};
+use crate::graph::Cost;
 use crate::rng::Philox;
 use crate::train::method::{self, Shapes};
 use crate::train::programs::plan_step;
@@ -50,8 +51,8 @@ struct Step {
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
-    #[arg(long, default_value = "cpu")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that computes what the CPU does, else the CPU)
+    #[arg(long, default_value = "auto")]
     device: Choice,
     /// How a GPU multiplies: f32, tf32 or bf16 (mixed precision)
     #[arg(long, default_value = "f32")]
@@ -84,7 +85,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let planned = plan_step(&recipe, &device, method.as_ref(), &specs, &shapes)?;
     let runs = method.runs(u64::from(u32::MAX));
-    let flops: u64 = runs.iter().map(|r| planned[r.part].program.plan().cost().flops).sum();
+    // As traced: the same on every device and in every precision.
+    let work: Cost = runs.iter().map(|r| planned[r.part].program.plan().work).sum();
     // FLOPs and bytes of every operation, for who wants to know the least time that a step takes.
     let parts = |r: &method::Run| {
         let steps = &planned[r.part].program.plan().steps;
@@ -93,6 +95,7 @@ pub fn run(args: &Args) -> Result<()> {
     let costs: Vec<[u64; 2]> = runs.iter().flat_map(parts).collect();
     let arena: usize = planned.iter().map(|p| p.program.plan().arena_bytes).sum();
     let mut states = device.states(states)?;
+    device.compile(planned.iter().map(|p| &p.program))?;
     let mut programs = planned.into_iter().map(|p| p.bind(&states)).collect::<Result<Vec<_>>>()?;
     let mut rng = Philox::named(1, "bench");
     let mut image = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.range(-1.0, 1.0) as f32).collect() };
@@ -153,14 +156,18 @@ pub fn run(args: &Args) -> Result<()> {
     let median = times[times.len() / 2];
     let extents = shapes.size.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
     say(format!(
-        "{} {} batch {} f32, {}: median {median:.1} ms a step (fastest {:.1}), {:.1} GFLOP, {:.1} GFLOP/s, {:.1} MB of temporaries",
+        "{} {} batch {} {}, {}: median {median:.1} ms a step (fastest {:.1}), {:.1} GFLOP (of which products {:.1}) on {:.1} MB as traced, {:.1} GFLOP/s, {:.1} MB moved, {:.1} MB of temporaries",
         recipe.name,
         extents,
         recipe.train.batch,
+        args.precision.name(),
         device.describe(),
         times[0],
-        flops as f64 / 1e9,
-        flops as f64 / 1e6 / median,
+        work.flops as f64 / 1e9,
+        work.products as f64 / 1e9,
+        work.bytes as f64 / 1e6,
+        work.flops as f64 / 1e6 / median,
+        costs.iter().map(|c| c[1]).sum::<u64>() as f64 / 1e6,
         arena as f64 / 1e6
     ));
     let mut kinds: Vec<_> = by_kind.into_iter().collect();
@@ -180,7 +187,7 @@ pub fn run(args: &Args) -> Result<()> {
         let result = json!({
             "recipe": recipe.name, "size": shapes.size, "batch": recipe.train.batch, "dtype": args.precision.name(), "device": device.name(), "on": device.describe(),
             "threads": rayon::current_num_threads(), "ms_median": median, "ms_min": times[0], "ms": times,
-            "flop_per_step": flops, "flops_and_bytes": costs, "arena_bytes": arena,
+            "flop_per_step": work.flops, "product_flop_per_step": work.products, "bytes_per_step": work.bytes, "flops_and_bytes": costs, "arena_bytes": arena,
         });
         crate::fsio::write_bytes(path, format!("{result:#}\n").as_bytes())?;
     }

@@ -5,13 +5,15 @@ use crate::device::cuda::driver::Driver;
 use crate::device::cuda::nvrtc::Nvrtc;
 use crate::device::launch::Math;
 use crate::error::{Error, Result};
-use crate::exec::device::{Choice, probe};
+use crate::exec::device::Choice;
+use crate::exec::probe::probe_all;
 use crate::train::csvlog::bytes;
 
 /// Tell what this machine can compute on, and what is missing
 ///
 /// Looks for the NVIDIA driver, its devices, the run-time compiler (NVRTC) and the cache of compiled kernels; for every missing
-/// piece says what to install. Where all is there, runs a small program on each device and compares with the CPU. The
+/// piece says what to install. Where all is there, runs small programs on each device in every precision, with every set of
+/// kernels that it has, and compares with the CPU. The
 /// exit code is 0 if the CPU can be used, which is all that this program must have.
 #[derive(clap::Args)]
 pub struct Args {}
@@ -70,7 +72,7 @@ pub fn run(_: &Args) -> Result<()> {
     for n in 0..count {
         match Choice::Cuda(n)
             .open(Math::Fma)
-            .and_then(|(device, _)| Ok((device.describe(), device.memory()?, probe(&device))))
+            .and_then(|(device, _)| Ok((device.describe(), device.memory()?, probe_all(&device))))
         {
             Ok((about, memory, checked)) => {
                 let memory = memory.map_or(String::new(), |(free, total)| {
@@ -78,9 +80,11 @@ pub fn run(_: &Args) -> Result<()> {
                 });
                 row("device", format!("{about}{memory}"));
                 match checked {
-                    Ok(report) => {
+                    Ok(parts) => {
                         usable += 1;
-                        row("", report);
+                        let parts: Vec<String> =
+                            parts.iter().map(|(what, error)| format!("{what} to {error:.1e}")).collect();
+                        row("", format!("convolutions agree with the CPU's: {}", parts.join(", ")));
                     }
                     Err(e) => {
                         row("", e.to_string());

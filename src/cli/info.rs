@@ -1,25 +1,27 @@
 use super::say;
-use crate::data::Volume;
-use crate::data::nifti_io::{LoadOptions, NanPolicy, inspect};
+use crate::data::nifti_io::{inspect, statistics};
 use crate::error::{Error, Result};
+use crate::fsio;
 use crate::train::checkpoint::Tensors;
 use crate::train::csvlog::{bytes, count, duration};
 use crate::train::info::RunInfo;
 use crate::train::run::{RunDir, progress};
+use crate::weights::StateDict;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Say what a file or a run is
 ///
-/// A NIfTI file: shape, spacing, stored type, axes, affine, range of values. A checkpoint: its tensors and architecture. A
-/// run folder: what was trained, how far, how well.
+/// A NIfTI file: shape, spacing, stored type, axes, affine, range of its finite values. A checkpoint: its tensors and
+/// architecture; a .pth file or checkpoint of PyTorch's: the tensors of each state dict in it. A run folder: what was trained,
+/// how far, how well.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gan info sub-01_T1w.nii.gz
   gan info runs/mr2pet --json")]
 pub struct Args {
-    /// A NIfTI file, a safetensors file or a run folder
+    /// A NIfTI file, a .safetensors, .pth or .ckpt file, or a run folder
     path: PathBuf,
     /// Print JSON
     #[arg(long)]
@@ -29,13 +31,15 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let path = &args.path;
     if !path.exists() {
-        return Err(Error::input(format!("{} does not exist; check the path", path.display())));
+        return Err(Error::missing(path));
     }
     let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
     let facts = if path.is_dir() {
         about_run(path)?
     } else if name.ends_with(".safetensors") {
         about_checkpoint(path)?
+    } else if [".pth", ".pt", ".ckpt"].iter().any(|e| name.ends_with(e)) {
+        about_weights(path)?
     } else {
         about_image(path)?
     };
@@ -76,23 +80,36 @@ fn about_image(path: &Path) -> Result<Value> {
     let rows: Vec<Vec<f64>> =
         header.affine.0.iter().map(|r| r.iter().map(|v| (v * 1e6).round() / 1e6 + 0.0).collect()).collect();
     let mut facts = json!({
-        "file": path, "format": format!("NIfTI-{}", header.version()), "shape": header.shape, "spacing": header.pixdim,
+        "file": fsio::text(path), "format": format!("NIfTI-{}", header.version()), "shape": header.shape, "spacing": header.pixdim,
         "type": header.stored_name(), "byte order": format!("{:?}", header.endian).to_lowercase(),
         "axes": header.affine.axis_codes(), "qform code": header.qform_code, "sform code": header.sform_code,
         "affine": rows, "slope": header.slope, "intercept": header.inter,
     });
+    let mut notes = header.notes();
     // What has no single intensity per voxel (colours, complex numbers) has no range: say why instead.
-    let options = LoadOptions { frame: crate::data::nifti_io::Frame::All, nan: NanPolicy::Zero };
-    match Volume::load_with(path, options) {
-        Ok(v) => {
-            let (mut low, mut high, mut sum) = (f32::INFINITY, f32::NEG_INFINITY, 0.0f64);
-            for x in &v.voxels {
-                (low, high, sum) = (low.min(*x), high.max(*x), sum + f64::from(*x));
+    match statistics(path) {
+        Ok(s) => {
+            facts["range"] = s.range.map_or_else(|| json!("no voxel is finite"), |r| json!(r));
+            facts["mean"] = if s.range.is_some() { json!(s.mean) } else { Value::Null };
+            facts["NaN"] = json!(s.nan);
+            facts["infinite"] = json!(s.infinite);
+            if s.nan + s.infinite > 0 {
+                notes.push("NaN and infinite voxels are no part of range and mean; training refuses them unless `data.nan` is \"zero\"".into());
             }
-            facts["range"] = json!([low, high]);
-            facts["mean"] = json!(sum / v.voxels.len().max(1) as f64);
+            if s.beyond_f32 > 0 {
+                notes.push(format!(
+                    "{} voxels are beyond float32: training and prediction refuse the file; rescale it",
+                    s.beyond_f32
+                ));
+            }
+            if s.behind > 0 {
+                notes.push(format!("{} bytes behind the last voxel: left out", s.behind));
+            }
         }
         Err(e) => facts["range"] = json!(e.to_string()),
+    }
+    if !notes.is_empty() {
+        facts["notes"] = json!(notes);
     }
     Ok(facts)
 }
@@ -105,12 +122,30 @@ fn about_checkpoint(path: &Path) -> Result<Value> {
     let mut metadata: Vec<(&String, &String)> = file.all_metadata().iter().collect();
     metadata.sort();
     let mut facts = json!({
-        "file": path, "tensors": list.len(), "elements": count(elements as u64), "size": bytes(size as u64),
+        "file": fsio::text(path), "tensors": list.len(), "elements": count(elements as u64), "size": bytes(size as u64),
     });
     for (k, v) in metadata {
         facts[k] = json!(v);
     }
     facts["contents"] = list.iter().map(|(n, s, _)| json!(format!("{n} {s:?}"))).collect();
+    Ok(facts)
+}
+
+/// A file of PyTorch's: the state dicts that it holds, none of which is run.
+fn about_weights(path: &Path) -> Result<Value> {
+    let file = StateDict::read(path)?;
+    let mut contents = Vec::new();
+    for dict in std::iter::once(&file).chain(file.others()) {
+        if !dict.part().is_empty() {
+            contents.push(format!("{}:", dict.part()));
+        }
+        contents.extend(dict.keys().map(|k| format!("{k} {:?}", dict.shape(k).unwrap_or_default())));
+    }
+    let mut facts = json!({ "file": fsio::text(path), "contents": contents });
+    let beside = file.left_out(&file);
+    if !beside.is_empty() {
+        facts["beside"] = json!(beside.join(", "));
+    }
     Ok(facts)
 }
 
@@ -122,7 +157,7 @@ fn about_run(path: &Path) -> Result<Value> {
         info.parameters.iter().map(|(n, c)| format!("{n}: {} parameters", count(*c as u64))).collect();
     nets.sort();
     let mut facts = json!({
-        "run": path, "recipe": recipe.name, "about": recipe.about, "model": recipe.model.kind(), "seed": recipe.seed,
+        "run": fsio::text(path), "recipe": recipe.name, "about": recipe.about, "model": recipe.model.kind(), "seed": recipe.seed,
         "input": recipe.data.input, "target": recipe.data.target, "networks": nets, "command": info.command,
         "program": info.version, "device": format!("{}, {} threads", info.device, info.threads), "finished": info.finished,
         "memory": format!("{} of temporaries, {} of parameters and moments", bytes(info.memory_bytes[0] as u64), bytes(info.memory_bytes[1] as u64)),

@@ -1,14 +1,14 @@
 use super::say;
 use crate::device::cuda::cache::Cache;
 use crate::device::cuda::compiler::Compiler;
-use crate::device::cuda::device::{hopper_setting, window_setting};
-use crate::device::launch::{GpuTraits, Math, Tailored};
+use crate::device::cuda::target;
+use crate::device::cuda::workers;
+use crate::device::launch::Math;
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, Device};
 use crate::train::csvlog::bytes;
 use crate::train::kernels::{Extents, specialisations};
 use crate::train::recipe::Recipe;
-use crate::train::reporter::line;
 use std::path::PathBuf;
 
 /// Show, empty or fill the cache of compiled CUDA kernels, and find the fastest for a device
@@ -35,6 +35,9 @@ enum What {
     /// Training takes the table's variants from then on, and records them in the run's folder. Without a table a rule by shape
     /// holds. The table counts for this device, driver, compiler and version of the kernels alone.
     Tune(super::tune::Args),
+    /// Compile what another process of this program asks for
+    #[command(hide = true)]
+    Worker,
 }
 
 #[derive(clap::Args)]
@@ -63,6 +66,9 @@ struct Build {
     /// extents that the recipe says]
     #[arg(long, value_parser = size)]
     size: Option<[usize; 2]>,
+    /// Processes that compile at the same time [default: as many as there are cores]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -74,6 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         What::Build(args) => build(args)?,
         What::Tune(args) => super::tune::run(args)?,
+        What::Worker => workers::serve()?,
     }
     Ok(())
 }
@@ -89,7 +96,7 @@ fn list(cache: &Cache) {
 
 fn build(args: &Build) -> Result<()> {
     let mut targets: Vec<(String, usize)> =
-        args.arch.iter().map(|a| (a.clone(), usual_multiprocessors(a))).collect();
+        args.arch.iter().map(|a| (a.clone(), target::usual_multiprocessors(a))).collect();
     let compiler = Compiler::new()?;
     if targets.is_empty() {
         let (Device::Cuda(device), _) = Choice::Cuda(0).open(args.precision).map_err(|e| {
@@ -110,26 +117,9 @@ fn build(args: &Build) -> Result<()> {
         };
         for (architecture, usual) in &targets {
             let multiprocessors = args.multiprocessors.map_or(*usual, usize::from);
-            let hopper = if architecture == "sm_90a" { hopper_setting()? } else { Tailored::Off };
-            let gpu = GpuTraits {
-                multiprocessors,
-                math: args.precision,
-                fixed_shapes: true,
-                fused: true,
-                choices: None,
-                hopper,
-                window: window_setting()?,
-            };
+            let gpu = target::traits(architecture, Some(multiprocessors), args.precision)?;
             let all = specialisations(&recipe, &extents, &gpu)?;
-            let mut new = 0;
-            for (i, what) in all.iter().enumerate() {
-                let before = compiler.is_cached(what, architecture);
-                compiler.image(what, architecture)?;
-                new += usize::from(!before);
-                if !before {
-                    line(&format!("{architecture} {}/{} {}", i + 1, all.len(), what.file));
-                }
-            }
+            let new = compiler.compile_all(&all, architecture, args.jobs.map(usize::from))?;
             say(format!(
                 "{}: {} kernels for {architecture} ({multiprocessors} multiprocessors), {new} compiled, {} there already",
                 recipe.name,
@@ -140,20 +130,6 @@ fn build(args: &Build) -> Result<()> {
     }
     say(format!("in {}", compiler.cache().folder().display()));
     Ok(())
-}
-
-/// Of the device that most people mean by an architecture.
-fn usual_multiprocessors(architecture: &str) -> usize {
-    let digits: String = architecture.chars().filter(char::is_ascii_digit).collect();
-    match digits.as_str() {
-        "75" => 40,   // T4
-        "80" => 108,  // A100
-        "86" => 84,   // A40
-        "89" => 142,  // L40S
-        "90" => 132,  // H100, H200
-        "100" => 148, // B200
-        _ => 128,
-    }
 }
 
 fn architecture(text: &str) -> Result<String, String> {

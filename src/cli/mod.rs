@@ -16,9 +16,11 @@ mod sweep;
 mod train;
 mod tune;
 
+use crate::device::cuda::workers;
 use crate::device::launch::Math;
 use crate::error::{Error, Result};
 use crate::exec::device::{Choice, Device};
+use crate::train::reporter::show_compilation;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
@@ -58,12 +60,28 @@ enum Command {
     Doctor(doctor::Args),
 }
 
-/// Opens the chosen device and limits the CPU's threads. Says so where `auto` does not use a GPU that is there.
-fn open_device(choice: Choice, threads: Option<usize>) -> Result<Device> {
-    open_device_in(choice, Math::Fma, threads)
+impl Command {
+    /// Whether nothing is to be said while it works.
+    fn is_quiet(&self) -> bool {
+        match self {
+            Command::Train(a) => a.quiet,
+            Command::Sweep(a) => a.quiet,
+            _ => false,
+        }
+    }
 }
 
-/// As [`open_device`], in the given precision.
+/// Opens the chosen device and limits the CPU's threads. Says so where `auto` uses a GPU, and where it does not use one that is
+/// there.
+fn open_device(choice: Choice, threads: Option<usize>) -> Result<Device> {
+    let device = open_device_in(choice, Math::Fma, threads)?;
+    if choice == Choice::Auto && !matches!(device, Device::Cpu) {
+        crate::train::reporter::line(&format!("computing on {}", device.describe()));
+    }
+    Ok(device)
+}
+
+/// As [`open_device`], in the given precision, for commands that say themselves on what they compute.
 fn open_device_in(choice: Choice, precision: Math, threads: Option<usize>) -> Result<Device> {
     set_threads(threads)?;
     let (device, note) = choice.open(precision)?;
@@ -107,6 +125,12 @@ fn set_threads(threads: Option<usize>) -> Result<()> {
 /// Parses the command line, runs the subcommand and turns errors into one line and an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(program) = workers::this_program() {
+        workers::enable(program);
+    }
+    if !cli.command.is_quiet() {
+        show_compilation();
+    }
     let done = match cli.command {
         Command::Train(a) => train::run(a),
         Command::Sweep(a) => sweep::run(&a),
@@ -131,6 +155,23 @@ pub fn main() -> ExitCode {
             ExitCode::from(e.exit_code())
         }
     }
+}
+
+/// The command as it was typed, for records; bytes that are not UTF-8 are escaped.
+fn command_line() -> String {
+    std::env::args_os().map(crate::fsio::text).collect::<Vec<_>>().join(" ")
+}
+
+/// That a result may be written there: nothing that exists is overwritten without `--force`.
+fn may_write(path: &std::path::Path, force: bool) -> Result<()> {
+    // A link that leads nowhere is there too.
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(Error::input(format!(
+            "{} exists already; choose another name, or overwrite it with --force",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Prints a line of results; a closed pipe (`gan info x | head -1`) ends the program quietly.

@@ -1,6 +1,6 @@
 use super::{Which, say};
-use crate::data::Case;
 use crate::data::nifti_io::inspect;
+use crate::data::{Case, names};
 use crate::error::{Error, Result};
 use crate::exec::device::Choice;
 use crate::fsio;
@@ -8,7 +8,9 @@ use crate::train::generation;
 use crate::train::method::Task;
 use crate::train::panels::{Image, grid};
 use crate::train::run::{Predictor, RunDir};
+use crate::train::{reporter, splits};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Predict images or label maps with a trained run
@@ -36,11 +38,14 @@ pub struct Args {
     /// Folder for the predicted images
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Overwrite predictions that exist
+    #[arg(long)]
+    force: bool,
     /// Which checkpoint [default: best, or last where there is no best]
     #[arg(long, value_enum)]
     checkpoint: Option<Which>,
-    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
-    #[arg(long, default_value = "cpu")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that computes what the CPU does, else the CPU)
+    #[arg(long, default_value = "auto")]
     device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
@@ -73,8 +78,21 @@ pub fn run(args: &Args) -> Result<()> {
     for file in &args.inputs {
         inspect(file)?;
     }
+    for path in cases.iter().flat_map(|(_, names)| names) {
+        super::may_write(path, args.force)?;
+    }
+    let splits = splits::read(&run)?;
     for (files, names) in cases {
         let case = Case::open(files, &data, predictor.fit())?.uncropped(predictor.multiple());
+        case.notes().lines().iter().for_each(|text| reporter::line(&format!("note: {text}")));
+        for file in files {
+            if let Some(subject) = splits.as_ref().map_or(Ok(None), |s| s.trained_on(file))? {
+                reporter::line(&format!(
+                    "note: {} is an image of {subject}, whom the run was trained on: its prediction says nothing about new patients",
+                    file.display()
+                ));
+            }
+        }
         let volumes = predictor.volumes(&case)?;
         let existed = args.out.exists();
         fsio::create_dir(&args.out)?;
@@ -113,12 +131,7 @@ fn sample(args: &Args, predictor: &mut Predictor) -> Result<()> {
         single.map(|(i, image)| (format!("sample-{:04}.png", i + 1), generation::pixels(image, [h, w, c])));
     for (name, image) in files.chain([("sheet.png".to_string(), Ok(sheet))]) {
         let path = args.out.join(name);
-        if path.exists() {
-            return Err(Error::input(format!(
-                "{} exists already; choose another folder with --out",
-                path.display()
-            )));
-        }
+        super::may_write(&path, args.force)?;
         image?.save(&path)?;
     }
     say(format!("{}  {n} samples and sheet.png", args.out.display()));
@@ -157,18 +170,14 @@ fn plan_outputs<'a>(
 }
 
 /// `sub-01_T1w.nii.gz` and target `pet` give `sub-01_desc-synth_pet.nii.gz`: the input's BIDS entities, marked as made up.
-fn output_name(input: &Path, target: &str) -> String {
-    let name = input.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let stem = [".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img"]
-        .iter()
-        .find_map(|e| name.strip_suffix(e))
-        .unwrap_or(&name);
-    // The last part of a BIDS name is the modality; a name without parts keeps all of itself.
-    let entities = match stem.rsplit_once('_') {
-        Some((entities, _)) if stem.starts_with("sub-") => entities,
-        _ => stem,
-    };
-    format!("{entities}_desc-synth_{target}.nii.gz")
+fn output_name(input: &Path, target: &str) -> OsString {
+    let stem = names::image(input).map(|n| n.stem).or(input.file_name().map(Into::into)).unwrap_or_default();
+    // The last part of a BIDS name is the modality; a name without parts keeps all of itself, and so does one that is
+    // no UTF-8.
+    let entities = stem.to_str().filter(|s| s.starts_with("sub-")).and_then(|s| s.rsplit_once('_'));
+    let mut name = entities.map_or(stem.clone(), |(entities, _)| entities.into());
+    name.push(format!("_desc-synth_{target}.nii.gz"));
+    name
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -185,6 +194,7 @@ mod tests {
             output_name(Path::new("x/sub-01_ses-2_T1w.nii.gz"), "pet"),
             "sub-01_ses-2_desc-synth_pet.nii.gz"
         );
+        assert_eq!(output_name(Path::new("a/X.NII.GZ"), "pet"), "X_desc-synth_pet.nii.gz");
         assert_eq!(output_name(Path::new("case.01.nii"), "pet"), "case.01_desc-synth_pet.nii.gz");
         assert_eq!(output_name(Path::new("my_brain.nii.gz"), "t2"), "my_brain_desc-synth_t2.nii.gz");
     }

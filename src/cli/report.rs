@@ -33,8 +33,8 @@ pub struct Args {
     /// Which checkpoint [default: best, or last where there is no best]
     #[arg(long, value_enum)]
     checkpoint: Option<Which>,
-    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
-    #[arg(long, default_value = "cpu")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that computes what the CPU does, else the CPU)
+    #[arg(long, default_value = "auto")]
     device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]

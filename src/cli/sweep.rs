@@ -1,5 +1,6 @@
 use super::say;
-use crate::data::{Split, folds};
+use crate::data::Split;
+use crate::data::folds::{self, Fold};
 use crate::error::{Error, Result};
 use crate::exec::device::Choice;
 use crate::fsio;
@@ -9,8 +10,9 @@ use crate::train::info::RunInfo;
 use crate::train::recipe::Recipe;
 use crate::train::run::{Predictor, RunDir};
 use crate::train::session::{TrainOptions, train};
+use crate::train::splits;
 use crate::train::tuning::Source;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Train a recipe with several seeds and folds, and summarise
 ///
@@ -40,15 +42,46 @@ pub struct Args {
     /// The folder for all runs [default: sweeps/<name>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
-    #[arg(long, default_value = "cpu")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that computes what the CPU does, else the CPU)
+    #[arg(long, default_value = "auto")]
     device: Choice,
     /// Threads of the CPU device [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Show nothing but the summary
     #[arg(long)]
-    quiet: bool,
+    pub(super) quiet: bool,
+}
+
+/// The folds of the sweep, in its folder.
+const FOLDS: &str = "splits_final.json";
+
+/// Refuses to go on with a sweep with other folds than those that it began with.
+fn check_folds(path: &Path, now: &[Fold]) -> Result<()> {
+    if !path.exists() || folds::read(path)? == now {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{} holds other folds than the data give now (patients came or went, or the splits were edited), and scores of different folds can't be put together; undo that, or start anew in another folder with --out",
+        path.display()
+    )))
+}
+
+/// Refuses to go on with a sweep whose runs have other subjects in their splits than new ones would get.
+fn check_begun(out: &Path, recipes: &[(String, Recipe)]) -> Result<()> {
+    for (name, recipe) in recipes {
+        let run = RunDir::new(out.join(name));
+        let Some(began) = splits::read(&run)?.filter(|_| run.exists()) else { continue };
+        let now = began.apply(Ok(recipe.data.manifest()?), &recipe.data, &[])?;
+        let other = now.new.first().or(now.gone.first()).or(now.moved.first().map(|(id, ..)| id));
+        if let Some(id) = other {
+            return Err(Error::input(format!(
+                "{} began with other splits than the data give now ({id}, for one, is not where it was), and scores of different splits can't be put together; undo that, or start anew in another folder with --out",
+                run.root().display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -74,55 +107,60 @@ pub fn run(args: &Args) -> Result<()> {
                 list.len()
             )));
         }
+        check_folds(&out.join(FOLDS), &list)?;
         fsio::create_dir(&out)?;
-        folds::write(&out.join("splits_final.json"), &list)?;
+        folds::write(&out.join(FOLDS), &list)?;
     }
-    let stop = super::train::on_interrupt()?;
-    let mut scores = Vec::new();
+    let mut recipes = Vec::new();
     for seed in (0..u64::from(args.seeds)).map(|i| first.seed + i) {
         let all: Vec<Option<u16>> = args.folds.map_or(vec![None], |n| (0..n).map(Some).collect());
         for fold in all {
-            let recipe = load(Some(seed), fold)?;
             let name = match fold {
                 Some(k) => format!("seed{seed}-fold{k}"),
                 None => format!("seed{seed}"),
             };
-            let run = RunDir::new(out.join(&name));
-            let finished = run.exists() && run.load_json::<RunInfo>("run.json").is_ok_and(|i| i.finished);
-            if finished {
-                // Only a run of these very settings counts.
-                let differ = crate::train::run::differences(&run.recipe()?, &recipe);
-                if !differ.is_empty() {
-                    return Err(Error::input(format!(
-                        "{} was trained with other settings: {}; choose another folder with --out",
-                        run.root().display(),
-                        differ.join(", ")
-                    )));
-                }
-            } else {
-                if !args.quiet {
-                    crate::train::reporter::line(&format!("{name}:"));
-                }
-                let options = TrainOptions {
-                    out: run.root().to_path_buf(),
-                    resume: run.exists(),
-                    quiet: args.quiet,
-                    json_lines: false,
-                    command: std::env::args().collect::<Vec<_>>().join(" "),
-                    device: device.clone(),
-                    choices: Source::Cached,
-                    stop: stop.clone(),
-                };
-                train(&recipe, &options)?;
-            }
-            let split = if fold.is_some() { Split::Val } else { Split::Test };
-            let mut predictor = Predictor::open(&run, None, &device)?;
-            let mut row = CaseScores::new(name);
-            for (metric, value) in evaluate(&mut predictor, split)?.scores {
-                row.set(metric, value);
-            }
-            scores.push(row);
+            recipes.push((name, load(Some(seed), fold)?));
         }
+    }
+    check_begun(&out, &recipes)?;
+    let stop = super::train::on_interrupt()?;
+    let mut scores = Vec::new();
+    for (name, recipe) in recipes {
+        let run = RunDir::new(out.join(&name));
+        let finished = run.exists() && run.load_json::<RunInfo>("run.json").is_ok_and(|i| i.finished);
+        if finished {
+            // Only a run of these very settings counts.
+            let differ = crate::train::run::differences(&run.recipe()?, &recipe);
+            if !differ.is_empty() {
+                return Err(Error::input(format!(
+                    "{} was trained with other settings: {}; choose another folder with --out",
+                    run.root().display(),
+                    differ.join(", ")
+                )));
+            }
+        } else {
+            if !args.quiet {
+                crate::train::reporter::line(&format!("{name}:"));
+            }
+            let options = TrainOptions {
+                out: run.root().to_path_buf(),
+                resume: run.exists(),
+                quiet: args.quiet,
+                json_lines: false,
+                command: super::command_line(),
+                device: device.clone(),
+                choices: Source::Cached,
+                stop: stop.clone(),
+            };
+            train(&recipe, &options)?;
+        }
+        let split = if args.folds.is_some() { Split::Val } else { Split::Test };
+        let mut predictor = Predictor::open(&run, None, &device)?;
+        let mut row = CaseScores::new(name);
+        for (metric, value) in evaluate(&mut predictor, split)?.scores {
+            row.set(metric, value);
+        }
+        scores.push(row);
     }
     let summary = Summary::of(scores)?;
     summary.save(&out.join("summary.json"))?;

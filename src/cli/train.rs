@@ -27,8 +27,8 @@ pub struct Args {
     /// Override a key of the recipe; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that can be used, else the CPU)
-    #[arg(long, default_value = "cpu")]
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU that computes what the CPU does, else the CPU)
+    #[arg(long, default_value = "auto")]
     device: Choice,
     /// How a GPU multiplies: f32, tf32 or bf16 (mixed precision)
     #[arg(long, default_value = "f32")]
@@ -57,7 +57,7 @@ pub struct Args {
     threads: Option<usize>,
     /// Show nothing but errors
     #[arg(long)]
-    quiet: bool,
+    pub(super) quiet: bool,
     /// Tell programs how it goes: a JSON object a line on standard output (docs/watching.md)
     #[arg(long)]
     json_lines: bool,
@@ -83,7 +83,7 @@ pub fn run(args: Args) -> Result<()> {
         resume: args.resume,
         quiet: args.quiet,
         json_lines: args.json_lines,
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: super::command_line(),
         device,
         choices: args.choices,
         stop: on_interrupt()?,

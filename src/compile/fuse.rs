@@ -163,8 +163,7 @@ impl Fuser<'_> {
         } else {
             return None;
         };
-        let shapes: Vec<&Shape> = (0..inputs.len()).map(shape).collect();
-        let flops = op.flops(&shapes, out);
+        let flops = super::work::flops(self.nodes, id);
         Some(Cluster { expression: Expression { extents: out.clone(), leaves, code }, flops })
     }
 
@@ -234,6 +233,7 @@ impl Fuser<'_> {
 
     fn replace(&mut self, id: NodeId, op: impl Op, inputs: Vec<NodeId>) {
         self.nodes[id].source = Source::Op { op: Arc::new(op), inputs };
+        self.nodes[id].uncounted = false; // the operation says what it was made of
     }
 
     /// Takes into `cluster`, which node `id` is to be, what its leaves read and nobody else does.
@@ -311,7 +311,7 @@ impl Fuser<'_> {
         if terms.expression.drops() {
             terms = Cluster::read(x, &shape); // the kernel of sums draws no random numbers
         }
-        terms.flops += shape.numel() as u64;
+        terms.flops += super::work::flops(self.nodes, id);
         let fused = terms.expression.code.len() > 1;
         let total = Total { terms, first: sum.first, last: sum.last, scale: 1.0 };
         if fused {
@@ -368,6 +368,7 @@ impl Fuser<'_> {
         if self.nodes[leaf.input].shape != e.extents || e.code.len() == 1 || e.drops() {
             return false;
         }
+        let mut left = cluster.flops;
         let parts: Option<Vec<Cluster>> = parts
             .iter()
             .map(|part| {
@@ -377,12 +378,16 @@ impl Fuser<'_> {
                     .flat_map(|t| if *t == Token::Leaf(0) { part.expression.code.clone() } else { vec![*t] })
                     .collect();
                 let share = cluster.flops * part.expression.extents.numel() as u64 / e.extents.numel() as u64;
+                left -= share;
                 let expression = Expression { code, ..part.expression.clone() };
                 (expression.code.len() <= MOST_TOKENS)
                     .then_some(Cluster { expression, flops: part.flops + share })
             })
             .collect();
-        let Some(parts) = parts else { return false };
+        let Some(mut parts) = parts else { return false };
+        if let Some(last) = parts.last_mut() {
+            last.flops += left;
+        }
         self.set_concat(id, &parts, axis);
         self.concats.insert(id, (parts, axis));
         true
@@ -460,8 +465,7 @@ impl Fuser<'_> {
             .map(|c| ConvKind::Forward(c.clone()))
             .or_else(|| any.downcast_ref::<ConvGradX>().map(|c| ConvKind::GradX(c.clone())))
             .or_else(|| any.downcast_ref::<ConvGradW>().map(|c| ConvKind::GradW(c.clone())))?;
-        let shapes: Vec<&Shape> = inputs.iter().map(|&i| &self.nodes[i].shape).collect();
-        Some((kind, inputs.clone(), op.flops(&shapes, &self.nodes[id].shape)))
+        Some((kind, inputs.clone(), super::work::flops(self.nodes, id)))
     }
 }
 

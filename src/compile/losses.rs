@@ -72,6 +72,8 @@ fn fusable(nodes: &[Node], conv: NodeId, readers: &BTreeMap<NodeId, Vec<NodeId>>
     let taken = |id: &NodeId| [loss, gradient].contains(id);
     let between = |id: &NodeId| *id == of && readers[&of].iter().all(taken);
     let others = own.iter().any(|id| !taken(id) && !between(id));
+    // A function between them that nobody else reads is worked out here alone.
+    let function = if of != conv && between(&of) { super::work::flops(nodes, of) } else { 0 };
     let behind = |code: &[Token]| -> Vec<Token> {
         code.iter().flat_map(|t| if *t == Token::Leaf(0) { first.clone() } else { vec![*t] }).collect()
     };
@@ -83,7 +85,7 @@ fn fusable(nodes: &[Node], conv: NodeId, readers: &BTreeMap<NodeId, Vec<NodeId>>
         scale: sum.scale,
         gradient_dtype: nodes[gradient].dtype,
         kept: others.then_some(nodes[conv].dtype),
-        flops: map.flops + sum.flops + slope.flops,
+        flops: map.flops + function + sum.flops + slope.flops,
     };
     Some(Found { conv, loss, gradient, op, inputs: inputs.to_vec() })
 }

@@ -8,6 +8,7 @@ pub mod precision;
 pub mod rewrite;
 pub mod shadow;
 pub mod stats;
+pub mod work;
 
 use crate::graph::{Node, NodeId, Source, State};
 use std::any::Any;

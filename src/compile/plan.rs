@@ -10,6 +10,7 @@ use super::precision::mix;
 use super::rewrite::rewrite;
 use super::shadow::shadow;
 use super::stats::stats;
+use super::work::{cost, mark_constants, work};
 use crate::device::cpu::{Place, Slot};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -69,16 +70,15 @@ pub struct Plan {
     pub unshared_bytes: usize,
     /// Element type.
     pub dtype: DType,
+    /// FLOPs and bytes of one run as it was traced: the same on every device and in every precision ([`super::work`]).
+    pub work: Cost,
 }
 
 impl Plan {
-    /// FLOPs and bytes of one run.
+    /// FLOPs and bytes of one run of these steps. The FLOPs are those of [`Plan::work`]; the bytes are what this plan moves,
+    /// fewer where operations are fused or values stored in bf16.
     pub fn cost(&self) -> Cost {
-        self.steps.iter().fold(Cost::default(), |a, s| Cost {
-            flops: a.flops + s.cost.flops,
-            products: a.products + s.cost.products,
-            bytes: a.bytes + s.cost.bytes,
-        })
+        self.steps.iter().map(|s| s.cost).sum()
     }
 
     /// Bytes of all states.
@@ -107,6 +107,8 @@ pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Res
     let outputs: Vec<_> =
         outputs.iter().map(|(n, v)| (n.to_string(), v.id().expect("checked above"))).collect();
     let (mut nodes, mut states, mut outputs) = (graph.nodes(), graph.states(), outputs);
+    mark_constants(&mut nodes);
+    let work = work(&nodes, &states, &outputs);
     if passes.fuse {
         rewrite(&mut nodes, &mut states, &mut outputs);
         fuse(&mut nodes, &states, &outputs);
@@ -121,7 +123,7 @@ pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Res
     if passes.mixed {
         shadow(&mut nodes, &mut states, &mut outputs);
     }
-    Ok(Planner::new(nodes, states, outputs, graph.dtype()).run())
+    Ok(Plan { work, ..Planner::new(nodes, states, outputs, graph.dtype()).run() })
 }
 
 const ALIGN: usize = 64;
@@ -384,17 +386,6 @@ impl Planner {
 
     fn step(&self, id: NodeId, op: Arc<dyn Op>, inputs: &[NodeId], reused: Option<usize>) -> Step {
         let node = &self.nodes[id];
-        let shapes: Vec<&Shape> = inputs.iter().map(|&i| &self.nodes[i].shape).collect();
-        let read = |(i, &input): (usize, &NodeId)| {
-            op.reads(i, &shapes, &node.shape) * self.nodes[input].dtype.size()
-        };
-        let written = op.writes(&node.shape) * node.dtype.size();
-        let bytes = inputs.iter().enumerate().map(read).sum::<usize>() + written;
-        let cost = Cost {
-            flops: op.flops(&shapes, &node.shape),
-            products: op.product_flops(&shapes, &node.shape),
-            bytes: bytes as u64,
-        };
         Step {
             inputs: inputs.iter().map(|&i| self.slot(i)).collect(),
             output: self.slot(id),
@@ -403,7 +394,7 @@ impl Planner {
             phase: node.phase.clone(),
             backward: node.backward,
             exact: node.exact,
-            cost,
+            cost: cost(&self.nodes, id, &*op, inputs),
             op,
         }
     }
@@ -444,7 +435,15 @@ impl Planner {
         }
         let stretch = |(i, &(id, at)): (usize, &(NodeId, usize))| {
             let offset = at / self.dtype.size();
-            Stretch { offset, length: length(id), input: i + 1, first: 0, keep: 0.0, weight: 1.0 }
+            Stretch {
+                offset,
+                length: length(id),
+                input: i + 1,
+                first: 0,
+                keep: 0.0,
+                weight: 1.0,
+                counted: false,
+            }
         };
         let op = Blend { stretches: small.iter().enumerate().map(stretch).collect() };
         let all = self.slot(pack);
@@ -503,6 +502,7 @@ impl Planner {
             arena_bytes,
             unshared_bytes: self.regions.iter().map(|r| r.bytes).sum(),
             dtype: self.dtype,
+            work: Cost::default(),
             steps,
         }
     }

@@ -135,6 +135,7 @@ fn join_running(nodes: &mut [Node], readers: &Readers) {
                     first: half * c,
                     keep: 1.0 - m,
                     weight,
+                    counted: true,
                 });
             }
         }
@@ -159,7 +160,8 @@ fn repeat_differences(nodes: &mut Vec<Node>, states: &mut [State], outputs: &mut
             && !again.contains_key(&first.max(second))
         {
             let later = first.max(second);
-            again.insert(later, Node { backward: nodes[later].backward, ..nodes[id].clone() });
+            let backward = nodes[later].backward;
+            again.insert(later, Node { backward, uncounted: true, ..nodes[id].clone() });
             whose.push((id, later));
         }
     }
@@ -196,7 +198,8 @@ fn add_into_packs(nodes: &mut Vec<Node>, states: &mut [State], outputs: &mut [(S
             {
                 inputs.push(b);
                 let input = inputs.len() - 1;
-                stretches.push(Stretch { offset, length, input, first: 0, keep: 1.0, weight: 1.0 });
+                let counted = !nodes[*part].uncounted;
+                stretches.push(Stretch { offset, length, input, first: 0, keep: 1.0, weight: 1.0, counted });
                 *part = a;
             }
             offset += length;

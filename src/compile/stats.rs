@@ -67,7 +67,8 @@ fn wanted(nodes: &[Node], id: NodeId) -> Option<(NodeId, Vec<NodeId>, Wanted)> {
 /// A convolution that can do more. A second tensor may be one whose memory the result was to take over: not where a forward
 /// pass keeps its results anyway.
 fn convolution(nodes: &[Node], id: NodeId, wanted: &Wanted) -> Option<ConvMap> {
-    let plain = |kind| ConvMap { kind, bias: None, extra: false, code: vec![Token::Leaf(0)], flops: 0 };
+    let flops = super::work::flops(nodes, id);
+    let plain = |kind| ConvMap { kind, bias: None, extra: false, code: vec![Token::Leaf(0)], flops };
     let groups = |map: &ConvMap| match &map.kind {
         ConvKind::Forward(c) => c.0.groups,
         ConvKind::GradX(c) => c.spec.groups,

@@ -22,6 +22,20 @@ impl Affine {
         self.0.map(|r| r[0] * index[0] + r[1] * index[1] + r[2] * index[2] + r[3])
     }
 
+    /// Makes column `a` the unit normal of the other two, right-handed: the direction of an axis that a file does not have.
+    pub(super) fn set_normal(&mut self, a: usize) {
+        let column = |c: usize| [0, 1, 2].map(|r| self.0[r][c]);
+        let (u, v) = (column((a + 1) % 3), column((a + 2) % 3));
+        let cross = [0, 1, 2].map(|i: usize| {
+            let (j, k) = ((i + 1) % 3, (i + 2) % 3);
+            u[j] * v[k] - u[k] * v[j]
+        });
+        let length = cross.iter().map(|x| x * x).sum::<f64>().sqrt();
+        for (row, x) in self.0.iter_mut().zip(cross) {
+            row[a] = if length > 0.0 { x / length } else { 0.0 };
+        }
+    }
+
     /// Edge lengths of a voxel in mm: the lengths of the three columns.
     pub fn spacing(&self) -> [f64; 3] {
         [0, 1, 2].map(|c| self.0.iter().map(|r| r[c] * r[c]).sum::<f64>().sqrt())

@@ -1,9 +1,12 @@
 //! One case: its volumes in canonical order, cut into slices, and predicted slices put back into a volume.
 
+use super::affine::Affine;
 use super::config::{DataConfig, Window};
+use super::duplicates::{self, Print, Role};
 use super::manifest::{Entry, Manifest};
-use super::nifti_io::Volume;
+use super::nifti_io::{LoadOptions, Volume};
 use super::normalise::{Fitted, Normalisation, Scope, percentile};
+use super::notes::Notes;
 use super::orient::{Orientation, Plane};
 use super::window::{Place, View, around, brightest};
 use crate::error::{Error, Result};
@@ -42,6 +45,10 @@ pub(super) struct CaseData {
     input: Vec<Channel>,
     /// The same for the targets; empty if they are unknown.
     target: Vec<Channel>,
+    /// What was done to them on the way.
+    notes: Notes,
+    /// To tell whether an image stands twice.
+    pub prints: Vec<Print>,
 }
 
 #[derive(Debug)]
@@ -83,7 +90,9 @@ impl CaseData {
             Err(_) if !need_target => Vec::new(),
             Err(e) => return Err(e),
         };
-        let mut data = Self::load_files(entry.id.clone(), &input, &target, config)?;
+        let options = config.load_options();
+        let mut data = Self::load_files(entry.id.clone(), &input, &target, config, options, &manifest.notes)?;
+        manifest.seen.check(manifest, entry, &data.prints, config.degrade.is_some())?;
         if let Some(degrade) = &config.degrade {
             for (i, channel) in data.input.iter_mut().enumerate() {
                 let name = format!("{}/{}", data.id, config.input[i]);
@@ -94,26 +103,56 @@ impl CaseData {
         Ok(data)
     }
 
+    /// Only what tells whether its images stand twice.
+    pub fn prints_of(manifest: &Manifest, entry: &Entry, config: &DataConfig) -> Result<Vec<Print>> {
+        let paths = |list: &[String]| -> Result<Vec<PathBuf>> {
+            list.iter().map(|m| manifest.file(entry, m).map(Path::to_path_buf)).collect()
+        };
+        let (input, target) = (paths(&config.input)?, paths(&config.target)?);
+        let options = config.load_options();
+        Ok(Self::load_files(entry.id.clone(), &input, &target, config, options, &manifest.notes)?.prints)
+    }
+
     /// Reads input and target files (no targets: unknown) and checks that they share one grid.
     pub fn load_files(
         id: String,
         input: &[PathBuf],
         target: &[PathBuf],
         config: &DataConfig,
+        options: LoadOptions,
+        notes: &Notes,
     ) -> Result<CaseData> {
         let files: Vec<&PathBuf> = input.iter().chain(target).collect();
         let mut volumes: Vec<Volume> =
-            files.par_iter().map(|f| Volume::load_with(f, config.load_options())).collect::<Result<_>>()?;
+            files.par_iter().map(|f| Volume::load_with(f, options)).collect::<Result<_>>()?;
         if volumes.is_empty() {
             return Err(Error::input("no input image is given; name at least one"));
         }
-        for v in &volumes[1..] {
-            same_grid(&volumes[0], v)?;
+        for v in &volumes {
+            v.notes.iter().for_each(|text| notes.about(text, v.path.display().to_string()));
         }
-        let orientation = Orientation::new(&volumes[0].affine(), volumes[0].dims);
-        let dims = orientation.canonical_dims();
         let reference = Volume { voxels: Vec::new(), ..volumes[0].clone() };
-        let channel = |v: Volume, n: &Normalisation| Channel::new(orientation.to_canonical(&v.voxels), n);
+        let (orientation, dims, _) = canonical_grid(&reference);
+        let prints = volumes
+            .par_iter_mut()
+            .enumerate()
+            .map(|(i, v)| {
+                let own = same_grid(&reference, v)?;
+                if own != orientation {
+                    notes.about(
+                        "stored in another order of axes than the first input, on the same grid: brought into one order",
+                        v.path.display().to_string(),
+                    );
+                }
+                v.voxels = own.to_canonical(&v.voxels);
+                let role = if i < input.len() { Role::Input } else { Role::Target };
+                // Label maps may well be alike.
+                let compared = role == Role::Input || config.labels.is_none();
+                let digest = if compared { duplicates::digest(&v.voxels, dims) } else { None };
+                Ok(Print { path: v.path.clone(), role, digest })
+            })
+            .collect::<Result<_>>()?;
+        let channel = |v: Volume, n: &Normalisation| Channel::new(v.voxels, n);
         let target = volumes.split_off(input.len());
         let target = match &config.labels {
             None => target,
@@ -132,6 +171,8 @@ impl CaseData {
             reference,
             orientation,
             dims,
+            notes: notes.clone(),
+            prints,
             input: volumes.into_par_iter().map(|v| channel(v, &config.normalise_input)).collect(),
             target: target.into_par_iter().map(|v| channel(v, &target_normalisation)).collect(),
         })
@@ -277,16 +318,27 @@ pub(super) fn fit(cases: &[Arc<CaseData>], config: &DataConfig, canvas: [usize; 
     }
 }
 
-/// Checks that two images lie on one grid.
-fn same_grid(a: &Volume, b: &Volume) -> Result<()> {
+/// How a volume is brought into canonical order, and its grid then.
+fn canonical_grid(v: &Volume) -> (Orientation, [usize; 3], Affine) {
+    let orientation = Orientation::new(&v.affine(), v.dims);
+    (orientation, orientation.canonical_dims(), orientation.canonical_affine(&v.affine()))
+}
+
+/// Checks that two images lie on one grid, in whatever order they are stored, and says how the second one is.
+fn same_grid(a: &Volume, b: &Volume) -> Result<Orientation> {
     let (pa, pb) = (a.path.display(), b.path.display());
-    if a.dims != b.dims {
+    let ((first, dims, affine), (own, dims_b, affine_b)) = (canonical_grid(a), canonical_grid(b));
+    // Stored alike. (Of an image that lies askew by 45 degrees, rounding could choose other axes.)
+    if a.dims == b.dims && a.affine().distance(&b.affine(), a.dims) <= TOLERANCE_MM {
+        return Ok(first);
+    }
+    if dims != dims_b {
         return Err(Error::input(format!(
             "{pa} has {:?} voxels and {pb} has {:?}, but a pair must share one grid; resample one on the other",
             a.dims, b.dims
         )));
     }
-    let apart = a.affine().distance(&b.affine(), a.dims);
+    let apart = affine.distance(&affine_b, dims);
     if apart > TOLERANCE_MM {
         return Err(Error::input(format!(
             "{pa} and {pb} lie {apart:.3} mm apart (more than {TOLERANCE_MM} mm), with the affines [{}] and [{}]; resample one on the other",
@@ -294,7 +346,7 @@ fn same_grid(a: &Volume, b: &Volume) -> Result<()> {
             b.affine()
         )));
     }
-    Ok(())
+    Ok(own)
 }
 
 /// A whole case for validation and prediction: all slices of a plane, normalised, on the canvas.
@@ -332,7 +384,10 @@ impl Case {
             ));
         }
         let id = files.first().and_then(|f| f.file_name()).map(|n| n.to_string_lossy().into_owned());
-        let data = CaseData::load_files(id.unwrap_or_default(), files, &[], config)?;
+        // The recipe is a run's, and no longer open to change.
+        let options = LoadOptions { recipe: false, ..config.load_options() };
+        let notes = Notes::default();
+        let data = CaseData::load_files(id.unwrap_or_default(), files, &[], config, options, &notes)?;
         Ok(Case::cut(Arc::new(data), View::of(config), fit))
     }
 
@@ -355,6 +410,11 @@ impl Case {
             view,
             fit: fit.clone(),
         }
+    }
+
+    /// What was done to its images on the way.
+    pub fn notes(&self) -> &Notes {
+        &self.data.notes
     }
 
     /// Whether the canvas is smaller than the slices, so that a margin of the image is not seen.

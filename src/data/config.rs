@@ -9,6 +9,7 @@ use super::nifti_io::{Frame, LoadOptions, NanPolicy};
 use super::normalise::{self, Method, Normalisation, Scope};
 use super::orient::Plane;
 use super::phantom::{self, PhantomConfig};
+use super::{duplicates, visits};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -84,6 +85,10 @@ pub struct DataConfig {
     /// Or the folds, in nnU-Net's `splits_final.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub splits: Option<PathBuf>,
+    /// Whether visits of one patient are told by their names (`sub-01_ses-1`, `BraTS-GLI-00005-000`) and stay in one split
+    /// (default true).
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub visits_in_names: bool,
     /// NaN and infinities in a file: "error" (default) or "zero".
     pub nan: NanPolicy,
     /// Frame of 4-D files, from 0. Default: such files are refused.
@@ -113,7 +118,8 @@ pub enum Window {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
-    /// Probability of mirroring left and right (default 0.5).
+    /// Probability of mirroring left and right (default 0.5; in a recipe whose target is a label map that is not
+    /// `symmetric`, 0).
     pub flip: f64,
     /// Largest shift along each axis, in pixels (default 0).
     pub shift: f64,
@@ -166,6 +172,7 @@ impl Default for DataConfig {
             fold: None,
             folds: 5,
             splits: None,
+            visits_in_names: true,
             nan: NanPolicy::Error,
             frame: None,
             augment: Augment::default(),
@@ -343,13 +350,72 @@ impl DataConfig {
         self.found(Manifest::scan(pattern, &modalities, &firsts, &self.split, self.split_seed)?)
     }
 
+    /// Where a recipe does not say how often slices are mirrored: not at all where labels may tell left from right.
+    pub fn settle_mirroring(&mut self) {
+        if self.labels.as_ref().is_some_and(|l| !l.symmetric) {
+            self.augment.flip = 0.0;
+        }
+    }
+
+    /// Whether training mirrors, for people.
+    fn mirroring(&self) -> Option<String> {
+        let flip = self.augment.flip;
+        match &self.labels {
+            Some(_) if flip == 0.0 => Some("no slice is mirrored, as labels may tell left from right; where they don't, `data.labels.symmetric = true` mirrors every second".into()),
+            Some(l) if !l.symmetric => Some(format!("slices and their label maps are mirrored with probability {flip} (`data.augment.flip`): labels that tell left from right can't be learnt so")),
+            _ if flip > 0.0 => Some(format!("training slices are mirrored with probability {flip} (`data.augment.flip`)")),
+            _ => None,
+        }
+    }
+
     fn found(&self, manifest: Manifest) -> Result<Manifest> {
         let mut manifest = Manifest { shared: self.share_subjects, ..manifest };
+        self.mirroring().into_iter().for_each(|text| manifest.notes.add(text));
+        if self.visits_in_names {
+            visits::group(&mut manifest);
+            match manifest.dealt {
+                // Anew, by patient.
+                Some(_) => manifest.shuffle_into_splits(&self.split, self.split_seed)?,
+                None if manifest.shared => {}
+                None => visits::check(&manifest)?,
+            }
+        }
         if let Some(k) = self.fold {
             let folds = self.deal_folds(&manifest)?;
             folds::apply(&mut manifest, &folds, k)?;
+            manifest.dealt = match (&self.splits, manifest.dealt.take()) {
+                (Some(_), _) => None,
+                (None, how) => Some(format!(
+                    "fold {k} of {} dealt with data.split_seed = {}; {}",
+                    self.folds,
+                    self.split_seed,
+                    how.unwrap_or_else(|| "the test split by the column `split`".into())
+                )),
+            };
         }
+        duplicates::check_files(&manifest, self)?;
+        self.say(&manifest);
         Ok(manifest)
+    }
+
+    /// What the manifest does not say, and what of it is not used.
+    fn say(&self, manifest: &Manifest) {
+        if let Some(dealt) = &manifest.dealt
+            && !manifest.shared
+        {
+            manifest.notes.add(format!("the subjects are dealt {dealt}"));
+        }
+        if manifest.shared {
+            manifest.notes.add(
+                "the same subjects serve training, validation and test (data.share_subjects), so the scores say nothing about other people",
+            );
+        }
+        if self.manifest.is_some() {
+            let used = |m: &&String| self.input.contains(m) || self.target.contains(m);
+            for column in manifest.modalities.iter().filter(|m| !used(m)) {
+                manifest.notes.about("columns of the manifest that are not used", column);
+            }
+        }
     }
 
     fn deal_folds(&self, manifest: &Manifest) -> Result<Vec<Fold>> {
@@ -367,6 +433,6 @@ impl DataConfig {
 
     /// How files are read.
     pub fn load_options(&self) -> LoadOptions {
-        LoadOptions { nan: self.nan, frame: self.frame.map_or(Frame::Only, Frame::Index) }
+        LoadOptions { nan: self.nan, frame: self.frame.map_or(Frame::Only, Frame::Index), recipe: true }
     }
 }

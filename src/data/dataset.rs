@@ -1,10 +1,13 @@
 //! A data set: the slices of one split, ready for a network.
 
+mod told;
 mod unpaired;
 
 use super::case::{self, Case, CaseData, DataFit};
 use super::config::DataConfig;
+use super::duplicates;
 use super::manifest::{Entry, Manifest, Split};
+use super::notes::Notes;
 use super::window::View;
 use crate::error::{Error, Result};
 use crate::rng::Philox;
@@ -65,10 +68,21 @@ impl Dataset {
         fit: Option<&DataFit>,
         options: OpenOptions,
     ) -> Result<Dataset> {
+        Self::open_from(config, &config.manifest()?, split, fit, options)
+    }
+
+    /// [`Dataset::open`] of cases that are known: those of a run, say.
+    pub fn open_from(
+        config: &DataConfig,
+        manifest: &Manifest,
+        split: Split,
+        fit: Option<&DataFit>,
+        options: OpenOptions,
+    ) -> Result<Dataset> {
         if config.unpaired {
-            return Self::open_sets(config, split, fit, options);
+            return Self::open_sets(config, manifest, split, fit, options);
         }
-        Self::open_in(config, config.manifest()?, split, fit, options)
+        Self::open_in(config, manifest.clone(), split, fit, options)
     }
 
     fn open_in(
@@ -85,7 +99,7 @@ impl Dataset {
             }
             None => {
                 let train = OpenOptions { need_target: true, ..options };
-                Dataset::open(config, Split::Train, None, train)?.fit
+                Dataset::open_from(config, &manifest, Split::Train, None, train)?.fit
             }
         };
         let entries: Vec<Entry> = manifest.part(split)?.into_iter().cloned().collect();
@@ -143,6 +157,8 @@ impl Dataset {
                 set.fit.canvas
             )));
         }
+        let dims: Vec<[usize; 3]> = foreground.iter().map(|(dims, _)| *dims).collect();
+        set.tell(&dims);
         Ok(set)
     }
 
@@ -169,6 +185,30 @@ impl Dataset {
     /// The settings it was opened with.
     pub fn config(&self) -> &DataConfig {
         &self.config
+    }
+
+    /// Compares the images of another split, which nobody has opened yet, with those of this one: none may stand in both.
+    pub fn compare_with(&self, split: Split) -> Result<()> {
+        if let Some(others) = &self.others {
+            others.compare_with(split)?;
+        }
+        let entries: Vec<&Entry> = self.manifest.entries.iter().filter(|e| e.split == split).collect();
+        match entries[..] {
+            _ if self.manifest.shared => Ok(()),
+            [] => {
+                self.notes().add(format!(
+                    "no subject is in the split `{}`, so `gan evaluate` has nobody to measure there",
+                    split.name()
+                ));
+                Ok(())
+            }
+            _ => duplicates::look(&self.manifest, &entries, &self.config, self.notes()),
+        }
+    }
+
+    /// What was dropped, guessed or replaced on the way to it.
+    pub fn notes(&self) -> &Notes {
+        &self.manifest.notes
     }
 
     /// The part of the data it holds.

@@ -1,12 +1,12 @@
 //! Cross-validation: the subjects that are not for testing, dealt to folds, each of which is the validation split once.
 //! The file is nnU-Net's `splits_final.json`: a list of `{"train": [...], "val": [...]}`.
 
-use super::manifest::{Manifest, Split};
+use super::manifest::{Entry, Manifest, Split};
 use crate::error::{Error, Result};
 use crate::fsio;
 use crate::rng::Philox;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// One fold.
@@ -44,7 +44,7 @@ pub fn deal(manifest: &Manifest, count: usize, seed: u64) -> Result<Vec<Fold>> {
 /// Reads `splits_final.json`.
 pub fn read(path: &Path) -> Result<Vec<Fold>> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let folds: Vec<Fold> = serde_json::from_str(&text).map_err(|e| {
+    let folds: Vec<Fold> = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
         Error::input(format!(
             "{} is no list of splits ({e}); write [{{\"train\": [..], \"val\": [..]}}, ..]",
             path.display()
@@ -79,8 +79,9 @@ pub fn apply(manifest: &mut Manifest, folds: &[Fold], k: usize) -> Result<()> {
     let fold = folds.get(k).ok_or_else(|| {
         Error::input(format!("data: `fold = {k}` is not there; there are {} folds, from 0", folds.len()))
     })?;
+    let named = |e: &Entry, list: &[String]| list.contains(&e.subject) || list.contains(&e.id);
     for subject in fold.train.iter().chain(&fold.val) {
-        match manifest.entries.iter().find(|e| e.subject == *subject) {
+        match manifest.entries.iter().find(|e| e.subject == *subject || e.id == *subject) {
             None => {
                 return Err(Error::input(format!(
                     "{}: there is no subject {subject}, which fold {k} names; correct the list of splits",
@@ -96,11 +97,22 @@ pub fn apply(manifest: &mut Manifest, folds: &[Fold], k: usize) -> Result<()> {
             Some(_) => {}
         }
     }
-    manifest.entries.retain(|e| {
-        e.split == Split::Test || fold.train.contains(&e.subject) || fold.val.contains(&e.subject)
-    });
+    let kept = |e: &Entry| e.split == Split::Test || named(e, &fold.train) || named(e, &fold.val);
+    for e in manifest.entries.iter().filter(|e| !kept(e)) {
+        manifest.notes.about(format!("fold {k} does not name these cases, which are left out"), &e.id);
+    }
+    manifest.entries.retain(kept);
     for e in manifest.entries.iter_mut().filter(|e| e.split != Split::Test) {
-        e.split = if fold.val.contains(&e.subject) { Split::Val } else { Split::Train };
+        e.split = if named(e, &fold.val) { Split::Val } else { Split::Train };
+    }
+    // The list may name visits one by one.
+    let of = |e: &Entry| (e.subject.clone(), e.split);
+    let first: HashMap<String, Split> = manifest.entries.iter().rev().map(of).collect();
+    if let Some(e) = manifest.entries.iter().find(|e| first[&e.subject] != e.split) {
+        return Err(Error::input(format!(
+            "{}: fold {k} has visits of the patient {} in train and in val; put all of them into one (or set `data.visits_in_names = false` if they are different people)",
+            manifest.source, e.subject
+        )));
     }
     Ok(())
 }
@@ -120,7 +132,15 @@ mod tests {
         // Two sessions each.
         let again = |i: usize| Entry { id: format!("s{i}_b"), ..entry(i) };
         let entries = (0..n).flat_map(|i| [entry(i), again(i)]).collect();
-        Manifest { source: "m.csv".into(), modalities: Vec::new(), entries, shared: false }
+        Manifest {
+            source: "m.csv".into(),
+            modalities: Vec::new(),
+            entries,
+            shared: false,
+            dealt: None,
+            notes: Default::default(),
+            seen: Default::default(),
+        }
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub struct Labels {
     /// regions are painted over earlier ones: name the outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<Region>,
+    /// No label tells left from right, so that mirroring is as right for the map as for the image (default false: training
+    /// does not mirror unless `data.augment.flip` says so).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub symmetric: bool,
 }
 
 /// A union of labels.
@@ -138,6 +142,7 @@ mod tests {
         Labels {
             values: vec![0, 1, 2, 4],
             regions: vec![region("WT", &[1, 2, 4]), region("TC", &[1, 4]), region("ET", &[4])],
+            symmetric: false,
         }
     }
 
@@ -153,13 +158,14 @@ mod tests {
             assert_eq!(labels.label(&voxel), *v);
         }
         // Necrosis is tumour core: a core alone is written as its first own label.
-        let core = Labels { values: vec![0, 1, 2, 4], regions: vec![labels.regions[1].clone()] };
+        let core =
+            Labels { values: vec![0, 1, 2, 4], regions: vec![labels.regions[1].clone()], symmetric: false };
         assert_eq!((core.label(&[1.0]), core.label(&[0.0])), (1.0, 0.0));
     }
 
     #[test]
     fn classes_are_numbered_in_the_order_of_the_values() {
-        let labels = Labels { values: vec![0, 2, 5], regions: Vec::new() };
+        let labels = Labels { values: vec![0, 2, 5], regions: Vec::new(), symmetric: false };
         let channels = labels.channels(&[5.0, 0.0, 2.0], Path::new("x")).expect("known labels");
         assert_eq!(channels, [[2.0, 0.0, 1.0]]);
         assert_eq!(labels.decide(&[0.1, 0.2, 0.7, 0.5, 0.4, 0.1]), [2.0, 0.0]);

@@ -5,11 +5,17 @@
 //! A pattern such as `data/{subject}/{subject}_{modality}.nii.gz` does without a CSV. All images of a subject are in
 //! one part: patients never straddle training and test.
 
+mod columns;
+
+use super::duplicates::Seen;
+use super::notes::Notes;
+use super::pattern;
+use super::sheet::Sheet;
 use crate::error::{Error, Result};
+use crate::fsio;
 use crate::rng::Philox;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part of the data.
@@ -38,7 +44,7 @@ impl Split {
     }
 
     fn parse(text: &str) -> Option<Split> {
-        match text.to_ascii_lowercase().as_str() {
+        match text.trim().to_ascii_lowercase().as_str() {
             "train" | "training" => Some(Split::Train),
             "val" | "valid" | "validation" | "dev" => Some(Split::Val),
             "test" | "testing" => Some(Split::Test),
@@ -71,6 +77,12 @@ pub struct Manifest {
     pub entries: Vec<Entry>,
     /// Every case is in every part; see `data.share_subjects`.
     pub shared: bool,
+    /// How the subjects were dealt; none if a list says their splits.
+    pub dealt: Option<String>,
+    /// What was guessed, dealt or left out, here and by those who load the cases.
+    pub notes: Notes,
+    /// The images that were read so far.
+    pub seen: Seen,
 }
 
 impl Manifest {
@@ -82,46 +94,42 @@ impl Manifest {
     /// [`Manifest::read`] with paths relative to `root` instead of the CSV's folder.
     pub fn read_from(path: &Path, root: Option<&Path>, fractions: &[f64; 3], seed: u64) -> Result<Manifest> {
         let p = path.display();
-        let text = fs::read(path).map_err(Error::io("read", path))?;
-        let mut reader =
-            csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(false).from_reader(&text[..]);
+        let notes = Notes::default();
+        let sheet = Sheet::read(path, &notes)?;
+        let mut reader = csv::ReaderBuilder::new()
+            .trim(csv::Trim::All)
+            .flexible(false)
+            .delimiter(sheet.delimiter)
+            .from_reader(sheet.text.as_bytes());
         let broken =
             |e: csv::Error| Error::input(format!("{p} is not a readable CSV file ({e}); correct that line"));
         let headers: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_string).collect();
-        let mut seen = BTreeSet::new();
-        if let Some(twice) = headers.iter().find(|h| !seen.insert(h.as_str())) {
-            return Err(Error::input(format!("{p} has two columns named `{twice}`; rename one")));
-        }
-        let subject_column = headers
-            .iter()
-            .position(|h| h == "subject")
-            .ok_or_else(|| missing_column(&p.to_string(), "subject", &headers))?;
-        let session_column = headers.iter().position(|h| h == "session");
-        let split_column = headers.iter().position(|h| h == "split");
+        let records: Vec<csv::StringRecord> = reader.records().collect::<csv::Result<_>>().map_err(broken)?;
+        let columns = columns::find(&p.to_string(), &headers, &records, &notes)?;
         let modalities: Vec<String> = headers
             .iter()
-            .filter(|h| !["subject", "session", "split"].contains(&h.as_str()))
-            .cloned()
+            .enumerate()
+            .filter(|(c, _)| columns.is_modality(*c))
+            .map(|(_, h)| h.clone())
             .collect();
         let folder = root.or(path.parent()).unwrap_or(Path::new(""));
         let mut entries = Vec::new();
         let mut lines: HashMap<String, u64> = HashMap::new();
         let mut splits: HashMap<String, (Split, u64)> = HashMap::new();
-        for record in reader.records() {
-            let record = record.map_err(broken)?;
+        for record in &records {
             let line = record.position().map_or(0, csv::Position::line);
             let cell = |c: usize| record.get(c).unwrap_or("");
-            let subject = cell(subject_column).to_string();
+            let subject = cell(columns.subject).to_string();
             if subject.is_empty() {
                 return Err(Error::input(format!(
                     "{p}, line {line}: the subject is empty; name it or delete the line"
                 )));
             }
-            let id = match session_column.map(cell) {
+            let id = match columns.session.map(cell) {
                 Some(s) if !s.is_empty() => format!("{subject}_{s}"),
                 _ => subject.clone(),
             };
-            let split = match split_column.map(cell) {
+            let split = match columns.split.map(cell) {
                 None => Split::Train,
                 Some(text) => Split::parse(text).ok_or_else(|| {
                     Error::input(format!(
@@ -145,16 +153,16 @@ impl Manifest {
             let files = headers
                 .iter()
                 .enumerate()
-                .filter(|(c, h)| modalities.contains(h) && !cell(*c).is_empty())
-                .map(|(c, h)| (h.clone(), folder.join(cell(c))))
+                .filter(|(c, _)| columns.is_modality(*c) && !cell(*c).is_empty())
+                .map(|(c, h)| (h.clone(), sheet.file(folder, cell(c))))
                 .collect();
             entries.push(Entry { id, subject, split, files });
         }
         if entries.is_empty() {
             return Err(Error::input(format!("{p} lists no subject; add a line for each")));
         }
-        let mut manifest = Manifest { source: p.to_string(), modalities, entries, shared: false };
-        if split_column.is_none() {
+        let mut manifest = Manifest { modalities, entries, notes, ..Manifest::empty(p.to_string()) };
+        if columns.split.is_none() {
             manifest.shuffle_into_splits(fractions, seed)?;
         }
         Ok(manifest)
@@ -181,37 +189,44 @@ impl Manifest {
         }
         let mut found = BTreeSet::new();
         for first in firsts {
-            let sought = pattern.replace("{modality}", first);
-            let fixed = Path::new(&sought)
-                .components()
-                .take_while(|c| !has_subject(&c.as_os_str().to_string_lossy()));
-            let start: PathBuf = fixed.collect();
-            let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
-            let rest: Vec<String> = Path::new(&sought)
-                .components()
-                .skip_while(|c| !has_subject(&c.as_os_str().to_string_lossy()))
-                .map(|c| c.as_os_str().to_string_lossy().into_owned())
-                .collect();
-            walk(&start, &rest, None, &mut found)?;
-            if found.is_empty() {
+            let own = pattern::subjects(pattern, first)?;
+            if own.is_empty() {
                 return Err(Error::input(format!(
-                    "no file matches the pattern `{sought}`; check the path and the modality's name"
+                    "no file matches the pattern `{}`; check the path and the modality's name",
+                    pattern.replace("{modality}", first)
                 )));
+            }
+            found.extend(own);
+        }
+        let notes = Notes::default();
+        for other in modalities.iter().filter(|m| !firsts.contains(m)) {
+            // A folder that is not there has nothing that could be left out.
+            let have = pattern::subjects(pattern, other).unwrap_or_default();
+            for subject in have.difference(&found) {
+                notes.about(
+                    format!("left out, as they have `{other}` but no `{}`", firsts.join("` or `")),
+                    fsio::text(subject),
+                );
             }
         }
         let entries = found
             .into_iter()
-            .map(|subject| {
-                let file = |m: &String| {
-                    PathBuf::from(pattern.replace("{modality}", m).replace("{subject}", &subject))
-                };
+            .map(|name| {
+                // A link that leads nowhere is kept, to be named when it is read.
+                let there = |f: &PathBuf| f.is_file() || f.is_symlink();
+                let file = |m: &String| pattern::file(pattern, m, &name);
                 let files =
-                    modalities.iter().map(|m| (m.clone(), file(m))).filter(|(_, f)| f.is_file()).collect();
+                    modalities.iter().map(|m| (m.clone(), file(m))).filter(|(_, f)| there(f)).collect();
+                let subject = fsio::text(&name);
                 Entry { id: subject.clone(), subject, split: Split::Train, files }
             })
             .collect();
-        let mut manifest =
-            Manifest { source: pattern.to_string(), modalities: modalities.to_vec(), entries, shared: false };
+        let mut manifest = Manifest {
+            modalities: modalities.to_vec(),
+            entries,
+            notes,
+            ..Manifest::empty(pattern.to_string())
+        };
         manifest.shuffle_into_splits(fractions, seed)?;
         Ok(manifest)
     }
@@ -247,6 +262,14 @@ impl Manifest {
                 self.source, entry.id
             ))
         })?;
+        if path.is_symlink() && !path.exists() {
+            return Err(Error::input(format!(
+                "{}: the `{modality}` image of subject {}: {}",
+                self.source,
+                entry.id,
+                Error::missing(path)
+            )));
+        }
         if !path.is_file() {
             return Err(Error::input(format!(
                 "{}: the `{modality}` image of subject {}, {}, does not exist; correct the path (relative ones start at the manifest's folder, or at `data.root`)",
@@ -258,8 +281,20 @@ impl Manifest {
         Ok(path)
     }
 
+    fn empty(source: String) -> Manifest {
+        Manifest {
+            source,
+            modalities: Vec::new(),
+            entries: Vec::new(),
+            shared: false,
+            dealt: None,
+            notes: Notes::default(),
+            seen: Seen::default(),
+        }
+    }
+
     /// Deals the subjects, shuffled by `seed`, to the three parts.
-    fn shuffle_into_splits(&mut self, fractions: &[f64; 3], seed: u64) -> Result<()> {
+    pub(super) fn shuffle_into_splits(&mut self, fractions: &[f64; 3], seed: u64) -> Result<()> {
         check_fractions("data: `split`", fractions)?;
         let mut subjects: Vec<String> =
             self.entries.iter().map(|e| e.subject.clone()).collect::<BTreeSet<_>>().into_iter().collect();
@@ -269,6 +304,9 @@ impl Manifest {
         for e in &mut self.entries {
             e.split = part_of[&e.subject];
         }
+        self.dealt = Some(format!(
+            "by data.split = {fractions:?} with data.split_seed = {seed}, as no column `split` says it"
+        ));
         Ok(())
     }
 }
@@ -331,52 +369,4 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-fn has_subject(part: &str) -> bool {
-    part.contains("{subject}")
-}
-
-/// Walks the folders that fit the pattern's remaining parts and collects the subjects of the files found.
-fn walk(at: &Path, rest: &[String], subject: Option<&str>, found: &mut BTreeSet<String>) -> Result<()> {
-    let Some((part, deeper)) = rest.split_first() else {
-        if at.is_file() {
-            found.extend(subject.map(str::to_string));
-        }
-        return Ok(());
-    };
-    if !has_subject(part) {
-        return walk(&at.join(part), deeper, subject, found);
-    }
-    if let Some(s) = subject {
-        return walk(&at.join(part.replace("{subject}", s)), deeper, subject, found);
-    }
-    if !at.is_dir() {
-        return Err(Error::input(format!(
-            "the pattern's folder {} does not exist; check the path",
-            at.display()
-        )));
-    }
-    for entry in fs::read_dir(at).map_err(Error::io("read", at))? {
-        let entry = entry.map_err(Error::io("read", at))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(s) = matched(part, &name) {
-            walk(&entry.path(), deeper, Some(&s), found)?;
-        }
-    }
-    Ok(())
-}
-
-/// The subject for which the pattern part reads as `name`.
-fn matched(part: &str, name: &str) -> Option<String> {
-    let prefix = part.split("{subject}").next()?;
-    let body = name.strip_prefix(prefix)?;
-    // The longest that fits; a second occurrence must repeat the first.
-    let ends = body.char_indices().map(|(i, c)| i + c.len_utf8());
-    let ends: Vec<usize> = ends.collect();
-    ends.into_iter()
-        .rev()
-        .map(|end| &body[..end])
-        .find(|s| part.replace("{subject}", s) == name)
-        .map(str::to_string)
 }

@@ -7,6 +7,7 @@
 //! Source: nifti1.h and nifti2.h (nifti.nimh.nih.gov), and nibabel's rules where those are silent.
 
 use super::affine::Affine;
+use super::nifti_stream::failed;
 use crate::error::{Error, Result};
 use nifti::{NiftiHeader, NiftiType};
 use num_traits::FromPrimitive;
@@ -53,7 +54,42 @@ impl Endian {
     }
 }
 
-/// What a header says, with the raw bytes it was read from.
+/// The unit of a file's lengths (`xyzt_units`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Not given, or no unit of length: read as mm.
+    Unknown,
+    /// Metres.
+    Metre,
+    /// Millimetres.
+    Millimetre,
+    /// Thousandths of a millimetre.
+    Micron,
+}
+
+impl Unit {
+    /// The code's lowest three bits are the unit of length.
+    fn of(xyzt_units: i32) -> Unit {
+        match xyzt_units & 7 {
+            1 => Unit::Metre,
+            2 => Unit::Millimetre,
+            3 => Unit::Micron,
+            _ => Unit::Unknown,
+        }
+    }
+
+    /// How many mm it has.
+    fn mm(self) -> f64 {
+        match self {
+            Unit::Metre => 1e3,
+            Unit::Millimetre | Unit::Unknown => 1.0,
+            Unit::Micron => 1e-3,
+        }
+    }
+}
+
+/// What a header says, with the raw bytes it was read from. Lengths are in mm, whatever the file's unit.
+
 #[derive(Clone, Debug)]
 pub struct Header {
     /// The 348 (NIfTI-1) or 540 (NIfTI-2) bytes as stored.
@@ -76,6 +112,10 @@ pub struct Header {
     pub sform_code: i32,
     /// Voxel index to mm by NIfTI's rules: sform, else qform, else the spacing alone as nibabel does it.
     pub affine: Affine,
+    /// The unit in which the file has them.
+    pub unit: Unit,
+    /// The file gives no thickness to an axis along which it has one voxel (a 2-D image): taken as 1 mm.
+    pub thickness_assumed: bool,
     /// Where the voxels begin, in bytes.
     pub(super) offset: u64,
     /// Header and voxels are in two files (`.hdr`, `.img`).
@@ -141,7 +181,7 @@ impl Header {
                 e.write(&mut raw, 280 + 16 * r + 4 * c, (*v as f32).to_le_bytes());
             }
         }
-        let raw = patch(raw, e, dims, 1, NiftiType::Float32, 1.0, 0.0)?;
+        let raw = patch(raw, e, dims, 3, 1, NiftiType::Float32, 1.0, 0.0)?;
         Header::read(Path::new("a new volume"), &mut raw.as_slice())
     }
 
@@ -162,11 +202,24 @@ impl Header {
 
     /// Number of 3-D frames (the product of all dimensions past the third).
     pub fn frames(&self) -> usize {
-        self.shape.iter().skip(3).product()
+        // A damaged header may claim more than can be counted.
+        self.shape.iter().skip(3).try_fold(1usize, |n, d| n.checked_mul(*d)).unwrap_or(usize::MAX)
     }
 
-    /// Header bytes of a single-file image on the same grid with other voxels: everything is kept but the number of
-    /// frames, the number type, the scaling, the display range, the intent and the voxel offset.
+    /// What of its geometry was guessed or converted: sentences for [`super::notes::Notes`].
+    pub fn notes(&self) -> Vec<String> {
+        let unit = match self.unit {
+            Unit::Millimetre => None,
+            Unit::Unknown => Some("lengths without a unit (xyzt_units) are read as mm"),
+            Unit::Metre => Some("lengths in metres (xyzt_units) are converted to mm"),
+            Unit::Micron => Some("lengths in microns (xyzt_units) are converted to mm"),
+        };
+        let thickness = "the thickness of a single slice, which the file does not give, is taken as 1 mm";
+        unit.into_iter().chain(self.thickness_assumed.then_some(thickness)).map(String::from).collect()
+    }
+
+    /// Header bytes of a single-file image on the same grid with other voxels: everything is kept (2-D
+    /// images stay 2-D) but the number of frames, the number type, the scaling, the display range, the intent and the voxel offset.
     pub(super) fn patched(
         &self,
         frames: usize,
@@ -174,7 +227,7 @@ impl Header {
         slope: f64,
         inter: f64,
     ) -> Result<Vec<u8>> {
-        patch(self.raw.clone(), self.endian, self.dims(), frames, stored, slope, inter)
+        patch(self.raw.clone(), self.endian, self.dims(), self.shape.len(), frames, stored, slope, inter)
     }
 
     /// Bytes a stored voxel takes.
@@ -221,11 +274,13 @@ impl Header {
             )));
         }
         let least = if f.pair { 0 } else { raw.len() as u64 + 4 };
-        let affine = affine_of(path, &f, &shape)?;
+        let unit = Unit::of(f.xyzt_units);
+        let (affine, thickness_assumed) = affine_of(path, &f, &shape, unit)?;
+        let step = |a: usize| if a <= 3 { f.pixdim[a] * unit.mm() } else { f.pixdim[a] };
         Ok(Header {
             raw,
             endian,
-            pixdim: f.pixdim[1..=rank as usize].to_vec(),
+            pixdim: (1..=rank as usize).map(step).collect(),
             shape,
             stored,
             slope,
@@ -233,6 +288,8 @@ impl Header {
             qform_code: f.qform_code,
             sform_code: f.sform_code,
             affine,
+            unit,
+            thickness_assumed,
             offset: (f.vox_offset as u64).max(least),
             pair: f.pair,
         })
@@ -274,6 +331,7 @@ struct Fields {
     quatern: [f64; 3],
     qoffset: [f64; 3],
     srow: [[f64; 4]; 3],
+    xyzt_units: i32,
     pair: bool,
 }
 
@@ -300,6 +358,7 @@ impl Fields {
             quatern: [h.quatern_b, h.quatern_c, h.quatern_d].map(f64::from),
             qoffset: [h.quatern_x, h.quatern_y, h.quatern_z].map(f64::from),
             srow: [wide(h.srow_x), wide(h.srow_y), wide(h.srow_z)],
+            xyzt_units: i32::from(raw[123]),
             pair: &h.magic == b"ni1\0",
         })
     }
@@ -325,24 +384,44 @@ impl Fields {
             quatern: std::array::from_fn(|a| real(352 + 8 * a)),
             qoffset: std::array::from_fn(|a| real(376 + 8 * a)),
             srow: std::array::from_fn(|r| std::array::from_fn(|c| real(400 + 32 * r + 8 * c))),
+            xyzt_units: code(500),
             pair,
         })
     }
 }
 
-fn affine_of(path: &Path, f: &Fields, shape: &[usize]) -> Result<Affine> {
+/// The affine in mm, and whether an axis of one voxel had no thickness, which 1 mm took the place of.
+fn affine_of(path: &Path, f: &Fields, shape: &[usize], unit: Unit) -> Result<(Affine, bool)> {
     let p = path.display();
-    let spacing = [1, 2, 3].map(|a| if a <= shape.len() { f.pixdim[a].abs() } else { 1.0 });
     let dims = [0, 1, 2].map(|a| shape.get(a).copied().unwrap_or(1));
+    let mm = unit.mm();
+    // The step along an axis that the file does not have is anything or nothing.
+    let mut assumed = false;
+    let mut step = |a: usize, given: f64| {
+        let given = given.abs() * mm;
+        let nothing = dims[a] == 1 && (given == 0.0 || !given.is_finite());
+        assumed |= nothing;
+        if nothing { 1.0 } else { given }
+    };
     let affine = if f.sform_code > 0 {
-        Affine(f.srow)
+        let mut affine = Affine(f.srow.map(|r| r.map(|v| v * mm)));
+        for a in (0..3).filter(|a| dims[*a] == 1) {
+            if affine.spacing()[a] == 0.0 {
+                affine.set_normal(a);
+                assumed = true;
+            }
+        }
+        affine
     } else if f.qform_code > 0 {
         let qfac = if f.pixdim[0] < 0.0 { -1.0 } else { 1.0 };
-        Affine::from_qform(f.quatern, f.qoffset, spacing, qfac).ok_or_else(|| {
+        let spacing = [0, 1, 2].map(|a| step(a, f.pixdim[a + 1]));
+        let offset = f.qoffset.map(|v| v * mm);
+        Affine::from_qform(f.quatern, offset, spacing, qfac).ok_or_else(|| {
             Error::input(format!("{p} has a qform that is no rotation; set the sform or repair the qform"))
         })?
     } else {
-        // nibabel's fallback: centred, the first axis running to the left.
+        // nibabel's fallback: centred, the first axis running to the left; an axis that the file lacks has step 1.
+        let spacing = [0, 1, 2].map(|a| if a < shape.len() { step(a, f.pixdim[a + 1]) } else { 1.0 });
         let mut a = Affine::centred(dims, spacing);
         a.0[0].iter_mut().for_each(|v| *v = -*v);
         a
@@ -353,7 +432,7 @@ fn affine_of(path: &Path, f: &Fields, shape: &[usize]) -> Result<Affine> {
             "{p} has an affine that is not usable ({affine}); set the sform or the spacing in its header"
         )));
     }
-    Ok(affine)
+    Ok((affine, assumed))
 }
 
 /// Reads exactly `buf.len()` bytes of a header.
@@ -363,10 +442,7 @@ fn fill(path: &Path, stream: &mut impl Read, buf: &mut [u8]) -> Result<()> {
             "{} ends inside its header; the copy is incomplete or it is no NIfTI file, fetch it again",
             path.display()
         )),
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => {
-            Error::input(format!("{} is damaged ({e}); fetch or compress it again", path.display()))
-        }
-        _ => Error::io("read", path)(e),
+        _ => failed(path, e),
     })
 }
 
@@ -374,13 +450,15 @@ fn patch(
     mut raw: Vec<u8>,
     e: Endian,
     dims: [usize; 3],
+    rank: usize,
     frames: usize,
     stored: NiftiType,
     slope: f64,
     inter: f64,
 ) -> Result<Vec<u8>> {
     let mut dim = [3, dims[0], dims[1], dims[2], frames, 1, 1, 1];
-    dim[0] = if frames > 1 { 4 } else { 3 };
+    // A 2-D image stays one: with a third axis, the step along it, which may be nothing, would begin to count.
+    dim[0] = if frames > 1 { 4 } else { rank.min(3) };
     let bits = (8 * stored.size_of()) as i16;
     if raw.len() == V1 {
         for (a, d) in dim.iter().enumerate() {

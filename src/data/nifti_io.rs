@@ -5,17 +5,19 @@
 //! reader trusts the extents of a damaged header with an allocation, and a NaN slope makes a volume of NaN).
 
 use super::affine::Affine;
-use super::nifti_header::{Endian, Header};
+use super::nifti_header::Header;
+use super::nifti_stream;
+use super::nifti_values::{self, Decoded, encode, refuse_types};
 use crate::error::{Error, Result};
 use crate::fsio;
 use flate2::Compression;
-use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use nifti::NiftiType;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+pub use super::nifti_values::Statistics;
 
 /// A 3-D image (or several frames of one) with its geometry.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Volume {
     pub header: Header,
     /// The file it came from; empty for a computed volume.
     pub path: PathBuf,
+    /// What was guessed or replaced in reading it: sentences for [`super::notes::Notes`], without the file's name.
+    pub notes: Vec<String>,
 }
 
 /// What to do with NaN and infinities in a file.
@@ -41,6 +45,9 @@ pub enum NanPolicy {
     Error,
     /// Replace them by zero.
     Zero,
+    /// Keep them; not for training.
+    #[serde(skip)]
+    Keep,
 }
 
 /// Which frames of a 4-D file to read.
@@ -49,7 +56,7 @@ pub enum Frame {
     /// The file must hold one (the default).
     #[default]
     Only,
-    /// This one, counted from 0.
+    /// This one, counted from 0; of a file that holds one only, that.
     Index(usize),
     /// All.
     All,
@@ -62,6 +69,8 @@ pub struct LoadOptions {
     pub nan: NanPolicy,
     /// Frames of a 4-D file.
     pub frame: Frame,
+    /// A recipe says so, and messages may name its keys.
+    pub recipe: bool,
 }
 
 /// How [`Volume::save_as`] stores the numbers.
@@ -87,78 +96,75 @@ impl Volume {
     /// Reads a file; see [`LoadOptions`]. Compression is recognised by content, not by name.
     pub fn load_with(path: impl AsRef<Path>, options: LoadOptions) -> Result<Volume> {
         let path = path.as_ref();
-        let (header, mut stream, voxel_file) = open(path)?;
         let p = path.display();
-        refuse_types(path, header.stored)?;
-        let frames = header.frames();
-        let (first, count) = match options.frame {
-            Frame::All => (0, frames),
-            Frame::Only if frames == 1 => (0, 1),
-            Frame::Only => {
-                return Err(Error::input(format!(
-                    "{p} holds {frames} frames where one volume is needed; choose one with `data.frame = 0` to `data.frame = {}` in the recipe, or split or average the file",
-                    frames - 1
-                )));
-            }
-            Frame::Index(k) if k < frames => (k, 1),
-            Frame::Index(k) => {
-                return Err(Error::input(format!(
+        let key = |text: &str| if options.recipe { format!("{text}, or ") } else { String::new() };
+        let mut notes = Vec::new();
+        let read = Bytes::read(path, |header| {
+            let frames = header.frames();
+            match options.frame {
+                Frame::All => Ok((0, frames)),
+                Frame::Only if frames == 1 => Ok((0, 1)),
+                Frame::Only => {
+                    let last = frames - 1;
+                    let way_out = key(&format!(
+                        "choose one with `data.frame = 0` to `data.frame = {last}` in the recipe"
+                    ));
+                    Err(Error::input(format!(
+                        "{p} holds {frames} frames (its shape is {:?}) where one volume is needed; {way_out}split or average the file",
+                        header.shape
+                    )))
+                }
+                // Of label maps beside 4-D images, say.
+                Frame::Index(k) if frames == 1 => {
+                    if k > 0 {
+                        notes.push("one frame only, which is read whatever `data.frame` says".to_string());
+                    }
+                    Ok((0, 1))
+                }
+                Frame::Index(k) if k < frames => Ok((k, 1)),
+                Frame::Index(k) => Err(Error::input(format!(
                     "{p} has no frame {k}: it holds {frames}, counted from 0; choose another with `data.frame`"
-                )));
+                ))),
             }
-        };
-        let damaged =
-            || Error::input(format!("{p} claims an impossible size; the file is damaged, fetch it again"));
-        let dims = header.dims();
-        let per_frame = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(damaged)?;
-        let size = header.voxel_bytes();
-        let frame_bytes = per_frame.checked_mul(size).ok_or_else(damaged)?;
-        let skip = (first as u64).checked_mul(frame_bytes as u64).ok_or_else(damaged)?;
-        let wanted = frame_bytes.checked_mul(count).ok_or_else(damaged)?;
-
-        let reading = |e: io::Error| match e.kind() {
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                Error::input(format!(
-                    "{} is truncated or damaged ({e}); fetch or compress it again",
-                    voxel_file.display()
-                ))
-            }
-            _ => Error::io("read", &voxel_file)(e),
-        };
-        io::copy(&mut (&mut stream).take(skip), &mut io::sink()).map_err(reading)?;
-        // The buffer grows with what is there, not with what the header promises.
-        let mut bytes = Vec::with_capacity(wanted.min(1 << 26));
-        (&mut stream).take(wanted as u64).read_to_end(&mut bytes).map_err(reading)?;
-        if bytes.len() < wanted {
-            return Err(Error::input(format!(
-                "{} ends after {} of {wanted} bytes of voxels; the copy is incomplete, fetch it again",
-                voxel_file.display(),
-                bytes.len()
-            )));
+        })?;
+        let header = read.header;
+        notes.extend(header.notes());
+        if read.behind > 0 {
+            notes.push("bytes behind the last voxel are left out".into());
         }
-        // To the end, so that a compressed file's checksum is verified.
-        io::copy(&mut stream, &mut io::sink()).map_err(reading)?;
-
-        let mut voxels = decode(&bytes, &header);
+        let Decoded { mut voxels, rounded } = nifti_values::decode(path, &read.bytes, &header)?;
+        if rounded > 0 {
+            notes.push("whole numbers beyond 2^24 are rounded to float32".into());
+        }
         let bad = voxels.iter().filter(|v| !v.is_finite()).count();
         if bad > 0 {
             match options.nan {
-                NanPolicy::Zero => voxels.iter_mut().filter(|v| !v.is_finite()).for_each(|v| *v = 0.0),
+                NanPolicy::Keep => {}
+                NanPolicy::Zero => {
+                    voxels.iter_mut().filter(|v| !v.is_finite()).for_each(|v| *v = 0.0);
+                    notes.push("NaN and infinite voxels are read as 0 (`data.nan`)".into());
+                }
                 NanPolicy::Error => {
+                    let way_out = if options.recipe {
+                        ", or set `data.nan = \"zero\"` in the recipe to read them as 0"
+                    } else {
+                        ""
+                    };
                     return Err(Error::input(format!(
-                        "{p} holds {bad} voxels that are NaN or infinite; clean the file, or set `data.nan = \"zero\"` in the recipe to read them as 0"
+                        "{p} holds {bad} voxels that are NaN or infinite; clean the file{way_out}"
                     )));
                 }
             }
         }
-        Ok(Volume { voxels, dims, frames: count, header, path: path.to_path_buf() })
+        let dims = header.dims();
+        Ok(Volume { voxels, dims, frames: read.frames, header, path: path.to_path_buf(), notes })
     }
 
     /// A new volume on a grid of its own.
     pub fn new(dims: [usize; 3], affine: Affine, voxels: Vec<f32>) -> Result<Volume> {
         let header = Header::new(dims, affine)?;
         assert_eq!(voxels.len(), dims.iter().product::<usize>(), "one value per voxel");
-        Ok(Volume { voxels, dims, frames: 1, header, path: PathBuf::new() })
+        Ok(Volume { voxels, dims, frames: 1, header, path: PathBuf::new(), notes: Vec::new() })
     }
 
     /// A volume with other values on the grid of `reference` (one frame): its affine, qform, sform, units, version
@@ -171,6 +177,7 @@ impl Volume {
             frames: 1,
             header: reference.header.clone(),
             path: PathBuf::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -229,127 +236,67 @@ impl Volume {
     }
 }
 
-/// Reads the header alone (of a `.hdr` too, whether or not its `.img` is there).
+/// Reads the header alone (of a `.hdr` too, whether or not its `.img` is there; of an `.img` that of its `.hdr`).
 pub fn inspect(path: impl AsRef<Path>) -> Result<Header> {
-    let path = path.as_ref();
-    Header::read(path, &mut decompressed(path)?)
+    nifti_stream::header(path.as_ref())
 }
 
-/// Header, stream at the first voxel, and the file that the stream reads.
-fn open(path: &Path) -> Result<(Header, Box<dyn Read>, PathBuf)> {
-    let head_file = sibling(path, ".img", ".hdr").unwrap_or_else(|| path.to_path_buf());
-    let mut stream = decompressed(&head_file)?;
-    let header = Header::read(&head_file, &mut stream)?;
-    if !header.pair {
-        let gap = header.offset.saturating_sub(if header.version() == 1 { 348 } else { 540 });
-        let skipped = io::copy(&mut (&mut stream).take(gap), &mut io::sink());
-        if skipped.as_ref().is_ok_and(|&n| n < gap) || skipped.is_err() {
-            return Err(Error::input(format!(
-                "{} is truncated or damaged before its first voxel; fetch it again",
+/// What a file's values are like, all frames together, whatever they are.
+pub fn statistics(path: impl AsRef<Path>) -> Result<Statistics> {
+    let path = path.as_ref();
+    let bytes = Bytes::read(path, |header| Ok((0, header.frames())))?;
+    Ok(nifti_values::statistics(&bytes.bytes, &bytes.header, bytes.behind))
+}
+
+/// Stored bytes of some of a file's frames.
+struct Bytes {
+    header: Header,
+    frames: usize,
+    bytes: Vec<u8>,
+    /// Bytes behind the last frame that the header promises.
+    behind: u64,
+}
+
+impl Bytes {
+    /// Reads the frames (the first, and how many) that `choose` wants of a file of this header.
+    fn read(path: &Path, choose: impl FnOnce(&Header) -> Result<(usize, usize)>) -> Result<Bytes> {
+        let (header, mut stream, voxel_file) = nifti_stream::open(path)?;
+        refuse_types(path, header.stored)?;
+        let (first, count) = choose(&header)?;
+        let damaged = || {
+            Error::input(format!(
+                "{} claims an impossible size; the file is damaged, fetch it again",
                 path.display()
+            ))
+        };
+        let per_frame =
+            header.dims().iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(damaged)?;
+        let frame_bytes = per_frame.checked_mul(header.voxel_bytes()).ok_or_else(damaged)?;
+        let skip = (first as u64).checked_mul(frame_bytes as u64).ok_or_else(damaged)?;
+        let wanted = frame_bytes.checked_mul(count).ok_or_else(damaged)?;
+        let left = (header.frames() - first - count) as u64;
+        let unread = left.checked_mul(frame_bytes as u64).ok_or_else(damaged)?;
+
+        let reading = |e| nifti_stream::failed(&voxel_file, e);
+        io::copy(&mut (&mut stream).take(skip), &mut io::sink()).map_err(reading)?;
+        // The buffer grows with what is there, not with what the header promises.
+        let mut bytes = Vec::with_capacity(wanted.min(1 << 26));
+        (&mut stream).take(wanted as u64).read_to_end(&mut bytes).map_err(reading)?;
+        if bytes.len() < wanted {
+            return Err(Error::input(format!(
+                "{} ends after {} of {wanted} bytes of voxels; the copy is incomplete, fetch it again",
+                voxel_file.display(),
+                bytes.len()
             )));
         }
-        return Ok((header, stream, head_file));
-    }
-    let image = sibling(&head_file, ".hdr", ".img").ok_or_else(|| {
-        Error::input(format!(
-            "{} says that its voxels are in a second file, but its name does not end in .hdr; rename the pair to .hdr and .img",
-            head_file.display()
-        ))
-    })?;
-    if !image.is_file() {
-        return Err(Error::input(format!(
-            "{} is a header alone: there is no {} beside it; put it there or use a .nii file",
-            head_file.display(),
-            image.display()
-        )));
-    }
-    let mut stream = decompressed(&image)?;
-    io::copy(&mut (&mut stream).take(header.offset), &mut io::sink()).map_err(Error::io("read", &image))?;
-    Ok((header, stream, image))
-}
-
-/// `a.img.gz` from `a.hdr.gz`, in either direction; `None` if the name does not end in `from`.
-fn sibling(path: &Path, from: &str, to: &str) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    ["", ".gz"].iter().find_map(|gz| {
-        let stem = name.strip_suffix(&format!("{from}{gz}"))?;
-        Some(path.with_file_name(format!("{stem}{to}{gz}")))
-    })
-}
-
-/// The file's content, unpacked where it begins with gzip's signature.
-fn decompressed(path: &Path) -> Result<Box<dyn Read>> {
-    if path.is_dir() {
-        return Err(Error::input(format!(
-            "{} is a folder, not a NIfTI file; name the file itself",
-            path.display()
-        )));
-    }
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::io("read", path))?);
-    let gz = file.fill_buf().map_err(Error::io("read", path))?.starts_with(&[0x1f, 0x8b]);
-    Ok(if gz { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
-}
-
-fn refuse_types(path: &Path, stored: NiftiType) -> Result<()> {
-    let p = path.display();
-    match stored {
-        NiftiType::Complex64 | NiftiType::Complex128 | NiftiType::Complex256 => Err(Error::input(format!(
-            "{p} holds complex numbers, which have no single intensity; save its magnitude (or phase) as a real image first"
-        ))),
-        NiftiType::Rgb24 | NiftiType::Rgba32 => Err(Error::input(format!(
-            "{p} holds colours (RGB), not intensities; save one channel or the grey value as a real image first"
-        ))),
-        NiftiType::Float128 => Err(Error::input(format!(
-            "{p} holds 128-bit floats, which are not portable; save it as float32 first"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Stored bytes to values, scaled in f64. The type has passed [`refuse_types`].
-fn decode(bytes: &[u8], header: &Header) -> Vec<f32> {
-    let (slope, inter) = (header.slope, header.inter);
-    macro_rules! each {
-        ($t:ty) => {{
-            const N: usize = size_of::<$t>();
-            let whole = bytes.chunks_exact(N);
-            let scaled = |v: $t| (v as f64 * slope + inter) as f32;
-            match header.endian {
-                Endian::Little => {
-                    whole.map(|c| scaled(<$t>::from_le_bytes(std::array::from_fn(|i| c[i])))).collect()
-                }
-                Endian::Big => {
-                    whole.map(|c| scaled(<$t>::from_be_bytes(std::array::from_fn(|i| c[i])))).collect()
-                }
-            }
-        }};
-    }
-    match header.stored {
-        NiftiType::Uint8 => each!(u8),
-        NiftiType::Int8 => each!(i8),
-        NiftiType::Int16 => each!(i16),
-        NiftiType::Uint16 => each!(u16),
-        NiftiType::Int32 => each!(i32),
-        NiftiType::Uint32 => each!(u32),
-        NiftiType::Int64 => each!(i64),
-        NiftiType::Uint64 => each!(u64),
-        NiftiType::Float32 => each!(f32),
-        NiftiType::Float64 => each!(f64),
-        other => unreachable!("{other:?} was refused"),
-    }
-}
-
-fn encode(voxels: &[f32], stored: Stored, endian: Endian) -> Vec<u8> {
-    let little = endian == Endian::Little;
-    match stored {
-        Stored::Float32 if little => voxels.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        Stored::Float32 => voxels.iter().flat_map(|v| v.to_be_bytes()).collect(),
-        Stored::Uint8 => voxels.iter().map(|v| v.round() as u8).collect(),
-        Stored::Int16 { slope } => voxels
-            .iter()
-            .map(|v| (v / slope).round() as i16)
-            .flat_map(|v| if little { v.to_le_bytes() } else { v.to_be_bytes() })
-            .collect(),
+        // To the end, so that a compressed file's checksum is verified.
+        let rest = io::copy(&mut stream, &mut io::sink()).map_err(reading)?;
+        if rest < unread {
+            return Err(Error::input(format!(
+                "{} ends before its last frame; the copy is incomplete, fetch it again",
+                voxel_file.display()
+            )));
+        }
+        Ok(Bytes { header, frames: count, bytes, behind: rest - unread })
     }
 }

@@ -68,8 +68,15 @@ pub trait Backend {
     /// Copies pieces of what was last sent to where runs read it, in order with them.
     fn unstage(&self, staging: &mut Self::Staging, to: &Self::Memory, pieces: &[Piece]) -> Result<()>;
 
-    /// Compiles and loads a kernel that may want `shared` bytes of dynamic shared memory.
-    fn kernel(&self, what: &Specialisation, name: &'static str, shared: usize) -> Result<Self::Kernel>;
+    /// Compiles together what is not compiled yet of kernels that will be asked for; a device that compiles nothing, or one
+    /// kernel at a time, does nothing here.
+    fn compile(&self, _all: &mut dyn Iterator<Item = &Specialisation>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Compiles and loads the kernel of a launch, and refuses what the device cannot launch
+    /// ([`super::limits::LaunchLimits`]).
+    fn kernel(&self, launch: &Launch) -> Result<Self::Kernel>;
 
     /// Runs a kernel; `arguments` are the bytes of each argument, addresses resolved.
     fn launch(&self, kernel: &Self::Kernel, launch: &Launch, arguments: &[Vec<u8>]) -> Result<()>;

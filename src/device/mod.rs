@@ -5,6 +5,7 @@ pub mod choices;
 pub mod cpu;
 pub mod cuda;
 pub mod launch;
+pub mod limits;
 pub mod occupancy;
 pub mod pointwise;
 pub mod tensor_map;

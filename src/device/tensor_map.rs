@@ -7,6 +7,9 @@
 /// The bytes of an encoded map.
 pub const BYTES: usize = 128;
 
+/// The alignment of an encoded map.
+pub const ALIGNED: usize = 64;
+
 /// Elements in a row of a box.
 pub const ROW: usize = 64;
 
@@ -59,31 +62,55 @@ impl TensorMap {
     /// Whether the copy engine takes such a map: the driver's own conditions, and that an offset within an im2col box, up to
     /// `reach` along each spatial axis, fits into its instruction.
     pub fn is_valid(&self, reach: &[usize]) -> bool {
+        let offsets = match (&self.take, self.extents.len()) {
+            (Take::Tiled(_), _) => usize::MAX,
+            (_, 4) => 255,
+            _ => 31,
+        };
+        self.check(0).is_ok() && reach.iter().all(|&r| r < offsets)
+    }
+
+    /// Why the driver would not encode the map of a tensor at an address.
+    pub fn check(&self, address: u64) -> Result<(), String> {
         let rank = self.extents.len();
-        let plain = self.extents.iter().all(|&e| e > 0 && e <= u32::MAX as usize)
-            && self.strides().iter().all(|s| s.is_multiple_of(16) && *s < 1 << 40);
-        plain
-            && match &self.take {
-                Take::Tiled(extents) => {
-                    (2..=5).contains(&rank)
-                        && extents.len() == rank
-                        && extents[0] == ROW
-                        && extents.iter().all(|e| (1..=256).contains(e))
-                }
-                Take::Im2col { lower, upper, steps, pixels } => {
-                    let (corners, offsets) = match rank {
-                        4 => (-128..=127, 255),
-                        5 => (-16..=15, 31),
-                        _ => return false,
-                    };
-                    lower.len() == rank - 2
-                        && upper.len() == rank - 2
-                        && lower.iter().chain(upper).all(|c| corners.contains(c))
-                        && steps.iter().all(|s| (1..=8).contains(s))
-                        && reach.iter().all(|&r| r < offsets)
-                        && (1..=1024).contains(pixels)
-                }
+        let require = |holds: bool, what: &dyn Fn() -> String| if holds { Ok(()) } else { Err(what()) };
+        let ranks = if matches!(self.take, Take::Tiled(_)) { 2..=5 } else { 4..=5 };
+        require(ranks.contains(&rank), &|| format!("a map of {rank} axes; {ranks:?} are taken"))?;
+        require(address.is_multiple_of(16), &|| {
+            format!("a map of a tensor at {address:#x}, no multiple of 16")
+        })?;
+        let extents = self.extents.iter().all(|&e| e > 0 && e as u64 <= 1 << 32);
+        require(extents, &|| format!("a map of a tensor of {:?} elements", self.extents))?;
+        let strides = self.strides();
+        let fine = strides.iter().all(|s| s.is_multiple_of(16) && *s < 1 << 40);
+        require(fine, &|| {
+            format!("a map with strides of {strides:?} bytes: multiples of 16 below 2^40 are taken")
+        })?;
+        match &self.take {
+            Take::Tiled(taken) => {
+                let fine =
+                    taken.len() == rank && taken.iter().all(|e| (1..=256).contains(e)) && taken[0] == ROW;
+                require(fine, &|| {
+                    format!("a map with boxes of {taken:?}: rows of {ROW}, 1 to 256 along each axis")
+                })
             }
+            Take::Im2col { lower, upper, steps, pixels } => {
+                let corners = if rank == 4 { -128..=127 } else { -16..=15 };
+                let all = lower.len() == rank - 2 && upper.len() == rank - 2 && steps.len() == rank - 2;
+                let fine = all && lower.iter().chain(upper).all(|c| corners.contains(c));
+                require(fine, &|| {
+                    format!("a map with corners at {lower:?} and {upper:?}: {corners:?} are taken")
+                })?;
+                let room =
+                    (0..rank - 2).all(|a| self.extents[1 + a] as i64 + i64::from(upper[a] - lower[a]) > 0);
+                require(room, &|| format!("a map whose corners {lower:?} and {upper:?} hold no pixel"))?;
+                let fine = steps.iter().all(|s| (1..=8).contains(s));
+                require(fine, &|| format!("a map with steps of {steps:?}: 1 to 8 are taken"))?;
+                require((1..=1024).contains(pixels), &|| {
+                    format!("a map of {pixels} pixels: 1 to 1024 are taken")
+                })
+            }
+        }
     }
 
     /// The map as the tests' emulator reads it (`MapDescription` in `kernels/emu/hopper.hpp`).
@@ -133,6 +160,40 @@ mod tests {
         };
         assert!(im2col(-1, 2, 3));
         assert!(!im2col(-129, 2, 3) && !im2col(-1, 9, 3) && !im2col(-1, 2, 255));
+    }
+
+    #[test]
+    fn what_the_driver_would_not_encode_is_told() {
+        let tiled = |extents: &[usize], take: &[usize]| TensorMap {
+            extents: extents.to_vec(),
+            take: Take::Tiled(take.to_vec()),
+        };
+        let im2col = |extents: &[usize], lower: i32, upper: i32, step: usize, pixels: usize| {
+            let n = extents.len().saturating_sub(2);
+            let (lower, upper, steps) = (vec![lower; n], vec![upper; n], vec![step; n]);
+            TensorMap { extents: extents.to_vec(), take: Take::Im2col { lower, upper, steps, pixels } }
+        };
+        assert_eq!(tiled(&[64, 9, 128], &[64, 1, 128]).check(4096), Ok(()));
+        assert_eq!(im2col(&[8, 5, 7, 2], -1, -1, 2, 128).check(16), Ok(()));
+        let cases = [
+            (tiled(&[64, 9], &[64, 9]), 8, "no multiple of 16"),
+            (tiled(&[64, 0], &[64, 1]), 0, "elements"),
+            (tiled(&[60, 9], &[64, 1]), 0, "strides"),
+            (tiled(&[64, 1 << 20, 1 << 20, 2], &[64, 1, 1, 1]), 0, "below 2^40"),
+            (tiled(&[64, 900], &[64, 257]), 0, "1 to 256"),
+            (tiled(&[128, 9], &[128, 1]), 0, "rows of 64"),
+            (tiled(&[64], &[64]), 0, "axes"),
+            (im2col(&[8, 5, 7], -1, -1, 2, 128), 0, "axes"),
+            (im2col(&[8, 5, 7, 2], -129, -1, 2, 128), 0, "corners at"),
+            (im2col(&[8, 5, 7, 3, 2], -17, -1, 2, 128), 0, "corners at"),
+            (im2col(&[8, 5, 7, 2], 3, -3, 2, 128), 0, "hold no pixel"),
+            (im2col(&[8, 5, 7, 2], -1, -1, 9, 128), 0, "steps"),
+            (im2col(&[8, 5, 7, 2], -1, -1, 2, 1025), 0, "pixels"),
+        ];
+        for (map, address, why) in cases {
+            let told = map.check(address).expect_err(why);
+            assert!(told.contains(why), "{told}");
+        }
     }
 
     #[test]

@@ -1,18 +1,16 @@
 //! The device that a session computes on, and programs and states as they are on whichever it is.
 
 use super::gpu::{DeviceStates, GpuProgram, Prepared, check_memory};
+use super::probe::probe;
 use super::{Program, States};
 use crate::compile::plan::{Plan, Step, plan};
 use crate::device::backend::Backend;
+use crate::device::cpu;
 use crate::device::cuda::device::CudaDevice;
 use crate::device::cuda::driver::Driver;
-use crate::device::launch::Math;
-use crate::dtype::DType;
+use crate::device::launch::{Launch, Math};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
-use crate::ops::conv::ConvSpec;
-use crate::ops::norm::NormKind;
-use crate::rng::Philox;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,7 +20,7 @@ pub type Traced<'a> = (&'a Graph, Vec<(&'a str, &'a Var)>);
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The first NVIDIA device if it is usable, else the CPU.
+    /// The first NVIDIA device if it is usable and computes what the CPU does, else the CPU.
     Auto,
     /// This machine's processor.
     Cpu,
@@ -48,8 +46,8 @@ impl std::str::FromStr for Choice {
 }
 
 impl Choice {
-    /// Opens the device. What was named is used or refused; `auto` takes the CPU where there is no driver, and says why
-    /// where there is one that can't be used.
+    /// Opens the device. What was named is used or refused; `auto` takes the CPU where there is no driver or
+    /// `CUDA_VISIBLE_DEVICES` hides all devices, and says why where there is a driver that can't be used.
     pub fn open(self, precision: Math) -> Result<(Device, Option<String>)> {
         let opened = self.find(precision)?;
         if precision != Math::Fma && matches!(opened.0, Device::Cpu) {
@@ -66,13 +64,22 @@ impl Choice {
         match self {
             Choice::Cpu => Ok((Device::Cpu, None)),
             Choice::Cuda(n) => Ok((Device::cuda(n, precision)?, None)),
-            Choice::Auto if !Driver::is_present() => Ok((Device::Cpu, None)),
-            Choice::Auto => match Device::cuda(0, precision) {
-                Ok(device) => Ok((device, None)),
-                Err(e) => Ok((Device::Cpu, Some(format!("there is an NVIDIA driver, but not used: {e}")))),
-            },
+            Choice::Auto if all_hidden() || !Driver::is_present() => Ok((Device::Cpu, None)),
+            Choice::Auto => {
+                match Device::cuda(0, precision).and_then(|device| probe(&device).map(|_| device)) {
+                    Ok(device) => Ok((device, None)),
+                    Err(e) => {
+                        Ok((Device::Cpu, Some(format!("there is an NVIDIA driver, but not used: {e}"))))
+                    }
+                }
+            }
         }
     }
+}
+
+/// Whether `CUDA_VISIBLE_DEVICES` hides all devices: none is named, or first one that cannot be.
+fn all_hidden() -> bool {
+    std::env::var("CUDA_VISIBLE_DEVICES").is_ok_and(|v| v.trim().is_empty() || v.trim().starts_with("-1"))
 }
 
 /// Where a session computes.
@@ -148,6 +155,21 @@ impl Device {
         }
     }
 
+    /// Compiles together the kernels of runs that will be made ready, where the device has any.
+    pub fn compile<'a>(&self, runs: impl IntoIterator<Item = &'a Planned>) -> Result<()> {
+        let Device::Cuda(device) = self else { return Ok(()) };
+        let launches = runs.into_iter().flat_map(Planned::launches);
+        device.compile(&mut launches.map(|l| &l.specialisation))
+    }
+
+    /// Bytes of memory that are free, where that is known.
+    pub fn free(&self) -> Option<u64> {
+        match self {
+            Device::Cpu => cpu::available(),
+            Device::Cuda(d) => d.available(),
+        }
+    }
+
     /// Brings states to the device.
     pub fn states(&self, states: States) -> Result<LiveStates> {
         Ok(match self {
@@ -190,38 +212,6 @@ fn together<'a>(plans: impl Iterator<Item = (&'a Plan, u64)>) -> u64 {
     own + states.values().sum::<usize>() as u64
 }
 
-/// Runs a small program on a device and compares with the CPU: one line about how near they are.
-pub fn probe(device: &Device) -> Result<String> {
-    let (n, c, k) = ([2, 16, 16], 8, 16);
-    let graph = Graph::new(DType::F32);
-    let x = graph.input("x", [n[0], n[1], n[2], c]);
-    let w = graph.input("w", [k, 3, 3, c]);
-    let y = x.conv(&w, &ConvSpec::new(2, 1, 1)).normalize(NormKind::Instance, 1e-5, None).tanh();
-    let mut rng = Philox::named(1, "probe");
-    let mut draw = |v: &Var| -> Vec<f32> { (0..v.shape().numel()).map(|_| rng.normal() as f32).collect() };
-    let (x, w) = (draw(&x), draw(&w));
-    let inputs: [(&str, &[f32]); 2] = [("x", &x), ("w", &w)];
-    let on = |device: &Device| -> Result<Vec<f32>> {
-        let mut states = device.states(States::new())?;
-        let mut program = device.plan(&graph, &[("y", &y)])?.bind(&states)?;
-        // Twice: the second run is a replay.
-        program.run(&mut states, &inputs)?;
-        program.run(&mut states, &inputs)?;
-        program.output(&mut states, "y")
-    };
-    let (own, reference) = (on(device)?, on(&Device::Cpu)?);
-    let difference = |(a, b): (&f32, &f32)| if a.is_nan() { f32::INFINITY } else { (a - b).abs() };
-    let error = own.iter().zip(&reference).map(difference).fold(0.0, f32::max);
-    // Sums of 72 products, normalised: what single precision leaves open, many times over.
-    if error > 1e-4 {
-        return Err(Error::input(format!(
-            "{} computes something else than the CPU (a normalised convolution differs by {error:e}); do not use it, and report this with the output of `gan doctor`",
-            device.name()
-        )));
-    }
-    Ok(format!("a convolution agrees with the CPU's to {error:.1e}"))
-}
-
 /// Adds to a refusal for want of memory the largest batch that would have fitted. `needs` tells what a batch takes.
 pub fn fitting(e: Error, batch: usize, needs: impl Fn(usize) -> Result<u64>) -> Error {
     let Error::Memory { of, needed, free, .. } = e else { return e };
@@ -252,6 +242,15 @@ impl Planned {
             Planned::Cpu(p) => p.plan(),
             Planned::Cuda(_, p) => p.plan(),
         }
+    }
+
+    /// What it launches.
+    fn launches(&self) -> impl Iterator<Item = &Launch> {
+        let prepared = match self {
+            Planned::Cpu(_) => None,
+            Planned::Cuda(_, p) => Some(p),
+        };
+        prepared.into_iter().flat_map(|p| p.launches())
     }
 
     /// Makes it ready to run on these states, and no others.

@@ -190,6 +190,7 @@ impl<B: Backend> GpuProgram<B> {
     /// Reserves a plan's memory and loads its kernels.
     pub fn bind(backend: &Arc<B>, prepared: Prepared, states: &DeviceStates<B>) -> Result<Self> {
         check_memory(&**backend, prepared.bytes())?;
+        backend.compile(&mut prepared.launches().map(|l| &l.specialisation))?;
         let staging = backend.staging(prepared.staging_bytes())?;
         let Prepared { plan, lists, workspace_bytes, tables, table_offsets, pieces } = prepared;
         let arena = backend.allocate(plan.arena_bytes)?;
@@ -212,7 +213,7 @@ impl<B: Backend> GpuProgram<B> {
         let tables = program.backend.address(&program._tables);
         for ((step, list), offsets) in program.plan.steps.iter().zip(lists).zip(&table_offsets) {
             let launches = list.launches.into_iter().map(|launch| {
-                let kernel = program.backend.kernel(&launch.specialisation, launch.kernel, launch.shared)?;
+                let kernel = program.backend.kernel(&launch)?;
                 let resolve = |a: &LaunchArg| program.resolve(step, a, tables, offsets);
                 let arguments = launch.args.iter().map(resolve).collect::<Result<_>>()?;
                 Ok(Ready { kernel, launch, arguments })
@@ -403,7 +404,10 @@ pub fn launches(step: &Step, gpu: &GpuTraits) -> Result<LaunchList> {
     };
     for slot in step.inputs.iter().chain([&step.output]) {
         if i32::try_from(slot.shape.numel()).is_err() {
-            return Err(fault(format!("shape {} has more elements than kernels count", slot.shape)));
+            return Err(fault(format!(
+                "shape {} has 2^31 elements or more, which kernels do not count; lower `train.batch` or the images' extents",
+                slot.shape
+            )));
         }
     }
     for (i, input) in step.inputs.iter().enumerate() {

@@ -5,6 +5,7 @@ pub mod choices;
 pub mod cost;
 pub mod device;
 pub mod gpu;
+pub mod probe;
 pub mod timed;
 pub mod tune;
 

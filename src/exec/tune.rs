@@ -38,7 +38,10 @@ pub struct Tuned {
 pub fn tune<B: Timed>(backend: &Arc<B>, shape: &ConvShape) -> Result<Tuned> {
     let bench = Bench::new(backend, shape)?;
     let variants = shape.legal(&backend.traits());
-    let times = variants.iter().map(|v| bench.seconds(v)).collect::<Result<Vec<f64>>>()?;
+    let prepared = variants.iter().map(|v| bench.prepared(v)).collect::<Result<Vec<Prepared>>>()?;
+    let launches = prepared.iter().flat_map(Prepared::launches);
+    backend.compile(&mut launches.map(|l| &l.specialisation))?;
+    let times = prepared.into_iter().map(|p| bench.seconds(p)).collect::<Result<Vec<f64>>>()?;
     let (variant, seconds) = fastest(&variants, &times);
     Ok(Tuned { shape: shape.clone(), variant, seconds, default_seconds: times[0] })
 }
@@ -92,8 +95,8 @@ impl<'a, B: Timed> Bench<'a, B> {
         Ok(Bench { backend, shape, graph, result, states })
     }
 
-    /// The median time of a variant: of the convolution and what joins its slices, without what prepares its operands.
-    fn seconds(&self, variant: &Variant) -> Result<f64> {
+    /// What a variant launches.
+    fn prepared(&self, variant: &Variant) -> Result<Prepared> {
         let table = [(self.shape.to_string(), variant.to_string())].into();
         // Variants are of the general kernels.
         let traits = GpuTraits {
@@ -103,7 +106,11 @@ impl<'a, B: Timed> Bench<'a, B> {
             window: Tailored::Off,
             ..self.backend.traits()
         };
-        let prepared = Prepared::new(&traits, &self.graph, &[("result", &self.result)])?;
+        Prepared::new(&traits, &self.graph, &[("result", &self.result)])
+    }
+
+    /// The median time of a variant: of the convolution and what joins its slices, without what prepares its operands.
+    fn seconds(&self, prepared: Prepared) -> Result<f64> {
         let mut program = GpuProgram::bind(self.backend, prepared, &self.states)?;
         let launched = program.launched()?;
         let marks = RunMarks::new(&**self.backend)?;

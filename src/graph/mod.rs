@@ -61,6 +61,9 @@ pub struct Node {
     pub backward: bool,
     /// Whether mixed precision must leave it alone.
     pub exact: bool,
+    /// Whether its FLOPs are none of the step's: it repeats another node, or is of constants alone
+    /// ([`crate::compile::work`]).
+    pub uncounted: bool,
     /// The source line that asked for it.
     pub location: &'static Location<'static>,
 }
@@ -197,7 +200,8 @@ impl Graph {
         let mut inner = self.inner.borrow_mut();
         let view = matches!(&source, Source::Op { op, .. } if matches!(op.memory(), Memory::View(_)));
         let (backward, exact) = (inner.backward > 0, inner.exact > 0 && !view);
-        inner.nodes.push(Node { source, shape, dtype: self.dtype, path, phase, backward, exact, location });
+        let (dtype, uncounted) = (self.dtype, false);
+        inner.nodes.push(Node { source, shape, dtype, path, phase, backward, exact, uncounted, location });
         let id = inner.nodes.len() - 1;
         drop(inner);
         Var::new(self.clone(), Some(id))

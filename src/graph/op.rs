@@ -127,3 +127,13 @@ pub struct Cost {
     /// Bytes read and written, each input and the output once.
     pub bytes: u64,
 }
+
+impl std::iter::Sum for Cost {
+    fn sum<I: Iterator<Item = Cost>>(all: I) -> Cost {
+        all.fold(Cost::default(), |a, c| Cost {
+            flops: a.flops + c.flops,
+            products: a.products + c.products,
+            bytes: a.bytes + c.bytes,
+        })
+    }
+}

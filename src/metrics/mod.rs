@@ -13,6 +13,7 @@ pub mod diversity;
 pub mod features;
 pub mod filters;
 pub mod image;
+pub mod masks;
 pub mod overlap;
 pub mod ssim;
 pub mod stats;

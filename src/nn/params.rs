@@ -8,6 +8,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::graph::{Graph, StateId, Var};
+use crate::ops::concat::pack;
 use crate::ops::dropout::Dropout;
 use crate::rng::Philox;
 use crate::shape::Shape;
@@ -142,6 +143,14 @@ impl TensorSpec {
     }
 }
 
+/// Elements to whose multiples parameters are aligned in the flat buffer, where their sizes allow it: 32 bytes in bf16.
+pub const ALIGNED: usize = 16;
+
+/// The largest power of two, up to [`ALIGNED`], that divides a size.
+fn evenness(numel: usize) -> usize {
+    1 << numel.trailing_zeros().min(ALIGNED.trailing_zeros())
+}
+
 /// Everything that a network keeps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetSpec {
@@ -158,7 +167,7 @@ impl NetSpec {
     pub fn describe(name: &str, trace: impl FnOnce(&Ctx, &Graph)) -> Result<Self> {
         let graph = Graph::new(DType::F32);
         let spec = Rc::new(RefCell::new(NetSpec { name: name.to_string(), ..Default::default() }));
-        let step = graph.input("step", Shape::scalar());
+        let step = graph.input("step", [2]);
         let ctx = Ctx {
             graph: graph.clone(),
             tensors: Tensors::Listening(spec.clone()),
@@ -168,8 +177,56 @@ impl NetSpec {
         };
         graph.scope(name, || trace(&ctx, &graph));
         graph.check()?;
-        let spec = spec.borrow().clone();
+        let mut spec = spec.borrow().clone();
+        spec.place();
         Ok(spec)
+    }
+
+    /// Gives every parameter its place in the flat buffer: first those whose sizes divide by [`ALIGNED`], then those whose sizes
+    /// divide by half of that, and so on. So a tensor begins at a multiple of the largest power of two that its size has, up to
+    /// [`ALIGNED`], without gaps: kernels that copy as many channels at once as their number allows find every tensor so, and
+    /// a bias of one channel moves none that follows it.
+    fn place(&mut self) {
+        let mut order: Vec<&mut TensorSpec> = self.params.iter_mut().collect();
+        order.sort_by_key(|t| std::cmp::Reverse(evenness(t.shape.numel())));
+        let mut next = 0;
+        for t in order {
+            t.offset = next;
+            next += t.shape.numel();
+        }
+    }
+
+    /// The parameters in the order of their places.
+    fn placed(&self) -> Vec<&TensorSpec> {
+        let mut all: Vec<&TensorSpec> = self.params.iter().collect();
+        all.sort_by_key(|t| t.offset);
+        all
+    }
+
+    /// Values of all parameters (one slot or several) in the order in which the layers ask for them, which is theirs in state
+    /// files, whatever the places in memory.
+    pub fn to_declared<T: Copy>(&self, flat: &[T]) -> Vec<T> {
+        let slots = flat.chunks(self.param_count().max(1));
+        slots
+            .flat_map(|slot| {
+                self.params.iter().flat_map(move |t| &slot[t.offset..t.offset + t.shape.numel()])
+            })
+            .copied()
+            .collect()
+    }
+
+    /// The inverse of [`NetSpec::to_declared`].
+    pub fn from_declared<T: Copy>(&self, declared: &[T]) -> Vec<T> {
+        let mut flat = declared.to_vec();
+        let n = self.param_count().max(1);
+        for (slot, from) in flat.chunks_mut(n).zip(declared.chunks(n)) {
+            let mut at = 0;
+            for t in &self.params {
+                slot[t.offset..t.offset + t.shape.numel()].copy_from_slice(&from[at..at + t.shape.numel()]);
+                at += t.shape.numel();
+            }
+        }
+        flat
     }
 
     /// Number of parameters.
@@ -300,6 +357,13 @@ impl Net {
         self.store
     }
 
+    /// Gradients by [`Net::params`] as one flat tensor that lies like the parameters.
+    pub fn pack(&self, gradients: &[Var]) -> Var {
+        let placed = self.spec.placed();
+        let of = |t: &TensorSpec| &gradients[self.index[&t.key]];
+        pack(&placed.into_iter().map(of).collect::<Vec<_>>())
+    }
+
     /// The current values of all parameters, as views.
     pub fn params(&self) -> Vec<Var> {
         let store = self.graph.read(self.store);
@@ -323,7 +387,7 @@ impl Net {
 pub struct DropoutSource {
     /// The run's seed.
     pub seed: u64,
-    /// The step number, if there is one (evaluation has none).
+    /// The step number in two parts ([`crate::rng::step_input`]), if there is one (evaluation has none).
     pub step: Option<Var>,
     /// How many streams were given out: every layer of every pass has one of its own.
     pub streams: Cell<u32>,

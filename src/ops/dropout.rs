@@ -8,10 +8,10 @@ use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::ops::sample::{self, Domain, Sample};
-use crate::rng::{philox4x32, unit_f32};
+use crate::rng::{philox4x32, step_number, unit_f32};
 use crate::shape::Shape;
 
-/// `y = x mask / (1 - p)`. Inputs: `x`, and the step number as a scalar.
+/// `y = x mask / (1 - p)`. Inputs: `x`, and the step number in two parts ([`crate::rng::step_input`]).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     /// Probability of dropping an element.
@@ -55,7 +55,8 @@ impl Dropout {
     }
 
     fn run<T: Real>(&self, io: &mut Io) {
-        let (x, step, out) = (io.input::<T>(0), io.input::<T>(1)[0].f64() as u32, io.output::<T>());
+        let (x, step, out) = (io.input::<T>(0), io.input::<T>(1), io.output::<T>());
+        let step = step_number(step[0].f64(), step[1].f64());
         let scale = T::of(1.0 / (1.0 - self.p));
         parallel::for_chunks(out, parallel::CHUNK, |start, piece| {
             for (b, four) in piece.chunks_mut(4).enumerate() {
@@ -78,8 +79,8 @@ impl Op for Dropout {
         if !(0.0..1.0).contains(&self.p) {
             return Err(format!("a probability of {} is not in [0, 1)", self.p));
         }
-        if inputs[1].numel() != 1 {
-            return Err(format!("the step number has shape {}", inputs[1]));
+        if *inputs[1] != [2].into() {
+            return Err(format!("the step number has shape {} where its two parts are [2]", inputs[1]));
         }
         Ok(inputs[0].clone())
     }
@@ -112,9 +113,10 @@ pub fn samples() -> Vec<Sample> {
         .into_iter()
         .map(|(p, shape)| {
             let op = Dropout { p, seed: 0x1234_5678_9abc, stream: 3 };
-            sample::op("dropout", op, &[(shape, Domain::Normal), (&[], Domain::Label(1000))], move |x| {
+            sample::op("dropout", op, &[(shape, Domain::Normal), (&[2], Domain::Label(250))], move |x| {
+                let step = (x[1].data[1] * 2f64.powi(24) + x[1].data[0]) as u32;
                 let data = x[0].data.iter().enumerate().map(|(i, v)| {
-                    let counter = [(i / 4) as u32, 0, 3, x[1].data[0] as u32];
+                    let counter = [(i / 4) as u32, 0, 3, step];
                     let word = philox4x32(counter, [0x5678_9abc, 0x1234])[i % 4];
                     if f64::from(word >> 8) / 16_777_216.0 < p { 0.0 } else { v / (1.0 - p) }
                 });

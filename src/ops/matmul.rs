@@ -124,7 +124,7 @@ impl Op for MatMul {
         list.push(Launch {
             threads: t.threads(),
             shared: t.shared(gpu.math),
-            ..Launch::new(kernel, "matmul", [rows, columns, slices * batches], args)
+            ..Launch::new(kernel, "matmul", [rows * columns * batches, slices, 1], args)
         });
         if slices > 1 {
             list.push(sum_slices(

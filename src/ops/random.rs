@@ -7,7 +7,7 @@ use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Var};
 use crate::ops::sample::{self, Domain, Sample};
-use crate::rng::{philox4x32, unit_f32};
+use crate::rng::{philox4x32, step_number, unit_f32};
 use crate::shape::Shape;
 
 /// How the numbers are distributed.
@@ -19,7 +19,7 @@ pub enum Distribution {
     Uniform,
 }
 
-/// A tensor of random numbers. Input: the step number as a scalar.
+/// A tensor of random numbers. Input: the step number in two parts ([`crate::rng::step_input`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Random {
     /// How they are distributed.
@@ -54,7 +54,8 @@ impl Random {
     }
 
     fn run<T: Real>(&self, io: &mut Io) {
-        let (step, out) = (io.input::<T>(0)[0].f64() as u32, io.output::<T>());
+        let step = io.input::<T>(0);
+        let (step, out) = (step_number(step[0].f64(), step[1].f64()), io.output::<T>());
         parallel::for_chunks(out, parallel::CHUNK, |start, piece| {
             for (b, four) in piece.chunks_mut(4).enumerate() {
                 let values = self.block(step, (start / 4 + b) as u64);
@@ -81,8 +82,8 @@ impl Op for Random {
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        if inputs[0].numel() != 1 {
-            return Err(format!("the step number has shape {}", inputs[0]));
+        if *inputs[0] != [2].into() {
+            return Err(format!("the step number has shape {} where its two parts are [2]", inputs[0]));
         }
         Ok(self.shape.clone())
     }
@@ -125,9 +126,11 @@ pub fn samples() -> Vec<Sample> {
         .map(|(distribution, shape)| {
             let op = Random { distribution, shape: shape.into(), seed: 0x1234_5678_9abc, stream: 5 };
             let name = if distribution == Distribution::Normal { "random_normal" } else { "random_uniform" };
-            sample::op(name, op, &[(&[], Domain::Label(1000))], move |x| {
+            sample::op(name, op, &[(&[2], Domain::Label(250))], move |x| {
                 let n = shape.iter().product::<usize>();
-                let data = (0..n).map(|i| naive(distribution, i, x[0].data[0] as u32)).collect();
+                let data = (0..n)
+                    .map(|i| naive(distribution, i, (x[0].data[1] * 2f64.powi(24) + x[0].data[0]) as u32))
+                    .collect();
                 sample::array(shape, data)
             })
         })

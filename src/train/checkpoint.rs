@@ -27,12 +27,40 @@ pub struct Progress {
     /// Steps done.
     pub step: u64,
     /// The best validation score so far and the step that had it.
+    #[serde(with = "score")]
     pub best: Option<(f64, u64)>,
     /// What a plateau schedule remembers.
     pub plateau: PlateauState,
     /// Factors by which the learning rate was lowered, one for each roll-back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lr_cuts: Vec<f64>,
+}
+
+/// A score in JSON, which knows neither infinity (the PSNR of equal images) nor NaN: as text there. States of earlier versions
+/// hold `null` in its place and were refused; what was best then is asked anew.
+mod score {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Score {
+        Number(f64),
+        Text(String),
+        Null(()),
+    }
+
+    pub fn serialize<S: Serializer>(best: &Option<(f64, u64)>, s: S) -> Result<S::Ok, S::Error> {
+        let score = |v: f64| if v.is_finite() { Score::Number(v) } else { Score::Text(v.to_string()) };
+        best.map(|(v, step)| (score(v), step)).serialize(s)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(d: D) -> Result<Option<(f64, u64)>, D::Error> {
+        Ok(Option::<(Score, u64)>::deserialize(d)?.and_then(|(score, step)| match score {
+            Score::Number(v) => Some((v, step)),
+            Score::Text(text) => text.parse().ok().map(|v| (v, step)),
+            Score::Null(()) => None,
+        }))
+    }
 }
 
 /// The weights' file of one network.
@@ -158,19 +186,38 @@ pub fn load_weights(path: &Path, spec: &NetSpec, states: &mut States, architectu
     spec.import(states, &path.display().to_string(), |key| file.get(key))
 }
 
-/// Writes everything that a resumed run needs.
-pub fn save_state(path: &Path, states: &States, progress: &Progress, recipe_hash: &str) -> Result<()> {
-    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = states
-        .names()
-        .map(|n| (n.to_string(), vec![states.get::<f32>(n).len()], states.get::<f32>(n).to_vec()))
-        .collect();
+/// The network whose parameters (or their running mean) a state holds, if any: these lie in a file in the order in which the
+/// layers ask for them. So a file does not depend on how they lie in memory.
+fn owner<'a>(specs: &'a [NetSpec], state: &str) -> Option<&'a NetSpec> {
+    specs.iter().find(|s| s.store_name() == state || s.ema_name() == state)
+}
+
+/// Writes everything that a resumed run of these networks needs.
+pub fn save_state(
+    path: &Path,
+    specs: &[NetSpec],
+    states: &States,
+    progress: &Progress,
+    recipe_hash: &str,
+) -> Result<()> {
+    let tensor = |n: &str| {
+        let values = states.get::<f32>(n);
+        let values = owner(specs, n).map_or_else(|| values.to_vec(), |spec| spec.to_declared(values));
+        (n.to_string(), vec![values.len()], values)
+    };
+    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = states.names().map(tensor).collect();
     let progress = serde_json::to_string(progress).expect("plain data");
     let metadata = [("format", FORMAT), ("progress", &progress), ("recipe", recipe_hash)];
     write(path, tensors, &metadata)
 }
 
 /// Reads a state file into states of the same names and sizes.
-pub fn load_state(path: &Path, states: &mut States, recipe_hash: &str) -> Result<Progress> {
+pub fn load_state(
+    path: &Path,
+    specs: &[NetSpec],
+    states: &mut States,
+    recipe_hash: &str,
+) -> Result<Progress> {
     let file = Tensors::read(path)?;
     let foreign = |what: &str| {
         Error::input(format!(
@@ -195,7 +242,10 @@ pub fn load_state(path: &Path, states: &mut States, recipe_hash: &str) -> Result
         if own.len() != values.len() {
             return Err(foreign(&format!("has a tensor {name} of another size")));
         }
-        own.copy_from_slice(&values);
+        match owner(specs, &name) {
+            Some(spec) => own.copy_from_slice(&spec.from_declared(&values)),
+            None => own.copy_from_slice(&values),
+        }
     }
     Ok(progress)
 }
@@ -216,21 +266,80 @@ mod tests {
             plateau: PlateauState { waited: 2, ..Default::default() },
             ..Default::default()
         };
-        save_state(&path, &states, &progress, "h").expect("written");
+        save_state(&path, &[], &states, &progress, "h").expect("written");
         let mut again = States::new();
         again.set("a", &[0f32; 3]);
-        assert_eq!(load_state(&path, &mut again, "h").expect("read"), progress);
+        assert_eq!(load_state(&path, &[], &mut again, "h").expect("read"), progress);
         assert_eq!(again.get::<f32>("a"), states.get::<f32>("a"));
-        assert!(load_state(&path, &mut again, "other").is_err());
+        assert!(load_state(&path, &[], &mut again, "other").is_err());
         let whole = std::fs::read(&path).expect("read");
         for cut in [0, 5, 20, whole.len() - 1] {
             std::fs::write(&path, &whole[..cut]).expect("written");
-            let e = load_state(&path, &mut again, "h").expect_err("refused").to_string();
+            let e = load_state(&path, &[], &mut again, "h").expect_err("refused").to_string();
             assert!(e.contains("last_state.safetensors") && e.contains("damaged"), "{e}");
         }
         let mut flipped = whole.clone();
         *flipped.last_mut().expect("not empty") ^= 1;
         std::fs::write(&path, &flipped).expect("written");
-        assert!(load_state(&path, &mut again, "h").expect_err("refused").to_string().contains("checksum"));
+        assert!(
+            load_state(&path, &[], &mut again, "h").expect_err("refused").to_string().contains("checksum")
+        );
+    }
+
+    #[test]
+    fn a_score_that_json_has_no_number_for_survives() {
+        let json =
+            |best| serde_json::to_string(&Progress { best, ..Default::default() }).expect("plain data");
+        let read = |text: &str| serde_json::from_str::<Progress>(text).expect("progress").best;
+        for best in [None, Some((31.5, 4)), Some((f64::INFINITY, 4)), Some((f64::NEG_INFINITY, 4))] {
+            assert_eq!(read(&json(best)), best);
+        }
+        // What is no number was written as null once, and the run could not be resumed.
+        let old = json(Some((31.5, 4))).replace("31.5", "null");
+        assert!(old.contains("[null,4]"), "{old}");
+        assert_eq!(read(&old), None);
+    }
+
+    /// Files hold parameters in the order of the layers, as all versions have written them, wherever they lie in memory.
+    #[test]
+    fn parameters_lie_in_files_in_the_order_of_the_layers() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = state_path(dir.path(), "last");
+        let spec = NetSpec::describe("G", |cx, graph| {
+            let x = graph.input("x", [1, 8, 8, 3]);
+            let y = cx.conv("a", &x, 3, 3, 1, 1, true); // 81 weights and 3 biases: all that follows would be odd
+            cx.conv("b", &y, 16, 3, 1, 1, true);
+        })
+        .expect("valid");
+        let n = spec.param_count();
+        let of = |key: &str| spec.params.iter().find(|t| t.key == key).expect("a parameter").offset;
+        assert_eq!(["b.weight", "b.bias", "a.weight", "a.bias"].map(of), [0, 432, 448, 529]);
+
+        // What an earlier version wrote: one after the other, two slots; and a running mean.
+        let old: Vec<f32> = (0..2 * n).map(|i| i as f32).collect();
+        let tensors = [("G.ema", old[..n].to_vec()), ("G.params", old.clone()), ("G.buffers", vec![0.5])];
+        let tensors = tensors.map(|(name, v)| (name.to_string(), vec![v.len()], v));
+        let progress = serde_json::to_string(&Progress::default()).expect("plain data");
+        let metadata = [("format", FORMAT), ("progress", progress.as_str()), ("recipe", "h")];
+        write(&path, tensors.into(), &metadata).expect("written");
+        let mut states = States::new();
+        states.set("G.params", &vec![0f32; 2 * n]);
+        states.set("G.ema", &vec![0f32; n]);
+        states.set("G.buffers", &[0f32]);
+        let specs = [spec];
+        load_state(&path, &specs, &mut states, "h").expect("read");
+        let mut first = 0;
+        for t in &specs[0].params {
+            for slot in 0..2 {
+                let at = slot * n + t.offset;
+                assert_eq!(states.get::<f32>("G.params")[at], (slot * n + first) as f32, "{} {slot}", t.key);
+            }
+            assert_eq!(states.get::<f32>("G.ema")[t.offset], first as f32);
+            first += t.shape.numel();
+        }
+        // And written again: the same bytes.
+        let before = std::fs::read(&path).expect("read");
+        save_state(&path, &specs, &states, &Progress::default(), "h").expect("written");
+        assert_eq!(std::fs::read(&path).expect("read"), before);
     }
 }

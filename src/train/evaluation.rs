@@ -4,9 +4,11 @@ use super::baselines::Baseline;
 use super::generation::{MOST, RealImages, Unpaired};
 use super::method::Task;
 use super::run::Predictor;
+use super::validation::SSIM_SIDE;
 use super::{score, segmentation};
 use crate::data::config::Window;
-use crate::data::{DataConfig, Dataset, OpenOptions, Sample, Split};
+use crate::data::manifest::Manifest;
+use crate::data::{DataConfig, Dataset, Notes, OpenOptions, Sample, Split};
 use crate::error::Result;
 use crate::metrics::case::{CaseScores, Summary};
 use crate::metrics::distribution::{Rows, kid};
@@ -25,6 +27,12 @@ pub struct Evaluation {
     pub json: Map<String, Value>,
     /// Case by case: of the network first, then of each baseline. None where sets of images are compared.
     pub summaries: Vec<(String, Summary)>,
+    /// How the network compares with each baseline, in words.
+    pub verdicts: Vec<String>,
+    /// The cases of the run.
+    pub cases: Manifest,
+    /// What must be known of the data: what is new, gone or changed since the run began, and what was done to them.
+    pub notes: Vec<String>,
 }
 
 /// Measures a run on a split.
@@ -56,9 +64,14 @@ pub fn caveats(data: &DataConfig) -> Vec<&'static str> {
     all.into_iter().filter(|(true_here, _)| *true_here).map(|(_, text)| text).collect()
 }
 
-pub(super) fn open(predictor: &Predictor, split: Split) -> Result<Dataset> {
+pub(super) fn open(predictor: &Predictor, cases: &Manifest, split: Split) -> Result<Dataset> {
     let open = OpenOptions { multiple: predictor.multiple(), ..Default::default() };
-    Dataset::open(&predictor.recipe().data, split, Some(predictor.fit()), open)
+    Dataset::open_from(&predictor.recipe().data, cases, split, Some(predictor.fit()), open)
+}
+
+/// The training subjects, which baselines are fitted to. What was done to their images was said when they were trained on.
+fn training(predictor: &Predictor, cases: &Manifest) -> Result<Dataset> {
+    open(predictor, &Manifest { notes: Notes::default(), ..cases.clone() }, Split::Train)
 }
 
 fn means(summary: &Summary, prefix: &str) -> Vec<(String, f64)> {
@@ -70,14 +83,21 @@ fn value(summary: &Summary) -> Value {
 }
 
 fn translation(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
-    let set = open(predictor, split)?;
-    let train = open(predictor, Split::Train)?;
+    let cases = predictor.cases(&[split, Split::Train])?;
+    let set = open(predictor, &cases, split)?;
+    let train = training(predictor, &cases)?;
     let list = predictor.recipe().validate.baselines.clone();
     let baselines = list.iter().map(|b| Ok((*b, b.fit(&train)?))).collect::<Result<Vec<_>>>()?;
     let mut scores: Vec<Vec<CaseScores>> = vec![Vec::new(); 1 + baselines.len()];
     let mut looks = Looks::new(&set, 1 + baselines.len());
     for i in 0..set.cases() {
         let case = set.case(i)?;
+        if case.target_shape[0] < SSIM_SIDE {
+            cases.notes.about(
+                format!("SSIM is that of slices, as these volumes have fewer than {SSIM_SIDE} of them"),
+                &case.id,
+            );
+        }
         let mut made = vec![predictor.slices(&case)?];
         for (_, baseline) in &baselines {
             made.push(baseline.apply(&case)?);
@@ -98,17 +118,13 @@ fn translation(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
         json.insert(name.replace('-', ""), value(summary));
     }
     let mean = |s: &Summary, m: &str| s.get(m).map_or(f64::NAN, |m| m.mean.mean);
+    let mut verdicts = Vec::new();
     for (baseline, (_, summary)) in list.iter().zip(&all[1..]) {
-        let what = match baseline {
-            Baseline::LookUp => "the best pointwise look-up".to_string(),
-            other => other.name().to_string(),
-        };
-        text += &format!(
-            "\nthe network beats {what} by {:+.2} dB PSNR and {:+.4} SSIM",
-            mean(&all[0].1, "psnr") - mean(summary, "psnr"),
-            mean(&all[0].1, "ssim") - mean(summary, "ssim")
-        );
+        let by = |m: &str| mean(&all[0].1, m) - mean(summary, m);
+        verdicts.push(verdict(*baseline, by("psnr"), by("ssim")));
     }
+    verdicts.iter().for_each(|v| text += &format!("\n{v}"));
+    json.insert("verdicts".into(), json!(verdicts));
     let mut scores = means(&all[0].1, "");
     for (name, summary) in &all[1..] {
         scores.extend(means(summary, &format!("{name} ")));
@@ -127,14 +143,59 @@ fn translation(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
         json.insert("kid".into(), of.into());
     }
     let summaries = all.into_iter().map(|(name, summary)| (name.to_string(), summary)).collect();
-    Ok(Evaluation { subjects: set.cases(), scores, text, json, summaries })
+    Ok(Evaluation {
+        subjects: set.cases(),
+        scores,
+        text,
+        json,
+        summaries,
+        verdicts,
+        notes: cases.notes.lines(),
+        cases,
+    })
+}
+
+/// How a network compares with a baseline, in words: a sign is easily overlooked.
+fn verdict(baseline: Baseline, psnr: f64, ssim: f64) -> String {
+    let what = match baseline {
+        Baseline::LookUp => "the voxel-wise baseline".to_string(),
+        other => format!("the baseline `{}`", other.name()),
+    };
+    // As it is printed: a difference that rounds to zero is none.
+    let word = |d: f64, smallest: f64| match d {
+        d if d.is_nan() => "not comparable with",
+        d if d >= smallest => "better than",
+        d if d <= -smallest => "worse than",
+        _ => "as good as",
+    };
+    let by = |word: &str, d: f64, digits: usize| match word {
+        "better than" | "worse than" => format!(" by {:.digits$}", d.abs()),
+        _ => String::new(),
+    };
+    let (a, b) = (word(psnr, 0.005), word(ssim, 0.00005));
+    let (psnr, ssim) = (by(a, psnr, 2), by(b, ssim, 4));
+    match (a == b, a) {
+        (true, "better than" | "worse than") => {
+            format!("the network is {a} {what}{psnr} dB PSNR and{ssim} SSIM")
+        }
+        (true, _) => format!("the network is {a} {what} in PSNR and SSIM"),
+        (false, _) => {
+            let part = |by: &str, unit: &str, name: &str| match by {
+                "" => format!(" in {name}"),
+                by => format!("{by}{unit} {name}"),
+            };
+            let (p, s) = (part(&psnr, " dB", "PSNR"), part(&ssim, "", "SSIM"));
+            format!("the network is {a} {what}{p}, but {b} it{s}")
+        }
+    }
 }
 
 /// Without pairs there is nothing to compare an image with: as sets, beside the inputs as they are.
 fn unpaired(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
-    let set = open(predictor, split)?;
+    let cases = predictor.cases(&[split, Split::Train])?;
+    let set = open(predictor, &cases, split)?;
     let subjects = Unpaired::of(&set)?;
-    let train = open(predictor, Split::Train)?;
+    let train = training(predictor, &cases)?;
     let floor = subjects.real.floor(train.others().expect("two sets"))?;
     let network = subjects.real.distances(&subjects.made(|case| predictor.slices(case))?)?;
     let identity = subjects.real.distances(&subjects.made(|case| Ok(score::apply_identity(case)))?)?;
@@ -153,7 +214,16 @@ fn unpaired(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
         json.insert(name.replace(' ', "_"), json!({ "kid": d.kid, "swd": d.swd }));
     }
     text += "\nreal vs real: as many slices of training subjects in the place of those made; no network can be expected to come nearer. Whether an image shows the anatomy of its input, no such number tells: look at the pictures";
-    Ok(Evaluation { subjects: set.cases(), scores, text, json, summaries: Vec::new() })
+    Ok(Evaluation {
+        subjects: set.cases(),
+        scores,
+        text,
+        json,
+        summaries: Vec::new(),
+        verdicts: Vec::new(),
+        notes: cases.notes.lines(),
+        cases,
+    })
 }
 
 /// Slices that are compared as sets, whatever belongs to whom: blurred images have small errors, but do not look like real
@@ -204,7 +274,8 @@ impl Looks {
 }
 
 fn segments(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
-    let set = open(predictor, split)?;
+    let cases = predictor.cases(&[split])?;
+    let set = open(predictor, &cases, split)?;
     let data = predictor.recipe().data.clone();
     let mut scores = Vec::new();
     for i in 0..set.cases() {
@@ -220,14 +291,24 @@ fn segments(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     let json = [("network".to_string(), value(&summary))].into_iter().collect();
     let scores = means(&summary, "");
     let summaries = vec![("network".to_string(), summary)];
-    Ok(Evaluation { subjects: set.cases(), scores, text, json, summaries })
+    Ok(Evaluation {
+        subjects: set.cases(),
+        scores,
+        text,
+        json,
+        summaries,
+        verdicts: Vec::new(),
+        notes: cases.notes.lines(),
+        cases,
+    })
 }
 
 fn images(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
-    let set = open(predictor, split)?;
+    let cases = predictor.cases(&[split, Split::Train])?;
+    let set = open(predictor, &cases, split)?;
     let real = RealImages::of(&set)?;
     let made = predictor.images(real.len(), predictor.recipe().seed)?;
-    let (found, floor) = (real.distances(&made)?, real.floor(&open(predictor, Split::Train)?)?);
+    let (found, floor) = (real.distances(&made)?, real.floor(&training(predictor, &cases)?)?);
     let mut text = format!("{} generated images against {} real slices\n\n", real.len(), real.len());
     text += &format!("{:<28}{:>12}{:>14}{:>8}\n", "", "generated", "real vs real", "ratio");
     for (name, a, b) in
@@ -247,5 +328,52 @@ fn images(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     });
     let floor = json!({ "kid": floor.kid, "swd": floor.swd });
     let json = [("network".to_string(), network), ("floor".to_string(), floor)].into_iter().collect();
-    Ok(Evaluation { subjects: set.cases(), scores, text, json, summaries: Vec::new() })
+    Ok(Evaluation {
+        subjects: set.cases(),
+        scores,
+        text,
+        json,
+        summaries: Vec::new(),
+        verdicts: Vec::new(),
+        notes: cases.notes.lines(),
+        cases,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_say_better_or_worse() {
+        let of = |p, s| verdict(Baseline::LookUp, p, s);
+        let is = "the network is";
+        assert_eq!(
+            of(-8.54, -0.1),
+            format!("{is} worse than the voxel-wise baseline by 8.54 dB PSNR and by 0.1000 SSIM")
+        );
+        assert_eq!(
+            of(1.2, 0.01),
+            format!("{is} better than the voxel-wise baseline by 1.20 dB PSNR and by 0.0100 SSIM")
+        );
+        assert_eq!(
+            of(1.2, -0.01),
+            format!(
+                "{is} better than the voxel-wise baseline by 1.20 dB PSNR, but worse than it by 0.0100 SSIM"
+            )
+        );
+        assert_eq!(
+            of(0.001, -0.01),
+            format!("{is} as good as the voxel-wise baseline in PSNR, but worse than it by 0.0100 SSIM")
+        );
+        assert_eq!(of(0.0, 0.0), format!("{is} as good as the voxel-wise baseline in PSNR and SSIM"));
+        assert_eq!(
+            of(f64::NAN, f64::NAN),
+            format!("{is} not comparable with the voxel-wise baseline in PSNR and SSIM")
+        );
+        assert_eq!(
+            verdict(Baseline::Identity, -1.0, -0.5),
+            format!("{is} worse than the baseline `identity` by 1.00 dB PSNR and by 0.5000 SSIM")
+        );
+    }
 }

@@ -137,7 +137,7 @@ impl Forward {
             }
             let program = self.programs.get_mut(&key).expect("just made");
             let images = &input[first * each..(first + batch) * each];
-            program.run(&mut self.states, &[("input", images), ("step", &[0f32])])?;
+            program.run(&mut self.states, &[("input", images), ("step", &[0f32; 2])])?;
             out.extend(program.output(&mut self.states, "output")?);
         }
         Ok(out)

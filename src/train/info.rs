@@ -43,6 +43,9 @@ pub struct RunInfo {
     pub seconds: f64,
     /// Whether it reached its last step.
     pub finished: bool,
+    /// What was dropped, guessed, dealt or replaced in the data ([`crate::data::notes`]), over all starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What went wrong and was survived.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub incidents: Vec<String>,

@@ -14,6 +14,7 @@ use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Net, NetSpec};
+use crate::rng::step_input;
 use crate::shape::Shape;
 use serde::Serialize;
 
@@ -197,14 +198,14 @@ pub fn judges(net: &str) -> bool {
     net.starts_with('D')
 }
 
-/// The scalar inputs of a run: its number, and of every network the learning rate (`rates` of generators and of
-/// discriminators) and the number of the update.
-pub fn scalars(specs: &[NetSpec], run: Run, rates: [f64; 2]) -> Vec<(String, [f32; 1])> {
-    let mut all = vec![("step".to_string(), [run.number as f32])];
+/// The small inputs of a run: its number, and of every network the learning rate (`rates` of generators and of
+/// discriminators) and the number of the update. That one is an f32: a bias correction has long been 1 where it rounds.
+pub fn scalars(specs: &[NetSpec], run: Run, rates: [f64; 2]) -> Vec<(String, Vec<f32>)> {
+    let mut all = vec![("step".to_string(), step_input(run.number).to_vec())];
     for spec in specs {
         let lr = rates[usize::from(judges(&spec.name))] as f32;
-        all.push((format!("lr.{}", spec.name), [lr]));
-        all.push((format!("t.{}", spec.name), [(run.number + 1) as f32]));
+        all.push((format!("lr.{}", spec.name), vec![lr]));
+        all.push((format!("t.{}", spec.name), vec![(run.number + 1) as f32]));
     }
     all
 }

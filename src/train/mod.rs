@@ -1,12 +1,14 @@
 //! Training: recipes, the session, checkpoints, and what a run writes for the person who watches it.
 
 pub mod adversarial;
+pub mod advice;
 pub mod baselines;
 pub mod checkpoint;
 pub mod csvlog;
 mod curves;
 pub mod cyclegan;
 pub mod evaluation;
+pub mod folders;
 pub mod forward;
 pub mod generation;
 pub mod guard;
@@ -17,6 +19,7 @@ pub mod kernels;
 pub mod method;
 pub mod model_graph;
 pub mod paired_wgan;
+mod pairing;
 pub mod panels;
 pub mod pix2pix;
 pub mod pool;
@@ -32,6 +35,7 @@ pub mod schedule;
 pub mod score;
 pub mod segmentation;
 pub mod session;
+pub mod splits;
 pub mod start;
 pub mod step;
 pub mod supervised;

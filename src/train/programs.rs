@@ -1,10 +1,11 @@
 //! The programs of a recipe's training step: traced, and planned on a device.
 
+use super::forward;
 use super::method::{Method, Shapes};
 use super::recipe::Recipe;
 use super::step::{StepBuilder, Update, Watch};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exec::device::{Device, LiveStates, Planned, Runner, Traced, fitting};
 use crate::nn::{Net, NetSpec};
 
@@ -84,6 +85,40 @@ pub fn plan_step(
         .collect())
 }
 
+/// Refuses a training whose steps fit into the memory, but not together with the predictions of the validation: otherwise it
+/// would be known at the end of the first epoch.
+pub fn check_validation(
+    recipe: &Recipe,
+    device: &Device,
+    method: &dyn Method,
+    net: &NetSpec,
+    programs: &[StepProgram<Planned>],
+    shapes: &Shapes,
+) -> Result<()> {
+    let Some(free) = device.free() else { return Ok(()) };
+    let item = match method.noise() {
+        Some(numbers) => vec![numbers],
+        None => [shapes.size.as_slice(), &[shapes.inputs]].concat(),
+    };
+    // Patches of volumes are predicted one by one.
+    let at_once = if recipe.data.patch.is_some() { 1 } else { forward::BATCH };
+    let (step, y) = forward::trace(method, net, &[&[at_once], item.as_slice()].concat(), &shapes.size);
+    let predicting = device.needs(&[(step.graph(), vec![("output", &y)])])?;
+    let plans = || programs.iter().map(|p| p.program.plan());
+    let states = plans().map(|p| p.state_bytes()).max().unwrap_or(0);
+    let training = (plans().map(|p| p.arena_bytes).sum::<usize>() + states) as u64;
+    if training + predicting <= free {
+        return Ok(());
+    }
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    Err(Error::input(format!(
+        "a training step takes {} of memory and validation, which predicts {at_once} at once beside it, {}, but {} are free; lower `train.batch`, `data.canvas` or `data.patch`, or set `validate.every_epochs = 0`",
+        mib(training),
+        mib(predicting),
+        mib(free)
+    )))
+}
+
 /// What a training step takes.
 #[derive(Clone, Copy, Debug)]
 pub struct StepCost {
@@ -105,7 +140,7 @@ impl StepCost {
         let over = |f: &dyn Fn(usize) -> u64| runs.iter().map(|r| f(r.part)).sum::<u64>();
         StepCost {
             operations: over(&|i| programs[i].program.plan().steps.len() as u64) as usize,
-            flops: over(&|i| programs[i].program.plan().cost().flops),
+            flops: over(&|i| programs[i].program.plan().work.flops),
             temporaries: plans().map(|p| p.arena_bytes).sum(),
             states: plans().map(|p| p.state_bytes()).max().unwrap_or(0),
         }

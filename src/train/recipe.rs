@@ -301,9 +301,11 @@ impl Metric {
         matches!(self, Metric::Psnr | Metric::Ssim | Metric::Dice | Metric::Sensitivity)
     }
 
-    /// Whether `new` beats `old`.
-    pub fn better(self, new: f64, old: f64) -> bool {
-        if self.maximise() { new > old } else { new < old }
+    /// Whether a validation that gave `new` is the best so far. What is no number never is, and whatever is a number beats
+    /// it: a comparison with NaN would be false for ever.
+    pub fn improves(self, new: f64, best: Option<f64>) -> bool {
+        let beats = |old: f64| old.is_nan() || if self.maximise() { new > old } else { new < old };
+        !new.is_nan() && best.is_none_or(beats)
     }
 }
 
@@ -382,6 +384,8 @@ impl Recipe {
         for o in overrides {
             set(&mut table, o)?;
         }
+        let augment = table.get("data").and_then(|d| d.get("augment"));
+        let flip_given = augment.is_some_and(|a| a.get("flip").is_some());
         let metric_given = table.get("validate").and_then(|v| v.get("metric")).is_some();
         let w: Written = serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
             Error::input(format!("{source}: {}", explain(&e.path().to_string(), &e.inner().to_string())))
@@ -390,6 +394,9 @@ impl Recipe {
         let Written { name, about, seed, data, model, optimiser, train, validate, log, health, .. } = w;
         let mut recipe =
             Recipe { name, about, seed, data, model, loss, optimiser, train, validate, log, health };
+        if !flip_given {
+            recipe.data.settle_mirroring();
+        }
         if !metric_given {
             let usual = method::build(&recipe).map(|m| m.task().measured(&recipe.data).usual_metric());
             recipe.validate.metric = usual.map_err(|e| Error::input(format!("{source}: {e}")))?;
@@ -493,6 +500,33 @@ mod tests {
         assert_eq!(Recipe::parse(&r.to_toml(), "again", &[]).expect("valid"), r);
     }
 
+    /// Labels may tell left from right.
+    #[test]
+    fn label_maps_are_mirrored_only_where_the_recipe_says_so() {
+        let flip = |set: &[&str]| {
+            let labels = ["data.target=[\"seg\"]", "data.labels={ values = [0, 1, 2] }", "loss.kind=classes"];
+            let set: Vec<String> = labels.iter().chain(set).map(ToString::to_string).collect();
+            let text = r#"
+                name = "seg"
+                [data]
+                phantom = {}
+                [model]
+                kind = "supervised"
+                network = { kind = "unet" }
+            "#;
+            let r = Recipe::parse(text, "r", &set).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(Recipe::parse(&r.to_toml(), "again", &[]).expect("valid"), r);
+            r.data.augment.flip
+        };
+        assert_eq!(flip(&[]), 0.0);
+        assert_eq!(flip(&["data.augment.rotate=5"]), 0.0);
+        assert_eq!(flip(&["data.labels.symmetric=true"]), 0.5);
+        assert_eq!(flip(&["data.augment.flip=0.25"]), 0.25);
+        assert_eq!(flip(&["data.augment.flip=0.0", "data.labels.symmetric=true"]), 0.0);
+        // Images are mirrored as ever.
+        assert_eq!(Recipe::parse(MINIMAL, "r", &[]).expect("valid").data.augment.flip, 0.5);
+    }
+
     #[test]
     fn overrides_reach_every_depth() {
         let set = ["train.batch=4", "model.generator.ngf=8", "loss.gan=lsgan", "data.input=[\"t1\", \"t2\"]"];
@@ -524,5 +558,16 @@ mod tests {
         assert!(fault("name = ", &[]).contains("r.toml, line 1"));
         assert!(fault("name = \"x\"\n[data]\nphantom={}", &[]).contains("`model` is missing"));
         assert!(matches!(Recipe::parse(MINIMAL, "r", &["nonsense".into()]), Err(Error::Usage(_))));
+    }
+
+    #[test]
+    fn what_is_no_number_is_never_the_best() {
+        for metric in [Metric::Psnr, Metric::Mae] {
+            let (good, bad) = if metric.maximise() { (30.0, 20.0) } else { (0.1, 0.2) };
+            assert!(!metric.improves(f64::NAN, None) && !metric.improves(f64::NAN, Some(bad)));
+            assert!(metric.improves(bad, None) && metric.improves(bad, Some(f64::NAN)));
+            assert!(metric.improves(good, Some(bad)) && !metric.improves(bad, Some(good)));
+            assert!(!metric.improves(good, Some(good)), "of equals the first stays");
+        }
     }
 }

@@ -59,8 +59,8 @@ impl Record {
         self.train.flush()
     }
 
-    /// Histograms of every tensor of a network: its weights, and its last gradient if there is one. Both are flat, in the
-    /// order of the network's parameters.
+    /// Histograms of every tensor of a network: its weights, and its last gradient if there is one. Both are flat, with
+    /// the network's parameters where they lie.
     pub fn histograms(
         &mut self,
         step: u64,

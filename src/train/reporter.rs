@@ -5,9 +5,11 @@ use super::checkpoint::Progress;
 use super::csvlog::{duration, rate};
 use super::run::RunDir;
 use super::table::Table;
+use crate::device::cuda::workers::{self, Compilation};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Time between plain lines.
@@ -27,6 +29,39 @@ pub struct Reporter {
 /// Writes a line to standard error. That it can't be written (a closed pipe, a full disk) ends no training.
 pub fn line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Tells of kernels that are being compiled: by a bar on a terminal, elsewhere by a line when they begin.
+pub fn show_compilation() {
+    let shown: Mutex<Option<ProgressBar>> = Mutex::default();
+    workers::watch(move |now: &Compilation| {
+        let mut bar = shown.lock().unwrap_or_else(|e| e.into_inner());
+        if now.done == 0 {
+            let text = format!(
+                "compiling {} kernel{} for {} in {} process{}",
+                now.missing,
+                if now.missing == 1 { "" } else { "s" },
+                now.architecture,
+                now.processes,
+                if now.processes == 1 { "" } else { "es" }
+            );
+            if !std::io::stderr().is_terminal() {
+                return line(&text);
+            }
+            let new = ProgressBar::new(now.missing as u64).with_message(text);
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} [{elapsed} < {eta}] {msg}");
+            new.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            *bar = Some(new);
+        }
+        if let Some(shown) = &*bar {
+            shown.set_position(now.done as u64);
+        }
+        if now.done == now.missing
+            && let Some(shown) = bar.take()
+        {
+            shown.finish_and_clear();
+        }
+    });
 }
 
 /// Named numbers as an object. What is no number is null.

@@ -4,6 +4,7 @@
 //! runs/mr2pet/
 //!   recipe.toml       the resolved recipe
 //!   data.json         what was fitted on the training split: canvas, intensity ranges
+//!   splits.json       who was in which split when the run began, with the files' digests
 //!   splits_final.json the folds, where the run is one of a cross-validation
 //!   choices.json      the variants of kernels, where the run takes measured ones
 //!   run.json          program version, command, device, threads, and when it ended
@@ -18,10 +19,12 @@ use super::forward::{self, Forward};
 use super::method::{self, Method, Task};
 use super::recipe::Recipe;
 use super::segmentation;
+use super::splits;
 use super::step::StepBuilder;
 use super::tuning;
+use crate::data::manifest::Manifest;
 use crate::data::nifti_io::Stored;
-use crate::data::{Case, DataFit, Volume};
+use crate::data::{Case, DataFit, Split, Volume};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::States;
@@ -156,6 +159,7 @@ pub struct Predictor {
     spec: NetSpec,
     forward: Forward,
     which: String,
+    run: RunDir,
 }
 
 impl Predictor {
@@ -183,12 +187,17 @@ impl Predictor {
         checkpoint::load_weights(&path, &spec, &mut states, &architecture)?;
         tuning::apply_recorded(run, device)?;
         let forward = Forward::new(device, states)?;
-        Ok(Predictor { recipe, fit, method, spec, forward, which })
+        Ok(Predictor { recipe, fit, method, spec, forward, which, run: run.clone() })
     }
 
     /// The checkpoint: "best" or "last".
     pub fn which(&self) -> String {
         self.which.clone()
+    }
+
+    /// The run's cases, in the splits that it began with; images of the `wanted` splits are compared with those of then.
+    pub fn cases(&self, wanted: &[Split]) -> Result<Manifest> {
+        splits::of_run(&self.run, &self.recipe.data, wanted)
     }
 
     /// The run's recipe.

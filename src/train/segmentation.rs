@@ -4,8 +4,7 @@ use crate::data::labels::Labels;
 use crate::data::{Case, DataConfig, Volume};
 use crate::error::{Error, Result};
 use crate::metrics::case::CaseScores;
-use crate::metrics::overlap::Confusion;
-use crate::metrics::surface::hd95;
+use crate::metrics::masks::{self, Grid};
 use crate::metrics::thresholds::Thresholds;
 
 /// What is watched in training: means over the masks, and each mask's Dice where there are several.
@@ -29,33 +28,8 @@ pub fn score(case: &Case, probabilities: &[f32], data: &DataConfig, distances: b
     let predicted = labels.masks(&volumes.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let truth = labels.masks(&case.target_channels());
     let (dims, spacing) = case.canonical_grid();
-    let mut each: Vec<(String, Vec<(&str, f64)>)> = Vec::new();
-    for (name, (p, t)) in labels.names().into_iter().zip(predicted.iter().zip(&truth)) {
-        let c = Confusion::between(p, t, None)?;
-        let mut scores = vec![
-            ("dice", c.dice()),
-            ("sensitivity", c.sensitivity()),
-            ("specificity", c.specificity()),
-            ("ppv", c.ppv()),
-        ];
-        if distances {
-            scores.push(("hd95", hd95(p, t, dims, spacing)?));
-        }
-        each.push((name, scores));
-    }
-    let mut all = CaseScores::new(case.id.clone());
-    for (i, (metric, _)) in each[0].1.iter().enumerate() {
-        let mean = each.iter().map(|(_, s)| s[i].1).sum::<f64>() / each.len() as f64;
-        all.set(*metric, mean);
-    }
-    if each.len() > 1 {
-        for (name, scores) in &each {
-            for (metric, value) in scores {
-                all.set(format!("{metric}_{name}"), *value);
-            }
-        }
-    }
-    Ok(all)
+    let both = |i: usize| (predicted[i].clone(), truth[i].clone());
+    masks::score(case.id.clone(), &labels.names(), both, None, distances.then_some(Grid { dims, spacing }))
 }
 
 /// How well each mask is found at every threshold, over all voxels of the cases' canvases, in the order of
@@ -107,9 +81,10 @@ mod tests {
     #[test]
     fn masks_and_classes_become_steps_of_grey() {
         let region = |labels: &[u8]| Region { name: "x".into(), labels: labels.to_vec() };
-        let nested = Labels { values: vec![0, 1, 2], regions: vec![region(&[1, 2]), region(&[1])] };
+        let nested =
+            Labels { values: vec![0, 1, 2], regions: vec![region(&[1, 2]), region(&[1])], symmetric: false };
         assert_eq!(shade(&[0.0, 0.0, 1.0, 0.0, 1.0, 1.0], &nested), [-1.0, 0.0, 1.0]);
-        let classes = Labels { values: vec![0, 1, 4], regions: Vec::new() };
+        let classes = Labels { values: vec![0, 1, 4], regions: Vec::new(), symmetric: false };
         assert_eq!(shade(&[0.0, 1.0, 2.0], &classes), [-1.0, 0.0, 1.0]);
     }
 }

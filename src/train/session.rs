@@ -2,23 +2,26 @@
 
 mod recovery;
 
+use super::advice;
 use super::checkpoint::{self, Progress};
 use super::csvlog;
 use super::guard::Guard;
 use super::health::Health;
 use super::info::{self, RunInfo};
 use super::init;
-use super::method::{self, Method, Needs, Shapes};
+use super::method::{self, Method, Needs, Shapes, Task};
 use super::model_graph;
-use super::programs::{StepCost, StepProgram, plan_step, trace_step};
+use super::programs::{StepCost, StepProgram, check_validation, plan_step, trace_step};
 use super::recipe::Recipe;
 use super::record::Record;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
+use super::splits;
 use super::start;
 use super::tuning;
-use super::validation::Validator;
-use crate::data::{DataFit, Dataset, Loader, LoaderConfig, OpenOptions, Split};
+use super::validation::{SSIM_SIDE, Validator};
+use crate::data::normalise::Method as Normal;
+use crate::data::{DataFit, Dataset, Loader, LoaderConfig, Notes, OpenOptions, Split};
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::{Device, LiveStates, Runner};
@@ -133,6 +136,7 @@ impl<'a> Session<'a> {
         let locked = if run.root().exists() { start::lock(&run)? } else { None };
         let method = method::build(recipe)?;
         let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
+        start::check_settings(&run, options.resume, recipe)?;
         if let Some(phantom) = &recipe.data.phantom {
             reporter.note(&format!(
                 "data: made-up patients, no real ones: a phantom of {} subjects (seed {}) in {}",
@@ -141,13 +145,9 @@ impl<'a> Session<'a> {
                 phantom.dir.display()
             ));
         }
-        let dataset = Dataset::open(&recipe.data, Split::Train, None, open)?;
+        let cases = splits::of_training(&run, &recipe.data, options.resume, reporter)?;
+        let dataset = Dataset::open_from(&recipe.data, &cases, Split::Train, None, open)?;
         reporter.note(&format!("data: {}", dataset.stats()));
-        if recipe.data.share_subjects {
-            reporter.note(
-                "data: the same subjects serve training, validation and test (data.share_subjects), so the scores say nothing about other people",
-            );
-        }
         check_batch(recipe, &dataset)?;
         let fit = dataset.fit().clone();
         let shapes = shapes(recipe, &fit);
@@ -168,13 +168,23 @@ impl<'a> Session<'a> {
         }
         // Before anything large is allocated: this refuses what does not fit into memory.
         let programs = plan_step(recipe, &options.device, method.as_ref(), &specs, &shapes)?;
-        let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes)?;
+        let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes, dataset.notes())?;
         let validator = match recipe.validate.every_epochs {
             0 => None,
-            _ => Some(Validator::open(recipe, method.as_ref(), &fit, open, &options.device)?),
+            _ => Some(Validator::open(recipe, method.as_ref(), &cases, &fit, open, &options.device)?),
         };
+        if validator.is_some() {
+            let net = run::predicting(method.as_ref(), &specs);
+            check_validation(recipe, &options.device, method.as_ref(), net, &programs, &shapes)?;
+        }
         let before = run.load_json::<RunInfo>("run.json").ok().map(|info| info.device);
-        let progress = start::restore(&run, options, recipe, &mut states, &hash, reporter)?;
+        let progress = start::restore(&run, options, &specs, &mut states, &hash, reporter)?;
+        let begins = progress.step == 0;
+        let record_of = if begins { Some(splits::record(&cases, &recipe.data, reporter)?) } else { None };
+        if begins {
+            dataset.compare_with(Split::Test)?;
+        }
+        tell(recipe, method.as_ref(), &dataset);
         let first_batch = method.batches_before(progress.step);
         let dataset = Arc::new(dataset);
         let loader = open_loader(recipe, method.as_ref(), dataset.clone(), first_batch)?;
@@ -182,7 +192,17 @@ impl<'a> Session<'a> {
         fsio::create_dir(run.root())?;
         let locked = if locked.is_some() { locked } else { start::lock(&run)? };
         let cost = StepCost::of(method.as_ref(), &programs, total);
-        start::prepare_folder(recipe, options, &run, &fit, &specs, &cost, table.as_ref())?;
+        start::prepare_folder(
+            recipe,
+            options,
+            &run,
+            &fit,
+            &specs,
+            &cost,
+            table.as_ref(),
+            dataset.notes(),
+            record_of.as_ref(),
+        )?;
 
         let resumed = (progress.step > 0).then_some(progress.step);
         if let Some(other) = before.filter(|b| resumed.is_some() && *b != options.device.name()) {
@@ -202,13 +222,16 @@ impl<'a> Session<'a> {
         reporter.emit(
             "start",
             json!({
-                "run": run.root(), "step": progress.step, "steps": total, "steps_per_epoch": loader.steps_per_epoch(),
+                "run": fsio::text(run.root()), "step": progress.step, "steps": total, "steps_per_epoch": loader.steps_per_epoch(),
                 "batch": recipe.train.batch, "device": options.device.name(),
+                "notes": dataset.notes().lines(),
             }),
         );
+        dataset.notes().lines().iter().for_each(|text| reporter.note(&format!("note: {text}")));
         describe_plan(reporter, &specs, &cost, &options.device, total, loader.steps_per_epoch());
         let states = options.device.states(states)?;
         let first = progress.step;
+        options.device.compile(programs.iter().map(|p| &p.program))?;
         let programs = programs.into_iter().map(|p| p.bind(&states)).collect::<Result<_>>()?;
         Ok(Session {
             recipe,
@@ -396,7 +419,10 @@ impl<'a> Session<'a> {
         let wanted = format!("val/{}", metric.name());
         let value = seen.scores.iter().find(|(n, _)| *n == wanted).map_or(f64::NAN, |(_, v)| *v);
         self.schedule().observe(value, &mut self.progress.plateau);
-        if self.progress.best.is_none_or(|(best, _)| metric.better(value, best)) {
+        if value.is_nan() {
+            reporter.warn(step, &format!("{wanted} is no number: this validation cannot be the best"));
+        }
+        if metric.improves(value, self.progress.best.map(|(best, _)| best)) {
             self.progress.best = Some((value, step));
             self.checkpoint("best", reporter)?;
         }
@@ -416,7 +442,13 @@ impl<'a> Session<'a> {
         }
         if which == "last" {
             self.record.flush()?;
-            checkpoint::save_state(&checkpoint::state_path(&dir, which), states, &self.progress, &self.hash)?;
+            checkpoint::save_state(
+                &checkpoint::state_path(&dir, which),
+                &self.specs,
+                states,
+                &self.progress,
+                &self.hash,
+            )?;
             self.note_time(false)?;
         }
         reporter.checkpoint(self.progress.step, which);
@@ -477,6 +509,34 @@ pub(super) fn check_batch(recipe: &Recipe, dataset: &Dataset) -> Result<()> {
     Ok(())
 }
 
+/// Notes what training leaves out of the data, and what a prediction can't hold.
+fn tell(recipe: &Recipe, method: &dyn Method, dataset: &Dataset) {
+    let (n, batch) = (dataset.len(), recipe.train.batch);
+    if n % batch > 0 {
+        dataset.notes().add(format!(
+            "{} of {n} training slices are left out of each epoch, other ones each time, as `train.batch` = {batch} does not divide them",
+            n % batch
+        ));
+    }
+    let bounded = matches!(method.task(), Task::Translate) && method.adversarial();
+    let limits = recipe.data.target_normalisation().method;
+    if bounded && !matches!(limits, Normal::None) {
+        for (target, fit) in recipe.data.target.iter().zip(&dataset.fit().target) {
+            let (low, high) = (fit.invert(-1.0), fit.invert(1.0));
+            dataset.notes().add(format!(
+                "a predicted `{target}` lies between {low} and {high}: what is beyond in a target can't be predicted (data.normalise_target)"
+            ));
+        }
+    }
+    let size = recipe.data.size(dataset.fit());
+    let [h, w] = dataset.fit().canvas;
+    if size.len() == 2 && matches!(method.task(), Task::Translate) && h.min(w) < SSIM_SIDE {
+        dataset.notes().add(format!(
+            "`gan evaluate` can't measure slices of {h} x {w}, smaller than SSIM's window of {SSIM_SIDE} x {SSIM_SIDE}; set a larger `data.canvas`"
+        ));
+    }
+}
+
 /// What a run is, for people, in Markdown.
 fn about(options: &TrainOptions, specs: &[NetSpec]) -> String {
     // A list: TensorBoard breaks words in the narrow columns of a table.
@@ -522,12 +582,13 @@ pub(super) fn initial_states(
     method: &dyn Method,
     specs: &[NetSpec],
     shapes: &Shapes,
+    notes: &Notes,
 ) -> Result<States> {
     let mut states = States::new();
     for spec in specs {
         spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
     }
-    init::from_files(recipe, specs, &mut states)?;
+    init::from_files(recipe, specs, &mut states, notes)?;
     if recipe.optimiser.ema.is_some() {
         for spec in specs.iter().filter(|s| !method::judges(&s.name)) {
             let start = states.get::<f32>(&spec.store_name())[..spec.param_count()].to_vec();
@@ -573,5 +634,8 @@ fn describe_plan(
         csvlog::bytes(cost.temporaries as u64),
         csvlog::bytes(cost.states as u64)
     ));
+    if let (Device::Cuda(_), Some(line)) = (device, advice::channels(specs, device.precision())) {
+        reporter.note(&line);
+    }
     reporter.note(&format!("training: {total} steps, {per_epoch} an epoch, on {}", device.describe()));
 }

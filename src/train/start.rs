@@ -8,8 +8,10 @@ use super::recipe::Recipe;
 use super::reporter::Reporter;
 use super::run::{self, RunDir};
 use super::session::TrainOptions;
+use super::splits;
 use super::tuning;
-use crate::data::{DataFit, folds};
+use crate::data::splits::Splits;
+use crate::data::{DataFit, Notes, folds};
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::choices::Table;
@@ -19,8 +21,17 @@ use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 /// What a run that was killed at its very beginning may have left.
-const OURS: [&str; 8] =
-    [LOCK, "checkpoints", "samples", tuning::FILE, "run.json", "data.json", SPLITS, "recipe.toml"];
+const OURS: [&str; 9] = [
+    LOCK,
+    "checkpoints",
+    "samples",
+    tuning::FILE,
+    "run.json",
+    "data.json",
+    SPLITS,
+    splits::FILE,
+    "recipe.toml",
+];
 
 /// The folds of a cross-validation, as nnU-Net names them.
 const SPLITS: &str = "splits_final.json";
@@ -72,11 +83,27 @@ pub fn lock(run: &RunDir) -> Result<Option<File>> {
     }
 }
 
+/// Refuses to go on with a run under other settings.
+pub fn check_settings(run: &RunDir, resume: bool, recipe: &Recipe) -> Result<()> {
+    if !resume || !checkpoint::state_path(&run.checkpoints(), "last").exists() {
+        return Ok(());
+    }
+    let differences = run::differences(&run.recipe()?, recipe);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{} was started with other settings: {}; resume it with the same recipe and options, or start anew in another folder with --out",
+        run.root().display(),
+        differences.join(", ")
+    )))
+}
+
 /// Reads the last checkpoint if the run is resumed and has one.
 pub fn restore(
     run: &RunDir,
     options: &TrainOptions,
-    recipe: &Recipe,
+    specs: &[NetSpec],
     states: &mut States,
     hash: &str,
     reporter: &Reporter,
@@ -91,14 +118,7 @@ pub fn restore(
         reporter.note(&format!("{root} has no checkpoint yet; starting over"));
         return Ok(fresh);
     }
-    let differences = run::differences(&run.recipe()?, recipe);
-    if !differences.is_empty() {
-        return Err(Error::input(format!(
-            "{root} was started with other settings: {}; resume it with the same recipe and options, or start anew in another folder with --out",
-            differences.join(", ")
-        )));
-    }
-    let progress = checkpoint::load_state(&path, states, hash)?;
+    let progress = checkpoint::load_state(&path, specs, states, hash)?;
     reporter.note(&format!("resuming {root} at step {}", progress.step));
     Ok(progress)
 }
@@ -112,6 +132,8 @@ pub fn prepare_folder(
     specs: &[NetSpec],
     cost: &StepCost,
     table: Option<&Table>,
+    notes: &Notes,
+    record: Option<&Splits>,
 ) -> Result<()> {
     for folder in [run.checkpoints(), run.join("samples")] {
         fsio::create_dir(&folder)?;
@@ -120,6 +142,8 @@ pub fn prepare_folder(
     remove_leftovers(run.root());
     // What earlier starts of the run have noted goes on.
     let before = if options.resume { run.load_json::<RunInfo>("run.json").ok() } else { None };
+    let mut said = before.as_ref().map_or_else(Vec::new, |b| b.notes.clone());
+    said.extend(notes.lines().into_iter().filter(|n| !said.contains(n)).collect::<Vec<_>>());
     let now = info::now();
     let device = match options.device.name() {
         name if name == "cpu" => String::new(),
@@ -141,14 +165,19 @@ pub fn prepare_folder(
         memory_bytes: [cost.temporaries, cost.states],
         flops_per_step: cost.flops,
         finished: false,
+        notes: said,
     };
     if let Some(table) = table {
         table.write(&run.join(tuning::FILE))?;
     }
     run.save_json("run.json", &info)?;
     run.save_json("data.json", fit)?;
-    if recipe.data.fold.is_some() {
-        folds::write(&run.join(SPLITS), &recipe.data.fold_list()?)?;
+    // A run that goes on keeps those that it began with.
+    if let Some(record) = record {
+        run.save_json(splits::FILE, record)?;
+        if recipe.data.fold.is_some() {
+            folds::write(&run.join(SPLITS), &recipe.data.fold_list()?)?;
+        }
     }
     // Last: this file is what makes the folder a run.
     fsio::write_bytes(&run.join("recipe.toml"), recipe.to_toml().as_bytes())

@@ -5,7 +5,6 @@ use crate::graph::{Graph, Var};
 use crate::nn::params::DropoutSource;
 use crate::nn::{Ctx, Net, NetSpec};
 use crate::objectives::GanMode;
-use crate::ops::concat::pack;
 use crate::ops::gradient::grad;
 use crate::ops::optimiser::{EmaUpdate, OptimiserStep, Rule, clip_by_norm};
 use crate::ops::random::{Distribution, Random};
@@ -31,8 +30,8 @@ pub struct Watch {
     /// Scalars: `grad_norm/<net>`, the 2-norm of each network's gradient before it is shortened, and how often a
     /// discriminator is right ([`StepBuilder::accuracy`]).
     pub health: bool,
-    /// Tensors: `gradient/<net>`, each network's gradient before it is shortened, in the order of its parameters. They
-    /// are computed anyway; this keeps their memory to the end of the step.
+    /// Tensors: `gradient/<net>`, each network's gradient before it is shortened, where its parameters lie. They are
+    /// computed anyway; this keeps their memory to the end of the step.
     pub gradients: bool,
 }
 
@@ -66,10 +65,10 @@ struct Rate {
 }
 
 impl StepBuilder {
-    /// An empty step. Its scalar input `step` (the number of the step, from 0) drives dropout.
+    /// An empty step. Its input `step` (the number of the step, from 0, as [`crate::rng::step_input`] gives it) drives dropout.
     pub fn new(dtype: DType, seed: u64) -> Self {
         let graph = Graph::new(dtype);
-        let step = Some(graph.input("step", Shape::scalar()));
+        let step = Some(graph.input("step", [2]));
         StepBuilder {
             dropout: Rc::new(DropoutSource { seed, step, streams: Cell::new(0) }),
             graph,
@@ -174,7 +173,7 @@ impl StepBuilder {
         let name = net.spec().name.clone();
         graph.phase("optimiser", || {
             graph.scope(&name, || {
-                let mut flat = pack(&gradients.iter().collect::<Vec<_>>());
+                let mut flat = net.pack(gradients);
                 let [lr, t] = self.rate(&name);
                 if self.watch.gradients {
                     self.output(&format!("gradient/{name}"), &flat);

@@ -7,8 +7,9 @@ use super::panels::{Comparison, ComparisonStyle, Image, comparison};
 use super::recipe::Recipe;
 use super::{run, score, segmentation};
 use crate::data::labels::Labels;
+use crate::data::manifest::Manifest;
 use crate::data::{Case, DataFit, Dataset, OpenOptions, Split};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::Device;
 use crate::metrics::case::Summary;
@@ -17,6 +18,9 @@ use crate::metrics::diversity::{Diversity, diversity};
 use crate::metrics::features;
 use crate::metrics::thresholds::Thresholds;
 use crate::nn::NetSpec;
+
+/// Pixels along a side of SSIM's window ([`score`]).
+pub(super) const SSIM_SIDE: usize = 11;
 
 /// What one look at the validation split found.
 pub struct Seen {
@@ -56,11 +60,12 @@ impl Validator {
     pub fn open(
         recipe: &Recipe,
         method: &dyn Method,
+        manifest: &Manifest,
         fit: &DataFit,
         open: OpenOptions,
         device: &Device,
     ) -> Result<Self> {
-        let set = Dataset::open(&recipe.data, Split::Val, Some(fit), open)?;
+        let set = Dataset::open_from(&recipe.data, manifest, Split::Val, Some(fit), open)?;
         let (subjects, names) = match method.task() {
             Task::Translate if recipe.data.unpaired => {
                 (Subjects::Unpaired(Unpaired::of(&set)?), vec!["kid".into(), "swd".into()])
@@ -71,6 +76,15 @@ impl Validator {
             }
             Task::Segment => (Subjects::Cases(cases(&set)?), segmentation::watched(&recipe.data)),
         };
+        if matches!(method.task(), Task::Translate)
+            && let Subjects::Cases(_) = subjects
+            && fit.canvas.iter().any(|n| *n < SSIM_SIDE)
+        {
+            return Err(Error::input(format!(
+                "slices of {} x {} are smaller than SSIM's window of {SSIM_SIDE} x {SSIM_SIDE}, by which the validation would measure them; set a larger `data.canvas`, or `validate.every_epochs = 0` to train without validation",
+                fit.canvas[0], fit.canvas[1]
+            )));
+        }
         let diverse = recipe.health.watch && method.adversarial() && can_be_described(&subjects);
         Ok(Validator { subjects, names, diverse, device: device.clone(), forward: None })
     }

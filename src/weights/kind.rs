@@ -79,8 +79,9 @@ fn ends(dict: &StateDict, key: &str) -> Result<[usize; 2]> {
             dict.source()
         ))),
         None => Err(Error::input(format!(
-            "{}: there is no tensor {key}; name with --as what the weights are of",
-            dict.source()
+            "{}: there is no tensor {key}; name with --as what the weights are of (it has {})",
+            dict.source(),
+            super::some(dict.keys())
         ))),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A pickle is a program for a stack machine, and Python's own reader calls whatever function it names: opening a file
 //! can delete another. This machine has no calls. It knows the dozen names of PyTorch's that a state dict is written
-//! with, builds plain data from them, and refuses every other name and every instruction that it does not need.
+//! with and builds plain data from them. What any other name makes (the hyper-parameters that whole checkpoints hold beside
+//! the weights, say) is an object without content, whatever is done to it; [`Pickle::foreign`] tells the names.
 //!
 //! Objects live in one list and refer to each other by number, so that nothing recurses, however deep a pickle nests
 //! and whatever circles it draws; their number is limited.
@@ -12,6 +13,9 @@ use std::collections::HashMap;
 
 /// Most objects of a pickle. A state dict has some twenty per tensor.
 const MOST_OBJECTS: usize = 1 << 21;
+
+/// Most foreign names that are told.
+const MOST_NAMES: usize = 16;
 
 /// Most axes of a tensor.
 const MOST_AXES: usize = 8;
@@ -33,7 +37,9 @@ impl Global {
         Some(match (module, name) {
             ("collections", "OrderedDict") => Global::OrderedDict,
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::RebuildTensor,
-            ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
+                Global::RebuildParameter
+            }
             ("torch" | "torch.storage", _) => Global::Storage(match name.strip_suffix("Storage")? {
                 "Double" => Element::F64,
                 "Float" => Element::F32,
@@ -55,8 +61,10 @@ impl Global {
 /// A value of a pickle.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Object<'a> {
-    /// None or a fraction: nothing that a tensor is made of.
+    /// None, a fraction, bytes, a set: nothing that a tensor is made of.
     Other,
+    /// A name that weights don't need, or what it would make: it stays unknown.
+    Foreign,
     Bool(bool),
     Int(i64),
     /// A whole number of any length, least significant byte first.
@@ -83,6 +91,8 @@ use Object::*;
 /// A read pickle.
 pub(super) struct Pickle<'a> {
     objects: Vec<Object<'a>>,
+    /// Names that weights don't need, fit for a message, each once. None was run.
+    pub foreign: Vec<String>,
     /// The outermost object.
     pub root: Id,
     /// Bytes that it took.
@@ -92,15 +102,23 @@ pub(super) struct Pickle<'a> {
 impl<'a> Pickle<'a> {
     /// Reads the pickle that `bytes` begin with.
     pub fn read(bytes: &'a [u8]) -> Result<Self, String> {
-        Machine {
+        let mut machine = Machine {
             bytes,
             at: 0,
             objects: Vec::new(),
+            foreign: Vec::new(),
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
+        };
+        match machine.run() {
+            Ok(root) => {
+                let Machine { objects, foreign, at, .. } = machine;
+                Ok(Pickle { objects, foreign, root, length: at })
+            }
+            // It is broken, or made for something else: a name says more.
+            Err(why) => Err(machine.foreign.first().map_or(why, |name| asks_for(name))),
         }
-        .run()
     }
 
     pub fn get(&self, id: Id) -> &Object<'a> {
@@ -116,6 +134,7 @@ struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     objects: Vec<Object<'a>>,
+    foreign: Vec<String>,
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
@@ -127,22 +146,27 @@ pub(super) fn shown(name: &str) -> String {
     short.escape_debug().to_string()
 }
 
+/// That a pickle names what is not needed.
+pub(super) fn asks_for(name: &str) -> String {
+    format!(
+        "its pickle asks for `{name}`, which weights don't need and which was not run; save the weights alone, with torch.save(net.state_dict(), ...)"
+    )
+}
+
 fn not(what: &str) -> String {
     format!("its pickle is not one of a state dict ({what})")
 }
 
 impl<'a> Machine<'a> {
-    fn run(mut self) -> Result<Pickle<'a>, String> {
+    /// Runs to the end; the outermost object.
+    fn run(&mut self) -> Result<Id, String> {
         loop {
             let code = self.take(1)?[0];
             match code {
                 // PROTO; FRAME
                 0x80 => drop(self.take(1)?),
                 0x95 => drop(self.take(8)?),
-                b'.' => {
-                    let root = self.pop()?;
-                    return Ok(Pickle { objects: self.objects, root, length: self.at });
-                }
+                b'.' => return self.pop(),
                 b'(' => self.marks.push(self.stack.len()),
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
@@ -205,6 +229,36 @@ impl<'a> Machine<'a> {
                     self.set(items)?;
                 }
                 b'R' => self.reduce()?,
+                // NEWOBJ, NEWOBJ_EX: objects of classes.
+                0x81 | 0x92 => {
+                    for _ in 0..if code == 0x92 { 3 } else { 2 } {
+                        self.pop()?;
+                    }
+                    self.push(Foreign)?;
+                }
+                // BINBYTES, SHORT_BINBYTES, BINBYTES8, BYTEARRAY8
+                b'B' | b'C' | 0x8e | 0x96 => {
+                    let n = self.length(match code {
+                        b'B' => 4,
+                        b'C' => 1,
+                        _ => 8,
+                    })?;
+                    self.take(n)?;
+                    self.push(Other)?;
+                }
+                // EMPTY_SET, ADDITEMS, FROZENSET
+                0x8f => self.push(Other)?,
+                0x90 => drop((self.since_mark()?, self.top()?)),
+                0x91 => {
+                    self.since_mark()?;
+                    self.push(Other)?;
+                }
+                // POP, DUP
+                b'0' => drop(self.pop()?),
+                b'2' => {
+                    let id = self.top()?;
+                    self.stack.push(id);
+                }
                 b'b' => self.build()?,
                 // BINPERSID
                 b'Q' => self.storage()?,
@@ -327,14 +381,16 @@ impl<'a> Machine<'a> {
     }
 
     fn global(&mut self, module: &str, name: &str) -> Result<(), String> {
-        let global = Global::find(module, name).ok_or_else(|| {
-            format!(
-                "its pickle asks for `{}.{}`, which weights don't need and which was not run; save the weights alone, with torch.save(net.state_dict(), ...)",
-                shown(module),
-                shown(name)
-            )
-        })?;
-        self.push(Global(global))
+        match Global::find(module, name) {
+            Some(global) => self.push(Global(global)),
+            None => {
+                let full = format!("{}.{}", shown(module), shown(name));
+                if self.foreign.len() < MOST_NAMES && !self.foreign.contains(&full) {
+                    self.foreign.push(full);
+                }
+                self.push(Foreign)
+            }
+        }
     }
 
     fn extend(&mut self, mut items: Vec<Id>) -> Result<(), String> {
@@ -343,6 +399,7 @@ impl<'a> Machine<'a> {
                 list.append(&mut items);
                 Ok(())
             }
+            Foreign => Ok(()),
             _ => Err(not("it appends to what is no list")),
         }
     }
@@ -354,6 +411,7 @@ impl<'a> Machine<'a> {
                 entries.extend(items.chunks_exact(2).map(|p| (p[0], p[1])));
                 Ok(())
             }
+            Foreign => Ok(()),
             _ => Err(not("it sets an item of what is no dictionary")),
         }
     }
@@ -361,12 +419,18 @@ impl<'a> Machine<'a> {
     /// A "call": one of the known names with its arguments becomes data.
     fn reduce(&mut self) -> Result<(), String> {
         let (arguments, function) = (self.pop()?, self.pop()?);
+        if self.objects[function] == Foreign {
+            return self.push(Foreign);
+        }
         let (Global(global), Tuple(arguments)) = (&self.objects[function], &self.objects[arguments]) else {
             return Err(not("it calls what is no name"));
         };
         let made = match (*global, arguments.as_slice()) {
             (Global::OrderedDict, []) => Some(Dict(Vec::new())),
             (Global::OrderedDict, &[list]) => self.pairs(list).map(Dict),
+            // A tensor of a kind that weights have not.
+            (Global::RebuildTensor, &[storage, ..]) if self.objects[storage] == Foreign => Some(Foreign),
+            (Global::RebuildParameter, &[data, ..]) if self.objects[data] == Foreign => Some(Foreign),
             (Global::RebuildTensor, &[storage, offset, size, stride, ..]) => {
                 self.tensor(storage, offset, size, stride)
             }
@@ -402,7 +466,9 @@ impl<'a> Machine<'a> {
         self.pop()?;
         let id = self.top()?;
         match self.objects[id] {
-            Dict(_) => Ok(()),
+            Dict(_) | Foreign => Ok(()),
+            // Python gives attributes to a parameter or a tensor that has some.
+            Tensor { .. } => Ok(()),
             _ => Err(not("it sets attributes of what has none")),
         }
     }
@@ -417,6 +483,9 @@ impl<'a> Machine<'a> {
             _ => None,
         };
         let found = found.filter(|(tag, ..)| self.as_text(*tag) == Some("storage"));
+        if found.is_some_and(|(_, kind, _)| self.objects[kind] == Foreign) {
+            return self.push(Foreign);
+        }
         let storage = found.and_then(|(_, kind, key)| match (&self.objects[kind], self.as_text(key)) {
             (Global(Global::Storage(element)), Some(key)) => Some(Storage { element: *element, key }),
             _ => None,

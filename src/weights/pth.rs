@@ -1,8 +1,8 @@
 //! PyTorch's own files: since version 1.6 a zip archive, before it pickles in a row with the elements behind them.
 
-use super::pickle::{Id, Object, Pickle, shown};
-use super::{Element, Tensor};
-use std::collections::HashMap;
+use super::pickle::{Id, Object, Pickle, asks_for, shown};
+use super::{Contents, Element, Tensor};
+use std::collections::{HashMap, HashSet};
 use std::io::Cursor;
 use std::ops::Range;
 use zip::{CompressionMethod, ZipArchive};
@@ -10,14 +10,14 @@ use zip::{CompressionMethod, ZipArchive};
 /// What an old file begins with: a pickle of this number.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
-/// Keys under which checkpoints keep the state dict among other things.
-const WRAPPERS: [&str; 2] = ["state_dict", "model_state_dict"];
+/// How deep in a checkpoint's dictionaries state dicts are looked for.
+const DEEPEST: usize = 3;
 
 /// A tensor's elements: the type and, by the file, where its storage's bytes are.
 type Find<'a> = dyn Fn(&str) -> Option<Range<usize>> + 'a;
 
-/// Reads the tensors of a file, by key.
-pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
+/// Reads the state dicts of a file.
+pub(super) fn read(file: &[u8]) -> Result<Contents, String> {
     match file {
         [b'P', b'K', ..] => read_zip(file),
         [0x80, ..] => read_legacy(file),
@@ -25,7 +25,7 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
     }
 }
 
-fn read_zip(file: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
+fn read_zip(file: &[u8]) -> Result<Contents, String> {
     let broken =
         |e: zip::result::ZipError| format!("its zip archive is damaged or cut short ({e}); copy it again");
     let mut archive = ZipArchive::new(Cursor::new(file)).map_err(broken)?;
@@ -59,10 +59,10 @@ fn read_zip(file: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
         return Err("it was written on a big-endian machine; save it on a usual one".into());
     }
     let pickle = Pickle::read(&file[main])?;
-    tensors(&pickle, &|key| at(&format!("data/{key}")))
+    contents(&pickle, &|key| at(&format!("data/{key}")))
 }
 
-fn read_legacy(file: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
+fn read_legacy(file: &[u8]) -> Result<Contents, String> {
     let mut at = 0;
     let mut next = || {
         let pickle = Pickle::read(&file[at..])?;
@@ -71,10 +71,9 @@ fn read_legacy(file: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
     };
     let (magic, _) = next()?;
     if *magic.get(magic.root) != Object::Long(&MAGIC) {
-        return Err(
-            "it is a pickle, but none of PyTorch's; save the weights with torch.save(net.state_dict(), ...)"
-                .into(),
-        );
+        let other =
+            "it is a pickle, but none of PyTorch's; save the weights with torch.save(net.state_dict(), ...)";
+        return Err(magic.foreign.first().map_or(other.into(), |name| asks_for(name)));
     }
     let (version, _) = next()?;
     if *version.get(version.root) != Object::Int(1001) {
@@ -108,7 +107,7 @@ fn read_legacy(file: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
         records.insert(key, begin + 8..end);
         begin = end;
     }
-    tensors(&pickle, &|key| records.get(key).cloned())
+    contents(&pickle, &|key| records.get(key).cloned())
 }
 
 /// The element type of every storage that a pickle names.
@@ -124,9 +123,76 @@ fn storage_types<'a>(pickle: &Pickle<'a>) -> Result<HashMap<&'a str, Element>, S
     Ok(types)
 }
 
+/// The entries of a dictionary, by their objects' numbers.
+type Entries<'p> = &'p [(Id, Id)];
+
+/// The state dicts of a pickle and what lies beside them.
+fn contents(pickle: &Pickle, find: &Find) -> Result<Contents, String> {
+    let Object::Dict(outer) = pickle.get(pickle.root) else {
+        return Err(pickle.foreign.first().map_or_else(
+            || "it is no state dict but something else that was pickled; save the weights with torch.save(net.state_dict(), ...)".into(),
+            |name| asks_for(name),
+        ));
+    };
+    let mut dicts = Vec::new();
+    collect(pickle, pickle.root, "", DEEPEST, &mut HashSet::new(), &mut dicts);
+    let whole = dicts.first().is_some_and(|(path, _)| path.is_empty());
+    // A state dict alone needs no other name. A checkpoint holds whatever its program put there.
+    if let Some(name) = pickle.foreign.first().filter(|_| whole || dicts.is_empty()) {
+        return Err(asks_for(name));
+    }
+    if dicts.is_empty() {
+        // Nothing in it is a state dict: let its own entries say why.
+        return Ok(Contents {
+            dicts: vec![(String::new(), tensors(pickle, outer, find)?)],
+            ..Default::default()
+        });
+    }
+    let names = outer.iter().filter_map(|(k, _)| match pickle.get(*k) {
+        Object::Text(name) if !whole => Some(shown(name)),
+        _ => None,
+    });
+    let mut beside: Vec<String> = names.collect();
+    if !pickle.foreign.is_empty() {
+        beside.push(format!("objects of {}, none of which was run", pickle.foreign.join(", ")));
+    }
+    let read = |(path, entries): (String, Entries)| Ok((path, tensors(pickle, entries, find)?));
+    Ok(Contents { dicts: dicts.into_iter().map(read).collect::<Result<_, String>>()?, beside })
+}
+
+/// Finds the state dicts, that is the dictionaries of tensors by name, in `id` and in what it holds by name.
+fn collect<'p>(
+    pickle: &'p Pickle,
+    id: Id,
+    path: &str,
+    depth: usize,
+    seen: &mut HashSet<Id>,
+    found: &mut Vec<(String, Entries<'p>)>,
+) {
+    let Object::Dict(entries) = pickle.get(id) else { return };
+    if !seen.insert(id) {
+        return;
+    }
+    let text = |k: &Id| if let Object::Text(name) = pickle.get(*k) { Some(*name) } else { None };
+    let is_tensor = |v: &Id| matches!(pickle.get(*v), Object::Tensor { .. });
+    let fits = |(k, v): &(Id, Id)| text(k).is_some_and(|name| is_tensor(v) || extra(name));
+    if entries.iter().any(|(_, v)| is_tensor(v)) && entries.iter().all(fits) {
+        found.push((path.to_string(), entries));
+        return;
+    }
+    for (name, value) in entries.iter().filter(|_| depth > 0).filter_map(|(k, v)| Some((text(k)?, *v))) {
+        let inner = if path.is_empty() { shown(name) } else { format!("{path}.{}", shown(name)) };
+        collect(pickle, value, &inner, depth - 1, seen, found);
+    }
+}
+
+/// What PyTorch keeps of a module that is no tensor.
+fn extra(key: &str) -> bool {
+    key == "_extra_state" || key.ends_with("._extra_state")
+}
+
 /// The tensors of a state dict, with their elements' places in the file.
-fn tensors(pickle: &Pickle, find: &Find) -> Result<Vec<(String, Tensor)>, String> {
-    let entries = state_dict(pickle)?;
+fn tensors(pickle: &Pickle, entries: Entries, find: &Find) -> Result<Vec<(String, Tensor)>, String> {
     let mut out = Vec::new();
     for &(key, value) in entries {
         let Object::Text(key) = pickle.get(key) else {
@@ -149,6 +215,7 @@ fn tensors(pickle: &Pickle, find: &Find) -> Result<Vec<(String, Tensor)>, String
                 };
                 out.push((key.to_string(), tensor));
             }
+            _ if extra(key) => {}
             _ => {
                 return Err(format!(
                     "it is no state dict: its entry {} is no tensor; save the weights alone, with torch.save(net.state_dict(), ...)",
@@ -158,19 +225,4 @@ fn tensors(pickle: &Pickle, find: &Find) -> Result<Vec<(String, Tensor)>, String
         }
     }
     Ok(out)
-}
-
-/// The entries of the state dict: the outermost dictionary, or the one that it keeps under a known key.
-fn state_dict<'p>(pickle: &'p Pickle) -> Result<&'p [(Id, Id)], String> {
-    let Object::Dict(outer) = pickle.get(pickle.root) else {
-        return Err("it is no state dict but something else that was pickled; save the weights with torch.save(net.state_dict(), ...)".into());
-    };
-    for (key, value) in outer {
-        if let (Object::Text(key), Object::Dict(inner)) = (pickle.get(*key), pickle.get(*value))
-            && WRAPPERS.contains(key)
-        {
-            return Ok(inner);
-        }
-    }
-    Ok(outer)
 }

@@ -52,10 +52,10 @@ impl Outcome {
     }
 }
 
-/// The program, to be run in `dir`.
+/// The program, to be run in `dir`. It sees no GPU, so that tests mean the CPU wherever they run, unless they say otherwise.
 pub fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gan"));
-    command.current_dir(dir).args(args).stdin(Stdio::null());
+    command.current_dir(dir).args(args).stdin(Stdio::null()).env("CUDA_VISIBLE_DEVICES", "");
     command
 }
 

@@ -1,12 +1,16 @@
 // A stand-in for the NVIDIA driver, for tests on machines without one. The device's memory is the host's; copies are made,
 // kernels do nothing. Every call is written to a log, and what a real driver would let pass but no program should do ends
 // the process: memory or handles that do not exist, work on two streams that no event orders, host memory that is
-// overwritten while a copy from it is under way.
+// overwritten while a copy from it is under way. What a real driver refuses it refuses with the same code, and says why in
+// the log: launches beyond what the function or the device has, more shared memory than was asked for.
 //
 //   STANDIN_LOG          file that the calls are appended to
 //   STANDIN_VERSION      what cuDriverGetVersion says (13000)
 //   STANDIN_DEVICES      number of devices (1)
 //   STANDIN_CAPABILITY   of the devices (90)
+//   STANDIN_SMS          multiprocessors of the devices (132)
+//   STANDIN_STATIC       bytes of static shared memory of every kernel whose code does not tell (2560)
+//   STANDIN_THREADS      launch bound of every kernel whose code does not tell (1024)
 //   STANDIN_MEMORY       bytes of the device's memory (1 GiB)
 //   STANDIN_POOLS        0: no memory pools
 //   STANDIN_LATE         1: copies are made as late as they may be
@@ -22,7 +26,7 @@
 typedef int R;
 typedef uint64_t P;
 
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, NOT_READY = 600 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, NOT_FOUND = 500, NOT_READY = 600, OUT_OF_RESOURCES = 701 };
 
 static FILE *logfile;
 static long long setting(const char *name, long long otherwise) {
@@ -85,7 +89,10 @@ enum { STREAM = 1, EVENT, MODULE, FUNCTION, GRAPH, EXECUTABLE };
 // A kernel that is launched, and who is told of each that runs (the stand-in for CUPTI).
 typedef struct { const char *name; int grid[3], block[3], shared; } Launch;
 typedef struct { Launch *at; int count; } Launches;
-typedef struct { Handle h; char name[64]; } Function;
+// What a function demands and was given; 0 bytes of parameters where its code does not tell.
+typedef struct { int fixed, registers, threads, parameters, dynamic; } Facts;
+typedef struct { Handle h; char name[64]; Facts facts; } Function;
+typedef struct { Handle h; unsigned char *image; size_t bytes; } Module;
 static void (*watcher)(const Launch *);
 void standin_watch(void (*who)(const Launch *)) { watcher = who; }
 static void ran(const Launches *all) {
@@ -260,15 +267,28 @@ R cuDeviceGet(int *d, int n) {
 }
 R cuDeviceGetName(char *name, int n, int d) { CALL("cuDeviceGetName"); snprintf(name, n, "Stand-in %d", d); return OK; }
 R cuDeviceTotalMem_v2(size_t *n, int d) { CALL("cuDeviceTotalMem_v2"); (void)d; *n = setting("STANDIN_MEMORY", 1 << 30); return OK; }
+// Of a block, static and dynamic (CUDA C++ Programming Guide, "Compute Capabilities").
+static int most_shared(void) {
+    int c = (int)setting("STANDIN_CAPABILITY", 90);
+    return (c < 80 ? 64 : c == 80 || c == 87 ? 163 : c == 90 || (c >= 100 && c < 120) ? 227 : 99) << 10;
+}
+// Of a kernel: sm_70 and newer, with a driver for CUDA 12.1 or newer.
+static int most_parameters(void) { return setting("STANDIN_CAPABILITY", 90) >= 70 && setting("STANDIN_VERSION", 13000) >= 12010 ? 32764 : 4096; }
 R cuDeviceGetAttribute(int *value, int which, int d) {
     CALL("cuDeviceGetAttribute", " %d", which);
     (void)d;
     int capability = (int)setting("STANDIN_CAPABILITY", 90);
     switch (which) {
-        case 16: *value = 4; break;
+        case 1: case 2: *value = 1024; break;
+        case 5: *value = 0x7fffffff; break;
+        case 6: case 7: *value = 65535; break;
+        case 8: *value = 48 << 10; break;
+        case 12: *value = 65536; break;
+        case 16: *value = (int)setting("STANDIN_SMS", 132); break;
         case 39: *value = 2048; break;
-        case 81: *value = 228 << 10; break;
+        case 81: *value = (most_shared() + 1024); break;
         case 82: *value = 65536; break;
+        case 97: *value = most_shared(); break;
         case 106: *value = 32; break;
         case 111: *value = 1024; break;
         case 75: *value = capability / 10; break;
@@ -442,15 +462,97 @@ R cuMemsetD8Async(P p, unsigned char v, size_t n, void *s) {
     return OK;
 }
 
+// ---- what a cubin tells of its kernels: an ELF file with a few sections for each (cuda-binary-utilities, `cuobjdump -elf`) ----
+
+typedef struct { uint32_t name, type; uint64_t flags, address, offset, size; uint32_t link, info; uint64_t align, entry; } Section;
+static int is_elf(const unsigned char *p) { return !memcmp(p, "\177ELF", 4); }
+static Section section(const unsigned char *p, int i) {
+    uint64_t table;
+    Section s;
+    memcpy(&table, p + 40, 8);
+    memcpy(&s, p + table + i * sizeof s, sizeof s);
+    return s;
+}
+static int sections(const unsigned char *p) { return p[60] | p[61] << 8; }
+static size_t image_size(const unsigned char *p) {
+    if (!is_elf(p)) return strlen((const char *)p);
+    uint64_t table, segments, end;
+    memcpy(&segments, p + 32, 8);
+    memcpy(&table, p + 40, 8);
+    end = table + sections(p) * sizeof(Section);
+    segments += 56 * (p[56] | p[57] << 8);
+    if (segments > end) end = segments;
+    for (int i = 0; i < sections(p); i++) {
+        Section s = section(p, i);
+        if (s.type != 8 && s.offset + s.size > end) end = s.offset + s.size; // 8: takes no room in the file
+    }
+    return end;
+}
+static int find_section(const unsigned char *p, const char *prefix, const char *kernel, Section *found) {
+    Section names = section(p, p[62] | p[63] << 8);
+    size_t n = strlen(prefix);
+    for (int i = 0; i < sections(p); i++) {
+        *found = section(p, i);
+        const char *name = (const char *)p + names.offset + found->name;
+        if (!strncmp(name, prefix, n) && !strcmp(name + n, kernel)) return 1;
+    }
+    return 0;
+}
+// Registers of a thread: sm_80's code has them with its section, newer code in a list by symbol.
+static int registers_of(const unsigned char *p, const char *kernel, Section text) {
+    Section info, symbols;
+    if (text.info >> 24) return text.info >> 24;
+    if (!find_section(p, ".nv.info", "", &info) || !find_section(p, ".symtab", "", &symbols)) return 0;
+    Section names = section(p, symbols.link);
+    for (uint64_t at = info.offset; at + 12 <= info.offset + info.size;) {
+        int format = p[at], number = p[at + 1], value = p[at + 2] | p[at + 3] << 8;
+        uint32_t symbol, count, name;
+        memcpy(&symbol, p + at + 4, 4);
+        memcpy(&count, p + at + 8, 4);
+        if (number == 0x2f && format == 4) {
+            memcpy(&name, p + symbols.offset + 24 * symbol, 4);
+            if (!strcmp((const char *)p + names.offset + name, kernel)) return count;
+        }
+        at += 4 + (format == 4 ? value : 0);
+    }
+    return 0;
+}
+static R facts_of(const Module *m, const char *kernel, Facts *f) {
+    const unsigned char *p = m->image;
+    *f = (Facts){(int)setting("STANDIN_STATIC", 2560), 40, (int)setting("STANDIN_THREADS", 1024), 0, 0};
+    f->dynamic = (48 << 10) - f->fixed;
+    if (!is_elf(p)) return OK;
+    Section text, s;
+    if (!find_section(p, ".text.", kernel, &text)) return NOT_FOUND;
+    f->registers = registers_of(p, kernel, text);
+    CHECK(f->registers > 0 && "a cubin that tells of its registers");
+    f->fixed = find_section(p, ".nv.shared.", kernel, &s) ? (int)s.size : 0;
+    // From sm_90 on the section begins with the 1 KiB that the system keeps of every block; the attribute leaves it out.
+    if (f->fixed >= 1024 && setting("STANDIN_CAPABILITY", 90) >= 90) f->fixed -= 1024;
+    f->dynamic = (48 << 10) - f->fixed;
+    if (!find_section(p, ".nv.info.", kernel, &s)) return OK;
+    // Attributes: a format (4: with a size and so many bytes), a number, 16 bits of value or size.
+    for (uint64_t at = s.offset; at + 4 <= s.offset + s.size;) {
+        int format = p[at], number = p[at + 1], value = p[at + 2] | p[at + 3] << 8;
+        if (number == 0x05 && format == 4) memcpy(&f->threads, p + at + 4, 4); // the launch bound along x
+        if (number == 0x19 && format == 3) f->parameters = value;
+        at += 4 + (format == 4 ? value : 0);
+    }
+    return OK;
+}
+
 R cuModuleLoadData(void **m, const void *image) {
     CALL("cuModuleLoadData");
     CHECK(current_context && image);
-    Handle *own = calloc(1, sizeof *own);
-    own->kind = MODULE;
+    Module *own = calloc(1, sizeof *own);
+    own->h.kind = MODULE;
+    own->bytes = image_size(image);
+    own->image = calloc(1, own->bytes + 64);
+    memcpy(own->image, image, own->bytes);
     *m = own;
     return OK;
 }
-R cuModuleUnload(void *m) { CALL("cuModuleUnload"); CHECK(((Handle *)m)->kind == MODULE); free(m); return OK; }
+R cuModuleUnload(void *m) { CALL("cuModuleUnload"); CHECK(((Handle *)m)->kind == MODULE); free(((Module *)m)->image); free(m); return OK; }
 R cuModuleGetFunction(void **f, void *m, const char *name) {
     CALL("cuModuleGetFunction", " %s", name);
     CHECK(((Handle *)m)->kind == MODULE);
@@ -458,19 +560,64 @@ R cuModuleGetFunction(void **f, void *m, const char *name) {
     own->h.kind = FUNCTION;
     snprintf(own->name, sizeof own->name, "%s", name);
     *f = own;
+    return facts_of(m, name, &own->facts);
+}
+// Says why, and gives the driver's code.
+#define REFUSE(code, ...)                         \
+    do {                                          \
+        say("REFUSED " __VA_ARGS__);              \
+        return code;                              \
+    } while (0)
+R cuFuncSetAttribute(void *p, int which, int value) {
+    Function *f = p;
+    CALL("cuFuncSetAttribute", " %d %d", which, value);
+    CHECK(f->h.kind == FUNCTION && which == 8);
+    if (value < 0 || value + f->facts.fixed > most_shared())
+        REFUSE(INVALID_VALUE, "%s: %d dynamic and %d static bytes of shared memory of %d", f->name, value, f->facts.fixed, most_shared());
+    f->facts.dynamic = value;
     return OK;
 }
-R cuFuncSetAttribute(void *f, int which, int value) { CALL("cuFuncSetAttribute", " %d %d", which, value); CHECK(((Handle *)f)->kind == FUNCTION); return OK; }
-R cuFuncGetAttribute(int *value, int which, void *f) {
-    CHECK(((Handle *)f)->kind == FUNCTION);
-    *value = which == 4 ? 40 : which == 1 ? 2048 : which == 3 ? 16 : 0; // registers, shared memory, spills
+R cuFuncGetAttribute(int *value, int which, void *p) {
+    Function *f = p;
+    CHECK(f->h.kind == FUNCTION);
+    switch (which) {
+        case 0: { // what the launch bound and the registers leave
+            int fit = 65536 / ((f->facts.registers * 32 + 255) / 256 * 256) * 32;
+            *value = fit < f->facts.threads ? fit : f->facts.threads;
+            break;
+        }
+        case 1: *value = f->facts.fixed; break;
+        case 3: *value = 16; break; // spills
+        case 4: *value = f->facts.registers; break;
+        case 8: *value = f->facts.dynamic; break;
+        default: *value = 0;
+    }
+    return OK;
+}
+// Whether a device would run it: what the driver checks before anything runs.
+static R check_launch(const Function *f, const unsigned *grid, const unsigned *block, unsigned shared) {
+    const char *name = f->name;
+    unsigned threads = block[0] * block[1] * block[2];
+    if (!grid[0] || !grid[1] || !grid[2]) REFUSE(INVALID_VALUE, "%s: a grid without blocks", name);
+    if (grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535)
+        REFUSE(INVALID_VALUE, "%s: a grid of (%u,%u,%u)", name, grid[0], grid[1], grid[2]);
+    if (!threads || threads > 1024 || block[0] > 1024 || block[1] > 1024 || block[2] > 64)
+        REFUSE(INVALID_VALUE, "%s: blocks of %u threads", name, threads);
+    if ((int)threads > f->facts.threads) REFUSE(INVALID_VALUE, "%s: blocks of %u threads, launch bound %d", name, threads, f->facts.threads);
+    if ((f->facts.registers * 32 + 255) / 256 * 256 * ((threads + 31) / 32) > 65536)
+        REFUSE(OUT_OF_RESOURCES, "%s: %d registers of %u threads", name, f->facts.registers, threads);
+    if ((int)shared > f->facts.dynamic)
+        REFUSE(INVALID_VALUE, "%s: %u bytes of dynamic shared memory beside %d static, %d asked for", name, shared, f->facts.fixed, f->facts.dynamic);
+    if (f->facts.parameters > most_parameters())
+        REFUSE(INVALID_VALUE, "%s: %d bytes of parameters of %d", name, f->facts.parameters, most_parameters());
     return OK;
 }
 R cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **args, void **extra) {
     CALL("cuLaunchKernel", " (%u,%u,%u) (%u,%u,%u) %u%s", gx, gy, gz, bx, by, bz, shared, stream_of(s)->capturing ? " recorded" : "");
     CHECK(((Handle *)f)->kind == FUNCTION);
-    CHECK(gx && gy && gz && bx && bx * by * bz <= 1024 && gy < 65536 && gz < 65536);
     CHECK(args && !extra);
+    R refused = check_launch(f, (unsigned[]){gx, gy, gz}, (unsigned[]){bx, by, bz}, shared);
+    if (refused) return refused;
     CHECK(!args[0] || (uintptr_t)args[0] % 16 == 0);
     Launch one = {((Function *)f)->name, {gx, gy, gz}, {bx, by, bz}, shared};
     if (((Stream *)s)->capturing) {
@@ -522,17 +669,22 @@ R cuGraphExecDestroy(void *e) { CALL("cuGraphExecDestroy"); CHECK(((Handle *)e)-
 
 // ---- maps for the copy engine: the driver's conditions on them, for the maps that this program makes ----
 
+// Where the driver gives INVALID_VALUE.
+#define ENCODABLE(condition) \
+    do {                     \
+        if (!(condition)) REFUSE(INVALID_VALUE, "a tensor map: %s", #condition); \
+    } while (0)
 static R check_map(void *map, int type, unsigned rank, void *at, const uint64_t *extents, const uint64_t *strides, const unsigned *steps, int interleave, int swizzle, int promotion, int fill) {
-    CHECK((uintptr_t)map % 64 == 0 && (uintptr_t)at % 16 == 0);
+    ENCODABLE((uintptr_t)map % 64 == 0 && (uintptr_t)at % 16 == 0);
     CHECK(type == 9 && "bf16");
     CHECK(interleave == 0 && swizzle == 3 && promotion >= 0 && promotion <= 3 && fill == 0);
-    CHECK(rank >= 2 && rank <= 5);
+    ENCODABLE(rank >= 2 && rank <= 5);
     uint64_t bytes = 2;
     for (unsigned a = 0; a < rank; a++) {
-        CHECK(extents[a] > 0 && extents[a] <= (1ull << 32));
-        CHECK(steps[a] >= 1 && steps[a] <= 8);
+        ENCODABLE(extents[a] > 0 && extents[a] <= (1ull << 32));
+        ENCODABLE(steps[a] >= 1 && steps[a] <= 8);
         bytes *= extents[a];
-        if (a + 1 < rank) CHECK(strides[a] % 16 == 0 && strides[a] < (1ull << 40) && strides[a] >= bytes && "no neighbours that overlap");
+        if (a + 1 < rank) ENCODABLE(strides[a] % 16 == 0 && strides[a] < (1ull << 40) && strides[a] >= bytes && "no neighbours that overlap");
         if (a + 1 < rank) bytes = strides[a];
     }
     CHECK(block_of(at, bytes, 0) && "a tensor in the device's memory");
@@ -541,18 +693,18 @@ static R check_map(void *map, int type, unsigned rank, void *at, const uint64_t 
 }
 R cuTensorMapEncodeTiled(void *map, int type, unsigned rank, void *at, const uint64_t *extents, const uint64_t *strides, const unsigned *box, const unsigned *steps, int interleave, int swizzle, int promotion, int fill) {
     CALL("cuTensorMapEncodeTiled", " rank %u", rank);
-    CHECK(box[0] * 2 <= 128 && box[0] * 2 % 16 == 0 && "rows of a box fit the swizzle");
-    for (unsigned a = 0; a < rank; a++) CHECK(box[a] >= 1 && box[a] <= 256);
+    ENCODABLE(box[0] * 2 <= 128 && box[0] * 2 % 16 == 0 && "rows of a box fit the swizzle");
+    for (unsigned a = 0; a < rank; a++) ENCODABLE(box[a] >= 1 && box[a] <= 256);
     return check_map(map, type, rank, at, extents, strides, steps, interleave, swizzle, promotion, fill);
 }
 R cuTensorMapEncodeIm2col(void *map, int type, unsigned rank, void *at, const uint64_t *extents, const uint64_t *strides, const int *lower, const int *upper, unsigned channels, unsigned pixels, const unsigned *steps, int interleave, int swizzle, int promotion, int fill) {
     CALL("cuTensorMapEncodeIm2col", " rank %u", rank);
-    CHECK(rank >= 3 && rank <= 5);
-    CHECK(channels * 2 <= 128 && pixels >= 1 && pixels <= 1024);
+    ENCODABLE(rank >= 3 && rank <= 5);
+    ENCODABLE(channels * 2 <= 128 && channels * 2 % 16 == 0 && pixels >= 1 && pixels <= 1024);
     const int most = rank == 3 ? 32767 : rank == 4 ? 127 : 15;
     for (unsigned a = 0; a + 2 < rank; a++) {
-        CHECK(lower[a] >= -most - 1 && lower[a] <= most && upper[a] >= -most - 1 && upper[a] <= most);
-        CHECK((int64_t)extents[1 + a] + upper[a] - lower[a] > 0 && "a box that holds a pixel");
+        ENCODABLE(lower[a] >= -most - 1 && lower[a] <= most && upper[a] >= -most - 1 && upper[a] <= most);
+        ENCODABLE((int64_t)extents[1 + a] + upper[a] - lower[a] > 0 && "a box that holds a pixel");
     }
     return check_map(map, type, rank, at, extents, strides, steps, interleave, swizzle, promotion, fill);
 }

@@ -2,8 +2,10 @@
 //! one that no program should make), can be short of memory, old, or break in the middle.
 
 mod calls;
+mod carry;
 #[path = "../common/mod.rs"]
 mod common;
+mod launches;
 mod messages;
 mod profile;
 mod standin;

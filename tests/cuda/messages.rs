@@ -57,13 +57,42 @@ fn a_driver_older_than_the_compiler() {
     assert!(out.stderr.contains("CUDA up to 12.2"), "{}", out.stderr);
 }
 
-/// The CPU is what computes where nothing else is asked for, even where there is a device.
+/// Where nothing is asked for, a device is used only if it computes what the CPU does: the stand-in's kernels do nothing. Which
+/// it is and why is one line.
 #[test]
-fn a_device_is_not_used_unasked() {
-    let Some(bench) = Bench::new() else { return };
+fn a_device_that_computes_something_else_is_not_used_unasked() {
+    let Some(mut bench) = Bench::new() else { return };
     let out = bench.run(&["train", "r.toml", "--steps", "1", "--out", "run"]).ok();
+    let why: Vec<&str> = out.stderr.lines().filter(|l| l.starts_with("computing on the CPU: ")).collect();
+    assert!(
+        why.len() == 1 && why[0].contains("cuda:0 computes something else than the CPU (f32"),
+        "{}",
+        out.stderr
+    );
     assert!(out.stderr.contains("on the CPU with"), "{}", out.stderr);
-    assert_eq!(bench.log(), Vec::<String>::new());
+    assert!(
+        bench.log().iter().any(|l| l.starts_with("launch ") || l.contains("cuGraphLaunch")),
+        "{:?}",
+        bench.log()
+    );
+
+    // Devices that are hidden, and a machine without a driver, are nothing to speak of: nobody is asked.
+    for hidden in ["", "-1"] {
+        let out = bench
+            .set("CUDA_VISIBLE_DEVICES", hidden)
+            .run(&["train", "r.toml", "--steps", "1", "--out", "b"])
+            .ok();
+        assert!(!out.stderr.contains("computing on the CPU:"), "{}", out.stderr);
+        assert_eq!(bench.log(), Vec::<String>::new());
+        std::fs::remove_dir_all(bench.dir.path().join("b")).expect("a run");
+    }
+    let nowhere = bench.dir.path().display().to_string();
+    bench.set("CUDA_VISIBLE_DEVICES", "0").set("LD_LIBRARY_PATH", nowhere);
+    let out = bench.run(&["train", "r.toml", "--steps", "1", "--out", "c"]).ok();
+    assert!(out.stderr.contains("on the CPU with") && !out.stderr.contains("computing on"), "{}", out.stderr);
+    // What was named is used, or refused.
+    let out = bench.run(&["train", "r.toml", "--steps", "1", "--out", "d", "--device", "cuda"]);
+    refused(&out, &["no NVIDIA driver found"]);
 }
 
 #[test]
@@ -106,6 +135,26 @@ fn not_enough_memory() {
     assert!(!bench.dir.path().join("b").exists(), "nothing is left of a run that could not begin");
     bench.set("STANDIN_MEMORY", 4096);
     refused(&bench.train(&more), &["not even one image at a time would fit", "`data.canvas`"]);
+}
+
+/// What validation takes beside the steps is known before the first one.
+#[test]
+fn not_enough_memory_for_validation() {
+    let Some(mut bench) = Bench::new() else { return };
+    let more = ["--steps", "1", "--set", "train.batch=1"];
+    // Enough for steps; validation predicts eight slices.
+    let (mut low, mut high) = (4096u64, 1 << 26);
+    while high - low > 1024 {
+        let middle = u64::midpoint(low, high);
+        bench.set("STANDIN_MEMORY", middle);
+        let off = [&more[..], &["--set", "validate.every_epochs=0"]].concat();
+        let fits = bench.train_in(&format!("m{middle}"), &off).code == Some(0);
+        if fits { high = middle } else { low = middle }
+    }
+    bench.set("STANDIN_MEMORY", high);
+    let out = bench.train_in("v", &more);
+    refused(&out, &["validation, which predicts 8 at once", "`train.batch`", "`validate.every_epochs = 0`"]);
+    assert!(!bench.dir.path().join("v").exists(), "nothing is left of a run that could not begin");
 }
 
 /// A step of several programs: they must fit together, each with memory of its own.
@@ -184,4 +233,15 @@ fn precision_is_the_devices_affair() {
     assert!(out.stderr.contains("in bf16"), "{}", out.stderr);
     let info = std::fs::read_to_string(bench.dir.path().join("run/run.json")).expect("the run's record");
     assert!(info.contains(r#""device": "cuda:0 in bf16""#), "{info}");
+}
+
+/// Widths that keep layers from the fast kernels are named in a run's first lines, others are not.
+#[test]
+fn channels_that_cost_fast_kernels_are_named() {
+    let Some(bench) = Bench::new() else { return };
+    let out = bench.train_in("even", &["--steps", "1"]).ok();
+    assert!(!out.stderr.contains("slower kernels"), "{}", out.stderr);
+    let out = bench.train_in("odd", &["--steps", "1", "--set", "model.generator.ngf=5"]).ok();
+    assert!(out.stderr.contains("convolutions of G have channels (5, 10"), "{}", out.stderr);
+    assert!(out.stderr.contains("no multiple of 4: in f32"), "{}", out.stderr);
 }

@@ -57,6 +57,20 @@ fn build() -> Option<Libraries> {
     })
 }
 
+/// A program of its own, built from a source beside these; `None` where there is no C compiler.
+pub fn program(file: &str) -> Option<PathBuf> {
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("standin-{}", std::process::id()))
+        .join(format!("{file}-{number}"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda").join(file);
+    let built =
+        Command::new("cc").args(["-std=gnu11", "-O1"]).arg(source).arg("-o").arg(&out).output().ok()?;
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    Some(out)
+}
+
 /// A working directory with the tiny recipe, and how the stand-ins behave there.
 pub struct Bench {
     pub dir: tempfile::TempDir,
@@ -90,7 +104,7 @@ impl Bench {
     pub fn run(&self, args: &[&str]) -> Outcome {
         let _ = std::fs::remove_file(self.log_path());
         let mut command = common::command(self.dir.path(), args);
-        for name in ["VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_HOME", "CUDA_PATH"] {
+        for name in ["VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES"] {
             command.env_remove(name);
         }
         command.env("STANDIN_LOG", self.log_path()).env("GAN_CACHE_DIR", self.dir.path().join("cache"));

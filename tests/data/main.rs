@@ -2,9 +2,12 @@
 
 #![allow(missing_docs)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod loader;
 mod manifest;
 mod nifti_files;
+mod nifti_said;
 mod nifti_written;
 mod phantom;
 mod volumes;

@@ -37,6 +37,63 @@ fn columns_splits_and_sessions_are_read() {
 }
 
 #[test]
+fn tables_of_other_programs_are_read_and_that_is_said() {
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().join("manifest.csv");
+    let read = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        Manifest::read(&path, &SHARES, 1).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let plain = "subject;split;t1\r\np1;train;a,b.nii\r\n";
+    let wide: Vec<u8> = plain.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, words) in [
+        (plain.as_bytes().to_vec(), "`;` between the columns"),
+        (plain.replace(';', "\t").into_bytes(), "tabs between the columns"),
+        ([b"\xef\xbb\xbfsep=;\r\n", plain.as_bytes()].concat(), "`;` between the columns"),
+        ([&b"\xff\xfe"[..], &wide].concat(), "`;` between the columns"),
+    ] {
+        let m = read(&bytes);
+        assert!(m.entries[0].files["t1"].ends_with("a,b.nii"), "{:?}", m.entries);
+        assert!(m.notes.lines().iter().any(|l| l.contains(words)), "{:?}", m.notes.lines());
+    }
+    assert!(read(b"subject,split,t1\np1,train,a.nii\n").notes.lines().is_empty());
+    // Latin-1, in the table and on the disk.
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let m = read(b"subject,split,t1\nJ\xfcrgen,train,k\xf6pfe.nii\n");
+        assert_eq!(m.entries[0].id, "J\u{fc}rgen");
+        assert!(m.entries[0].files["t1"].ends_with("k\u{f6}pfe.nii"));
+        assert!(m.notes.lines().iter().any(|l| l.contains("Windows-1252")), "{:?}", m.notes.lines());
+        let raw = tmp.path().join(std::ffi::OsStr::from_bytes(b"k\xf6pfe.nii"));
+        fs::write(&raw, "x").unwrap();
+        let m = read(b"subject,split,t1\nJ\xfcrgen,train,k\xf6pfe.nii\n");
+        assert_eq!(m.entries[0].files["t1"], raw);
+        // A link that leads nowhere is called that.
+        std::os::unix::fs::symlink("annex/a", tmp.path().join("gone.nii")).unwrap();
+        let m = read(b"subject,split,t1\np1,train,gone.nii\n");
+        let why = message(m.file(&m.entries[0], "t1").map(Path::to_path_buf));
+        assert!(why.contains("subject p1") && why.contains("link to annex/a"), "{why}");
+    }
+}
+
+#[test]
+fn whether_slices_are_mirrored_is_said() {
+    let tmp = tempfile::tempdir().unwrap();
+    let manifest = csv(tmp.path(), "subject,split,t1,seg\np1,train,a.nii,b.nii\n");
+    let says = |more: &str, words: &str| {
+        let text = format!("manifest = '{}'\ntarget = ['seg']\n{more}", manifest.display());
+        let config: DataConfig = toml::from_str(&text).unwrap();
+        let lines = config.manifest().unwrap().notes.lines();
+        assert!(lines.iter().any(|l| l.contains(words)), "{lines:?}");
+    };
+    let labels = "labels = { values = [0, 1] }\n";
+    says(&format!("{labels}[augment]\nflip = 0.0"), "no slice is mirrored");
+    says(&format!("{labels}[augment]\nflip = 0.5"), "labels that tell left from right can't be learnt");
+    says("[augment]\nflip = 0.5", "mirrored with probability 0.5");
+}
+
+#[test]
 fn mistakes_are_named_with_the_way_out() {
     let says = |text: &str, parts: &[&str]| {
         let m = message(read(text));

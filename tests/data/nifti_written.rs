@@ -101,7 +101,7 @@ fn holes_in_the_data_are_counted_and_can_be_filled() {
     values[5] = f32::INFINITY;
     let path = tmp.path().join("holes.nii");
     Volume::new(dims, Affine::centred(dims, [1.0; 3]), values).unwrap().save(&path).unwrap();
-    let m = message(Volume::load(&path));
+    let m = message(Volume::load_with(&path, LoadOptions { recipe: true, ..Default::default() }));
     assert!(m.contains("holes.nii") && m.contains("2 voxels") && m.contains("nan = \"zero\""), "{m}");
     let v = Volume::load_with(&path, LoadOptions { nan: NanPolicy::Zero, ..Default::default() }).unwrap();
     assert_eq!(v.voxels, [1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0]);

@@ -187,3 +187,34 @@ fn a_real_case_goes_through_and_comes_back() {
     assert!(worst < 1e-3, "{worst}");
     assert_eq!((out.axis_codes().as_str(), out.affine()), ("LPS", file.affine()));
 }
+
+/// Two programs wrote the images of one case with their axes in different orders: the grid is one, and so is the case.
+#[test]
+fn a_pair_on_one_grid_may_be_stored_in_different_orders() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = two_subjects(tmp.path());
+    let las = Affine([[-2.0, 0.0, 0.0, 9.0], [0.0, 2.0, 0.0, -7.0], [0.0, 0.0, 3.0, 1.0]]);
+    let o = Orientation::new(&las, [5, 6, 4]);
+    let ras = o.canonical_affine(&las);
+    // The same places, from the top down, y before x.
+    let (from, flip) = ([1, 0, 2], [false, false, true]);
+    let other = ras.permuted(from, flip, o.canonical_dims());
+    write(&tmp.path().join("a_pet.nii.gz"), other, [6, 5, 4], 2.0);
+    let set = Dataset::open(&config, Split::Train, None, OpenOptions::default()).unwrap();
+    let case = set.case(0).unwrap();
+    let target = case.target.as_ref().unwrap();
+    assert!(case.input.iter().zip(target).all(|(x, y)| 2.0 * x == *y));
+    assert!(case.input.iter().any(|x| *x > 0.0));
+    // What comes out has the geometry of the first input.
+    let back = case.target_volume(0).unwrap();
+    assert_eq!(back.dims, [5, 6, 4]);
+    assert!(back.affine().distance(&las, back.dims) < 1e-9);
+    let notes = set.notes().lines().join("\n");
+    assert!(notes.contains("another order of axes") && notes.contains("a_pet.nii.gz"), "{notes}");
+    // A grid that lies elsewhere is refused as ever.
+    let mut apart = other;
+    apart.0[2][3] += 3.0;
+    write(&tmp.path().join("a_pet.nii.gz"), apart, [6, 5, 4], 2.0);
+    let m = crate::message(Dataset::open(&config, Split::Train, None, OpenOptions::default()));
+    assert!(m.contains("3.000 mm") && m.contains("a_pet.nii.gz"), "{m}");
+}

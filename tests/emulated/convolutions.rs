@@ -1,7 +1,8 @@
 //! The convolutions of sm_90a, and those for few channels, by themselves, launched as the program launches them, against plain
 //! double-precision sums: on the emulator, and on a device before anything is trained with them.
 
-use crate::geometry::{operands, products, row, square};
+use crate::geometry::{operands, row, square};
+use crate::oracle::exact;
 use gan::device::backend::{Backend, Fetch};
 use gan::device::launch::{GpuTraits, LaunchArg, LaunchList, Math, Operand, Operands, Tailored};
 use gan::dtype::DType;
@@ -79,67 +80,78 @@ fn run<B: Backend>(
                 other => address(other).to_ne_bytes().to_vec(),
             });
         }
-        let kernel = backend.kernel(&launch.specialisation, launch.kernel, launch.shared)?;
+        let kernel = backend.kernel(&launch)?;
         backend.launch(&kernel, &launch, &arguments)?;
     }
     backend.download(&mut [Fetch { from: &output, offset: 0, into: &mut raw }])?;
     Ok(raw.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
 }
 
-/// All passes of all geometries by kernels of a kind, twice each; one line for each that is off, differs from run to run, or was
-/// not taken.
-pub fn faults<B: Backend>(backend: &B, kind: Kind, geometries: &[ConvGeometry]) -> Vec<String> {
-    let (hopper, window, name) = match kind {
-        Kind::Hopper => (Tailored::Always, Tailored::Off, "conv_hopper"),
-        Kind::Window => (Tailored::Off, Tailored::Always, "conv_window"),
-    };
-    let gpu = GpuTraits { hopper, window, math: Math::Bf16, ..backend.traits() };
-    let mut faults = Vec::new();
-    for g in geometries {
-        for pass in [Pass::Forward, Pass::GradX, Pass::GradW] {
-            let shapes = operands(g, pass);
-            let numbers = |name: &str, shape: &Shape| -> Vec<f32> {
-                let mut rng = Philox::named(13, name);
-                (0..shape.numel()).map(|_| bf16_round(rng.normal() as f32)).collect()
-            };
-            let (a, b) = (numbers("a", &shapes[0]), numbers("b", &shapes[1]));
-            let mut want = vec![0.0f64; shapes[2].numel()];
-            products(g, |x, w, y| {
-                let (to, from, by) = match pass {
-                    Pass::Forward => (y, x, w),
-                    Pass::GradX => (x, y, w),
-                    Pass::GradW => (w, x, y),
-                };
-                want[to] += f64::from(a[from]) * f64::from(b[by]);
-            });
-            let operand = |i: usize, dtype| Operand { shape: &shapes[i], aligned: true, dtype };
-            let inputs = [operand(0, DType::Bf16), operand(1, DType::Bf16)];
-            let io = Operands { inputs: &inputs, output: operand(2, DType::F32) };
-            let list = launches(g, pass, &io, &gpu, &Epilogue::default());
-            if !list.launches.iter().any(|l| l.kernel.starts_with(name)) {
-                faults.push(format!("{pass:?} of {g:?} takes other kernels"));
-                continue;
-            }
-            let once = || run(backend, list.clone(), [&a, &b], want.len());
-            match once().and_then(|first| Ok((first, once()?))) {
-                Err(e) => faults.push(format!("{pass:?} of {g:?}: {e}")),
-                Ok((first, again)) => {
-                    let scale = want.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
-                    // Products are exact in fp32; what is left is the order of additions, over sums of up to 10^5 terms.
-                    let off = |i: &usize| {
-                        let error = (f64::from(first[*i]) - want[*i]).abs();
-                        error.is_nan() || error > 1e-5 * scale
-                    };
-                    if let Some(i) = (0..want.len()).find(off) {
-                        faults
-                            .push(format!("{pass:?} of {g:?}: number {i} is {}, not {}", first[i], want[i]));
-                    }
-                    if first.iter().zip(&again).any(|(a, b)| a.to_bits() != b.to_bits()) {
-                        faults.push(format!("{pass:?} of {g:?}: another run gives other bits"));
-                    }
-                }
-            }
-        }
+/// A pass of a geometry, by kernels of a kind.
+#[derive(Clone, Debug)]
+pub struct Task {
+    kind: Kind,
+    geometry: ConvGeometry,
+    pass: Pass,
+}
+
+/// All passes of all geometries by kernels of a kind.
+pub fn tasks(kind: Kind, geometries: &[ConvGeometry]) -> Vec<Task> {
+    let passes = [Pass::Forward, Pass::GradX, Pass::GradW];
+    let of = |g: &ConvGeometry| passes.map(|pass| Task { kind, geometry: g.clone(), pass });
+    geometries.iter().flat_map(of).collect()
+}
+
+impl Task {
+    /// What is launched on a device of these traits, operands stored in bf16 and the result in fp32; nothing where other kernels
+    /// would be taken.
+    pub fn list(&self, gpu: &GpuTraits) -> Option<LaunchList> {
+        let (hopper, window, name) = match self.kind {
+            Kind::Hopper => (Tailored::Always, Tailored::Off, "conv_hopper"),
+            Kind::Window => (Tailored::Off, Tailored::Always, "conv_window"),
+        };
+        let gpu = GpuTraits { hopper, window, math: Math::Bf16, ..*gpu };
+        let shapes = operands(&self.geometry, self.pass);
+        let operand = |i: usize, dtype| Operand { shape: &shapes[i], aligned: true, dtype };
+        let inputs = [operand(0, DType::Bf16), operand(1, DType::Bf16)];
+        let io = Operands { inputs: &inputs, output: operand(2, DType::F32) };
+        let list = launches(&self.geometry, self.pass, &io, &gpu, &Epilogue::default());
+        list.launches.iter().any(|l| l.kernel.starts_with(name)).then_some(list)
     }
-    faults
+
+    /// Runs it twice; a line if it is off, differs from run to run, or was not taken.
+    pub fn fault<B: Backend>(&self, backend: &B) -> Option<String> {
+        let Task { geometry, pass, .. } = self;
+        let wrong = |why: String| Some(format!("{pass:?} of {geometry:?}{why}"));
+        let shapes = operands(geometry, *pass);
+        let numbers = |name: &str, shape: &Shape| -> Vec<f32> {
+            let mut rng = Philox::named(13, name);
+            (0..shape.numel()).map(|_| bf16_round(rng.normal() as f32)).collect()
+        };
+        let (a, b) = (numbers("a", &shapes[0]), numbers("b", &shapes[1]));
+        let want = exact(geometry, *pass, &a, &b);
+        let Some(list) = self.list(&backend.traits()) else { return wrong(" takes other kernels".into()) };
+        let once = || run(backend, list.clone(), [&a, &b], want.len());
+        let (first, again) = match once().and_then(|first| Ok((first, once()?))) {
+            Err(e) => return wrong(format!(": {e}")),
+            Ok(both) => both,
+        };
+        let scale = want.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+        // Products are exact in fp32; what is left is the order of additions, over sums of up to 10^5 terms.
+        let off = |i: &usize| {
+            let error = (f64::from(first[*i]) - want[*i]).abs();
+            error.is_nan() || error > 1e-5 * scale
+        };
+        if let Some(i) = (0..want.len()).find(off) {
+            return wrong(format!(": number {i} is {}, not {}", first[i], want[i]));
+        }
+        let differ = first.iter().zip(&again).any(|(a, b)| a.to_bits() != b.to_bits());
+        if differ { wrong(": another run gives other bits".into()) } else { None }
+    }
+}
+
+/// All passes of all geometries by kernels of a kind; one line for each that is wrong.
+#[allow(dead_code)] // a device is tested task by task
+pub fn faults<B: Backend>(backend: &B, kind: Kind, geometries: &[ConvGeometry]) -> Vec<String> {
+    tasks(kind, geometries).iter().filter_map(|task| task.fault(backend)).collect()
 }

@@ -3,6 +3,7 @@
 use gan::compile::plan::Step;
 use gan::device::backend::{Backend, Fetch, Piece, Timed};
 use gan::device::launch::{GpuTraits, Launch, Math, Specialisation, Tailored};
+use gan::device::limits::{Compiled, LaunchLimits};
 use gan::device::occupancy::{KernelFacts, Limits};
 use gan::device::tensor_map::TensorMap;
 use gan::error::{Error, Result};
@@ -91,6 +92,7 @@ impl Backend for Emulator {
     }
 
     fn tensor_map(&self, map: &TensorMap, address: u64) -> Result<Vec<u8>> {
+        map.check(address).map_err(fault)?;
         Ok(map.describe(address))
     }
 
@@ -122,8 +124,11 @@ impl Backend for Emulator {
         Ok(())
     }
 
-    fn kernel(&self, what: &Specialisation, _: &'static str, _: usize) -> Result<Arc<Module>> {
-        Ok(module(what))
+    /// Static shared memory and launch bounds are looked at by the emulator itself, when it runs the kernel.
+    fn kernel(&self, launch: &Launch) -> Result<Arc<Module>> {
+        let unknown = Compiled { registers: 0, static_shared: 0, threads: 1024 };
+        LaunchLimits::of(90, true).check(launch, &unknown).map_err(fault)?;
+        Ok(module(&launch.specialisation))
     }
 
     fn launch(&self, kernel: &Arc<Module>, launch: &Launch, arguments: &[Vec<u8>]) -> Result<()> {

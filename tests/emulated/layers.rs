@@ -172,7 +172,7 @@ impl Layer {
             .into_iter()
             .map(|l| {
                 let args = l.args.iter().map(address).collect::<gan::error::Result<_>>()?;
-                Ok((device.kernel(&l.specialisation, l.kernel, l.shared)?, l, args))
+                Ok((device.kernel(&l)?, l, args))
             })
             .collect::<gan::error::Result<Vec<(B::Kernel, Launch, Vec<Vec<u8>>)>>>()?;
         let run = |times: usize| {

@@ -3,13 +3,15 @@
 
 use crate::device::{Emulated, Emulator};
 use gan::device::cpu::Io;
-use gan::device::launch::{GpuTraits, LaunchArg, LaunchList, Math, Operands};
+use gan::device::launch::{GpuTraits, LaunchArg, LaunchList, Math, Operands, Tailored};
 use gan::device::pointwise::{Strided, pointwise};
 use gan::dtype::DType;
+use gan::exec::gpu::Prepared;
 use gan::exec::{Program, States};
 use gan::graph::{GradArgs, Graph, Op, Var};
 use gan::ops::concat::{concat, pack};
 use gan::ops::conv::ConvSpec;
+use gan::ops::gradient::vjp;
 use gan::ops::max_pool::Window;
 use gan::ops::norm::NormKind;
 use gan::ops::optimiser::{OptimiserStep, Rule};
@@ -241,4 +243,40 @@ fn what_cannot_run_or_writes_elsewhere_is_named() {
     let y = graph.input("x", [5]).tanh();
     let refused = Emulated::new(&emulator, &graph, &[("y", &y)], &States::new());
     assert!(refused.is_err_and(|e| e.to_string().contains("f64")));
+}
+
+/// Only x of a grid counts beyond 65535: what there may be many of lies there. And what a kernel's ints cannot count is refused
+/// with the layer's name before anything is launched.
+#[test]
+fn many_sets_and_many_products_fit_a_grid_and_too_many_elements_are_refused() {
+    let traits = GpuTraits {
+        multiprocessors: 132,
+        math: Math::Fma,
+        fixed_shapes: true,
+        fused: true,
+        choices: None,
+        hopper: Tailored::Off,
+        window: Tailored::Off,
+    };
+    let graph = Graph::new(DType::F32);
+    let (sets, dy) = (graph.input("sets", [70_000, 2, 8]), graph.input("dy", [70_000, 2, 8]));
+    let normed = sets.normalize(NormKind::Instance, 1e-5, None);
+    let gradient = vjp(&[(normed.clone(), dy)], std::slice::from_ref(&sets)).remove(0).expect("a gradient");
+    let (a, b) = (graph.input("a", [70_000, 3, 5]), graph.input("b", [70_000, 5, 2]));
+    let wide = graph.input("wide", [4, 2]).matmul(&graph.input("long", [2, 5_000_000]), false, false);
+    let outputs =
+        [("y", &normed), ("dx", &gradient), ("batch", &a.matmul(&b, false, false)), ("wide", &wide)];
+    let prepared = Prepared::new(&traits, &graph, &outputs).unwrap_or_else(|e| panic!("{e}"));
+    let most = prepared.launches().map(|l| l.grid[0]).max();
+    assert!(most >= Some(70_000), "{most:?}");
+
+    let graph = Graph::new(DType::F32);
+    let y = graph.scope("G", || graph.input("x", [1 << 16, 1 << 15]).tanh());
+    let error = Prepared::new(&traits, &graph, &[("y", &y)]).err().expect("2^31 elements").to_string();
+    assert!(
+        error.contains("layer G: ")
+            && error.contains("2^31 elements or more")
+            && error.contains("train.batch"),
+        "{error}"
+    );
 }

@@ -86,12 +86,21 @@ fn cases(tensor_cores: bool) -> Vec<Case> {
     all
 }
 
+fn specialisation(tensor_cores: bool) -> Specialisation {
+    let constants: &[&str] = if tensor_cores { &["TENSOR_CORES=1"] } else { &[] };
+    Specialisation::new("primitives.cu", constants.iter().copied())
+}
+
+/// What they are compiled to.
+#[allow(dead_code)] // for the tests of a device, which compile everything beforehand
+pub fn kernels(tensor_cores: bool) -> Vec<Specialisation> {
+    vec![specialisation(tensor_cores)]
+}
+
 /// Runs every primitive on a device; one line for each that gives something else.
 pub fn faults<B: Backend>(backend: &B, tensor_cores: bool) -> Vec<String> {
     let run = |case: &Case| -> gan::error::Result<Vec<f32>> {
-        let constants: &[&str] = if tensor_cores { &["TENSOR_CORES=1"] } else { &[] };
-        let what = Specialisation::new("primitives.cu", constants.iter().copied());
-        let kernel = backend.kernel(&what, case.kernel, 0)?;
+        let what = specialisation(tensor_cores);
         let mut arguments = Vec::new();
         let mut memory = Vec::new();
         for values in &case.inputs {
@@ -107,6 +116,7 @@ pub fn faults<B: Backend>(backend: &B, tensor_cores: bool) -> Vec<String> {
         arguments.push(backend.address(&out).to_ne_bytes().to_vec());
         let args: Vec<LaunchArg> = arguments.iter().map(|_| LaunchArg::Null).collect();
         let launch = Launch { threads: 32, ..Launch::new(what, case.kernel, [1, 1, 1], args) };
+        let kernel = backend.kernel(&launch)?;
         backend.launch(&kernel, &launch, &arguments)?;
         backend.download(&mut [Fetch { from: &out, offset: 0, into: &mut raw }])?;
         Ok(raw.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())

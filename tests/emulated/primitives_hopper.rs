@@ -210,11 +210,20 @@ fn cases() -> Vec<Case> {
     all
 }
 
+fn specialisation(case: &Case) -> Specialisation {
+    Specialisation::new("primitives_hopper.cu", case.constants.clone())
+}
+
+/// What they are compiled to.
+#[allow(dead_code)] // for the tests of a device, which compile everything beforehand
+pub fn kernels() -> Vec<Specialisation> {
+    cases().iter().map(specialisation).collect()
+}
+
 /// Runs every primitive on a device; one line for each that gives something else.
 pub fn faults<B: Backend>(backend: &B) -> Vec<String> {
     let run = |case: &Case| -> gan::error::Result<Vec<f32>> {
-        let what = Specialisation::new("primitives_hopper.cu", case.constants.clone());
-        let kernel = backend.kernel(&what, case.kernel, case.shared)?;
+        let what = specialisation(case);
         let (mut arguments, mut memory) = (Vec::new(), Vec::new());
         let mut upload = |bytes: &[u8]| -> gan::error::Result<u64> {
             let own = backend.allocate(bytes.len())?;
@@ -244,6 +253,7 @@ pub fn faults<B: Backend>(backend: &B) -> Vec<String> {
         let args: Vec<LaunchArg> = arguments.iter().map(|_| LaunchArg::Null).collect();
         let plain = Launch::new(what, case.kernel, [1, 1, 1], args);
         let launch = Launch { threads: case.threads, shared: case.shared, ..plain };
+        let kernel = backend.kernel(&launch)?;
         backend.launch(&kernel, &launch, &arguments)?;
         backend.download(&mut [Fetch { from: &out, offset: 0, into: &mut raw }])?;
         Ok(raw.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())

@@ -2,9 +2,10 @@
 
 use gan::compile::plan::{Passes, plan_with};
 use gan::device::cpu::Io;
-use gan::device::launch::{GpuTraits, LaunchList, Operands};
+use gan::device::launch::{GpuTraits, LaunchList, Operands, Specialisation};
 use gan::device::pointwise::{Strided, pointwise};
 use gan::dtype::DType;
+use gan::exec::gpu::Prepared;
 use gan::exec::{Program, States};
 use gan::graph::{GradArgs, Graph, Op, Storage, Var};
 use gan::objectives;
@@ -190,6 +191,14 @@ pub fn check_product(sample: &Sample, run: Run) -> Result<(), String> {
         compare(name, got, want, SINGLE, 0.0)?;
     }
     Ok(())
+}
+
+/// What a device of these traits launches for a sample, stored in bf16 where the precision is mixed, if `half`.
+#[allow(dead_code)] // for the tests of a device, which compile everything beforehand
+pub fn kernels(sample: &Sample, half: bool, gpu: &GpuTraits) -> Vec<Specialisation> {
+    let traced = if half { trace_half(sample, DType::F32) } else { trace(sample, DType::F32) };
+    let prepared = Prepared::new(gpu, &traced.graph, &traced.outputs()).expect("a sample is valid");
+    prepared.launches().map(|l| l.specialisation.clone()).collect()
 }
 
 /// All samples.

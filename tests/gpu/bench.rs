@@ -4,6 +4,7 @@ use crate::Outcome;
 use crate::layers::{Layer, PASSES};
 use crate::program::{Program, finish};
 use crate::record::Record;
+use crate::timed::{TIMED, Timed, same_work};
 use gan::device::cuda::device::CudaDevice;
 use gan::device::launch::{GpuTraits, Math, Tailored};
 use serde_json::{Value, json};
@@ -11,59 +12,38 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The steps that are timed: recipe, settings, and what PyTorch's peer calls the same.
-const TIMED: [(&str, &[&str], &str, usize, usize); 8] = [
-    ("mr2pet.toml", &PAPER, "pix2pix", 256, 1),
-    ("mr2pet.toml", &PAPER, "pix2pix", 256, 4),
-    ("mr2pet.toml", &PAPER, "pix2pix", 256, 16),
-    (
-        "mr2pet-cyclegan.toml",
-        &[
-            "model.generator.blocks=9",
-            "model.generator.ngf=64",
-            "model.discriminator.layers=3",
-            "model.discriminator.ndf=64",
-        ],
-        "cyclegan",
-        256,
-        1,
-    ),
-    (
-        "dcgan-mr.toml",
-        &[
-            "model.generator.ngf=64",
-            "model.discriminator.ndf=64",
-            "model.discriminator.norm=\"batch\"",
-            "loss.r1=0.0",
-        ],
-        "dcgan",
-        64,
-        64,
-    ),
-    (
-        "wgan-gp-mr.toml",
-        &["model.nz=100", "model.generator.ngf=64", "model.discriminator.ndf=64", "loss.n_critic=5"],
-        "wgan-gp",
-        64,
-        64,
-    ),
-    ("unet-tumour.toml", &["model.network.base=64", "model.network.downs=4"], "unet", 240, 32),
-    (
-        "unet3d-tumour.toml",
-        &["data.patch=[128, 128, 128]", "model.network.base=32", "model.network.downs=4"],
-        "unet3d",
-        128,
-        2,
-    ),
-];
-pub const PAPER: [&str; 4] = [
-    "model.generator.downs=8",
-    "model.generator.ngf=64",
-    "model.discriminator.layers=3",
-    "model.discriminator.ndf=64",
+/// Precisions, and which kernels are left out: the last ones without the convolutions of sm_90a, and without those for few
+/// channels, for comparison; the fourth is the third again on other devices.
+const WAYS: [(&str, Option<&str>); 5] = [
+    ("f32", None),
+    ("tf32", None),
+    ("bf16", None),
+    ("bf16", Some("GAN_HOPPER")),
+    ("bf16", Some("GAN_WINDOW")),
 ];
 
 impl Program {
+    /// Compiles for an architecture what [`Program::bench`] times.
+    pub fn compile(&self, architecture: &str) -> Outcome {
+        let mut compiled = 0;
+        for (file, set, _, size, batch) in TIMED {
+            let path = self.recipes.join(file).display().to_string();
+            let (size, batch) = (size.to_string(), format!("train.batch={batch}"));
+            for (precision, off) in WAYS {
+                let mut args = vec!["kernels", "build", &path, "--arch", architecture, "--size", &size];
+                args.extend(["--precision", precision, "--set", &batch]);
+                set.iter().for_each(|s| args.extend(["--set", s]));
+                let mut command = self.command(&args);
+                for variable in ["GAN_HOPPER", "GAN_WINDOW"] {
+                    command.env(variable, if off == Some(variable) { "off" } else { "suited" });
+                }
+                println!("{}", finish(command, &args.join(" "))?.lines().next().unwrap_or_default());
+                compiled += 1;
+            }
+        }
+        Ok(format!("everything for {compiled} timed steps"))
+    }
+
     /// `gan bench step` of the recipes that PyTorch's peer knows as well, and of what the floor is, where PyTorch is at hand
     /// to measure the device's peaks.
     pub fn bench(&self, record: &mut Record) -> Outcome {
@@ -73,15 +53,7 @@ impl Program {
         }
         let mut failed = Vec::new();
         for timed in TIMED {
-            // The last ones without the convolutions of sm_90a, and without those for few channels, for comparison; the
-            // fourth is the third again on other devices.
-            for (precision, off) in [
-                ("f32", None),
-                ("tf32", None),
-                ("bf16", None),
-                ("bf16", Some("GAN_HOPPER")),
-                ("bf16", Some("GAN_WINDOW")),
-            ] {
+            for (precision, off) in WAYS {
                 match self.bench_one(timed, precision, off, peaks.as_ref().ok()) {
                     Ok(row) => record.row("steps", row),
                     Err(e) => failed.push(e),
@@ -89,7 +61,7 @@ impl Program {
             }
         }
         if failed.is_empty() {
-            Ok(format!("{} steps timed", 5 * TIMED.len()))
+            Ok(format!("{} steps timed", WAYS.len() * TIMED.len()))
         } else {
             Err(failed.join("\n"))
         }
@@ -97,7 +69,7 @@ impl Program {
 
     fn bench_one(
         &self,
-        (file, set, peer, size, batch): (&str, &[&str], &str, usize, usize),
+        (file, set, peer, size, batch): Timed,
         precision: &str,
         off: Option<&str>,
         peaks: Option<&Peaks>,
@@ -132,7 +104,14 @@ impl Program {
         let python = python()?;
         let mut failed = Vec::new();
         let mut timed = 0;
-        for (_, _, recipe, size, batch) in TIMED {
+        for (file, set, recipe, size, batch) in TIMED {
+            let own = match crate::work::of_step(&self.recipes.join(file), set, size, batch) {
+                Ok(own) => own,
+                Err(e) => {
+                    failed.push(e);
+                    continue;
+                }
+            };
             for dtype in ["f32", "bf16"] {
                 for mode in ["eager", "channels_last", "channels_last+graph", "channels_last+compile+graph"] {
                     let out = self.work.path().join("peer.json");
@@ -145,6 +124,9 @@ impl Program {
                     command.args(["--device", "cuda", "--max-seconds", "3", "--json"]).arg(&out);
                     let what = format!("torch_peer.py {recipe} {dtype} {mode}");
                     let result = finish(command, &what).and_then(|_| json_of(&out));
+                    let result = result.and_then(|r| {
+                        same_work(&what, own.products as f64, number(&r["flop_per_step"])?).map(|()| r)
+                    });
                     let ms = result.as_ref().ok().and_then(|r| r["median_ms"].as_f64());
                     match ms {
                         Some(ms) => {

@@ -1,9 +1,10 @@
 //! Where the time of the main recipe's step goes.
 
 use crate::Outcome;
-use crate::bench::{PAPER, json_of, number};
+use crate::bench::{json_of, number};
 use crate::program::Program;
 use crate::record::Record;
+use crate::timed::PAPER;
 use serde_json::json;
 use std::path::Path;
 

@@ -6,10 +6,14 @@ use gan::device::cuda::cache::Cache;
 use gan::device::cuda::compiler::{Compiler, Specialisation};
 use gan::device::cuda::nvrtc::Nvrtc;
 use gan::device::cuda::usage::{self, Usage};
+use gan::device::cuda::workers;
+use gan::device::launch::{GpuTraits, Tailored};
+use gan::exec::probe::{parts, specialisations};
 use gan::ops::conv::geometry::ConvGeometry;
 use gan::ops::conv::launch::{Math, Pass, choose, plan};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 /// The run-time compiler, also where `pip install --user` or the system's Python has put it.
 pub fn nvrtc() -> Option<Nvrtc> {
@@ -150,7 +154,15 @@ fn items() -> Vec<Item> {
     let mut plain = |file: &'static str, constants: &[&str]| {
         // Double precision for the normal numbers, many inputs: two blocks.
         let two = constants == ["NORMAL=1"] || constants.contains(&"INPUTS=4");
-        let registers = if two { 128 } else { 64 };
+        // Places of eight taps in many channels: three.
+        let three = constants.contains(&"KERNEL_D=2");
+        let registers = if two {
+            128
+        } else if three {
+            80
+        } else {
+            64
+        };
         add(Specialisation::new(file, constants.iter().copied()), registers, false, true);
     };
     for kind in ["float", "bf16"] {
@@ -207,9 +219,7 @@ fn items() -> Vec<Item> {
                 "EXPRESSION=softplus(-a)",
             ],
         );
-        for affine in ["AFFINE=0", "AFFINE=1"] {
-            plain("norm.cu", &[&input, &output, "LANES=32", affine, "ACTIVATION(v)=leaky_relu(v, 0.2f)"]);
-        }
+        plain("norm.cu", &[&input, &output, "LANES=32", "ACTIVATION(v)=leaky_relu(v, 0.2f)"]);
         plain("pool.cu", &[&element]);
         let width = if element.ends_with("bf16") { "WIDTH=8" } else { "WIDTH=4" };
         for depth in ["KERNEL_D=1", "KERNEL_D=2"] {
@@ -342,4 +352,53 @@ fn an_error_names_the_kernel_and_shows_the_whole_log() {
         error.contains("pointwise.cu") && error.contains("error:") && error.contains("EXPRESSION"),
         "{error}"
     );
+}
+
+/// What `gan doctor` compiles when it runs for the first time, for the device that has most sets of kernels.
+#[test]
+fn what_the_doctor_compares_is_compiled_soon() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let gpu = GpuTraits { window: Tailored::Suited, ..crate::hopper::device(132, Tailored::Suited, true) };
+    let all: Vec<_> = [Math::Fma, Math::Tf32, Math::Bf16].into_iter().flat_map(|m| parts(&gpu, m)).collect();
+    let kernels = specialisations(&all).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let compiler = Compiler::with(nvrtc, Cache::at(folder.path()).unwrap());
+    let began = std::time::Instant::now();
+    for what in &kernels {
+        compiler.image(what, "sm_90a").unwrap_or_else(|e| panic!("{e}"));
+    }
+    println!("{} kernels in {:.1?}, one after the other", kernels.len(), began.elapsed());
+}
+
+/// A program that never said that it can be started as a worker compiles by itself; both give the same code.
+#[test]
+fn worker_processes_compile_the_same() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let types = ["float", "bf16"];
+    let mut all: Vec<Specialisation> =
+        types.iter().map(|t| Specialisation::new("pool.cu", [format!("TYPE={t}")])).collect();
+    for (x, y) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let constants = [format!("IN={}", types[x]), format!("OUT={}", types[y])];
+        all.push(Specialisation::new("transpose.cu", constants));
+    }
+    let begun: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let seen = begun.clone();
+    workers::watch(move |now| {
+        if now.done == 0 {
+            seen.lock().unwrap().push(now.processes);
+        }
+    });
+    let mut codes = Vec::new();
+    for folder in &folders {
+        let Some(nvrtc) = nvrtc() else { return };
+        let compiler = Compiler::with(nvrtc, Cache::at(folder.path()).unwrap());
+        assert_eq!(compiler.compile_all(&all, "sm_80", Some(2)).unwrap(), all.len());
+        assert_eq!(compiler.compile_all(&all, "sm_80", Some(2)).unwrap(), 0, "all there");
+        let code = |what| compiler.image(what, "sm_80").unwrap().bytes;
+        codes.push(all.iter().map(code).collect::<Vec<_>>());
+        workers::enable(env!("CARGO_BIN_EXE_gan").into());
+    }
+    assert_eq!(*begun.lock().unwrap(), [1, 2]);
+    assert!(codes[0] == codes[1]);
+    workers::watch(|_| {});
 }

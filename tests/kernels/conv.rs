@@ -3,7 +3,7 @@
 use crate::common::{assert_close, module, normal, numbers, unwritten};
 use crate::geometry::{cube, line, products, row, square};
 use gan::ops::conv::geometry::ConvGeometry;
-use gan::ops::conv::launch::{Math, Pass, Tiles, geometry_argument, plan};
+use gan::ops::conv::launch::{Math, Pass, Tiles, plan, shape_argument};
 use gan_emu::{Arg, Buffer, Mode, Shape, bf16_round};
 
 /// The geometry whose `grad_x` is the transposed convolution with these numbers.
@@ -125,6 +125,13 @@ struct Setup {
 }
 
 impl Setup {
+    fn constants(&self, pass: Pass) -> Vec<String> {
+        let g = &self.g;
+        let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
+        let all = (self.math, self.tiles, self.slices, pitches, [true; 2]);
+        plan(g, pass, all.0, all.1, all.2, all.3, all.4, &["OUT=float"], self.fixed).specialisation.constants
+    }
+
     /// Runs one pass on two operands: x (or dy) and w, for `GradW` x and dy.
     fn run(&self, pass: Pass, operands: [&[f32]; 2], bias: Option<&[f32]>, mode: Mode) -> Vec<f32> {
         let g = &self.g;
@@ -148,7 +155,7 @@ impl Setup {
         let operands = operands.map(|v| operand(self.math, v));
         let counters = Buffer::i32(&vec![0; plan.tiles]);
         let mut args: Vec<Arg> =
-            vec![geometry_argument(g)[..].into(), (&operands[0]).into(), (&operands[1]).into()];
+            vec![shape_argument(g, pass)[..].into(), (&operands[0]).into(), (&operands[1]).into()];
         if pass != Pass::GradW {
             args.push(bias_or_null());
         }
@@ -245,6 +252,37 @@ fn constants_and_tile_shapes_change_nothing() {
     }
 }
 
+/// What is compiled for a device: for a window and any extents, with whole tiles of channels or parts of them, in groups; and for
+/// the very shape where taps meet nothing but padding, or phases have unlike extents.
+#[test]
+fn kernels_for_a_window_serve_all_extents() {
+    let modes = [Mode::all()[0], Mode::all()[8]];
+    let narrow = Tiles { bm: 16, bn: 16, bk: 32, warps_m: 1, warps_n: 1, stages: 3 };
+    let of = |g: ConvGeometry, math| Setup { g, math, tiles: narrow, slices: 2, fixed: true };
+    for math in [Math::Fma, Math::Tf32, Math::Bf16] {
+        let kinds = [Pass::Forward, Pass::GradX, Pass::GradW].map(|pass| {
+            let shared = |g: &ConvGeometry| of(g.clone(), math).constants(pass);
+            let [a, b] =
+                [row(square(2, 16, 8, 32, 4, 2, 1, 1, 1)), row(square(1, 32, 10, 16, 4, 2, 1, 1, 1))];
+            assert_eq!(shared(&a), shared(&b), "{pass:?}");
+            shared(&a).iter().any(|c| c.starts_with("WINDOW=")) && shared(&a).contains(&"WHOLE=1".to_string())
+        });
+        assert_eq!(kinds, [true; 3], "{math:?}");
+        for g in [
+            square(2, 16, 8, 32, 4, 2, 1, 1, 1),
+            square(1, 32, 10, 16, 4, 2, 1, 1, 1),
+            square(1, 24, 7, 40, 3, 1, 1, 1, 1),
+            square(1, 32, 6, 64, 3, 1, 0, 2, 2),
+            square(1, 16, 9, 16, 4, 2, 1, 1, 1),
+            square(2, 16, 2, 16, 4, 2, 1, 1, 1),
+            square(1, 16, 9, 16, 3, 3, 0, 1, 1),
+            cube(1, 16, 4, 16, 3, 1, 1, 1, 1),
+        ] {
+            check("for a window", &of(row(g), math), &modes);
+        }
+    }
+}
+
 /// Reading from and writing into a slice of a wider tensor's channels (how a concatenation is stored), an activation in
 /// the epilogue, and a bf16 result.
 #[test]
@@ -278,7 +316,7 @@ fn pitches_activations_and_bf16_results() {
             let (vx, vw, vbias) = (Buffer::bf16(&x), Buffer::bf16(&w), Buffer::f32(&bias));
             let counters = Buffer::i32(&vec![0; plan.tiles]);
             let args = [
-                geometry_argument(&g)[..].into(),
+                shape_argument(&g, Pass::Forward)[..].into(),
                 (&vx).into(),
                 (&vw).into(),
                 (&vbias).into(),
@@ -344,7 +382,7 @@ fn statistics(
     let forward: Vec<f32> = normal(6, 2 * sets * of).iter().map(|v| v.abs()).collect();
     let vforward = Buffer::f32(&forward);
     let mut args: Vec<Arg> = vec![
-        geometry_argument(g)[..].into(),
+        shape_argument(g, pass)[..].into(),
         (&va).into(),
         (&vw).into(),
         Arg::Null,

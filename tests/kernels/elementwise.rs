@@ -3,7 +3,7 @@
 use crate::common::{
     assert_close, buffer, in_every_mode, module, normal, numbers, precision, rounded, unwritten,
 };
-use gan::rng::{philox4x32, unit_f32};
+use gan::rng::{philox4x32, step_input, unit_f32};
 use gan_emu::{Arg, Buffer, Shape};
 
 /// What decides on dropout, where there is none.
@@ -87,7 +87,7 @@ fn strided_expressions() {
 /// The halves of a concatenation by one launch: a [6, 4] and the mapped b [6, 8] side by side, one of the two dropped.
 #[test]
 fn two_expressions_in_one_launch() {
-    let (seed, stream, step) = (0x1234_5678_9abc_def0u64, 7u32, 41u32);
+    let (seed, stream, step) = (0x1234_5678_9abc_def0u64, 7u32, (5 << 24) + 41u32);
     let (a, b, c) = (normal(1, 24), normal(2, 48), normal(3, 8));
     for (kind, width) in [("float", 1usize), ("float", 4), ("bf16", 4)] {
         for drops in [1, 2] {
@@ -140,7 +140,7 @@ fn two_expressions_in_one_launch() {
                         buffer(kind, &a),
                         buffer(kind, &b),
                         Buffer::f32(&c),
-                        Buffer::f32(&[step as f32]),
+                        Buffer::f32(&step_input(step.into())),
                     )
                 },
                 |(out, a, b, c, step)| {
@@ -254,7 +254,7 @@ fn dense_expressions_and_the_functions_they_use() {
 
 #[test]
 fn dropout_draws_the_numbers_of_the_cpu() {
-    let (p, seed, stream, step) = (0.3f64, 0x1234_5678_9abc_def0u64, 7u32, 41u32);
+    let (p, seed, stream, step) = (0.3f64, 0x1234_5678_9abc_def0u64, 7u32, (5 << 24) + 41u32);
     for (count, kind) in [(1usize, "float"), (1023, "float"), (514, "bf16")] {
         let x = normal(5, count);
         let scale = (1.0 / (1.0 - p)) as f32;
@@ -280,7 +280,7 @@ fn dropout_draws_the_numbers_of_the_cpu() {
             &module("pointwise.cu", &constants),
             "pointwise_dense",
             Shape::flat(2, 64),
-            || (Buffer::f32(&[step as f32]), buffer(kind, &x), unwritten(kind, count)),
+            || (Buffer::f32(&step_input(step.into())), buffer(kind, &x), unwritten(kind, count)),
             |(step, x, y)| {
                 let mask = [seed as u32, (seed >> 32) as u32, stream, threshold, scale.to_bits()];
                 let mut args = vec![(count as i64).into(), y.into(), x.into()];

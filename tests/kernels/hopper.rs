@@ -70,6 +70,15 @@ impl Memory {
     }
 }
 
+/// Bytes of an argument at most, with what aligns it.
+fn argument_bytes(arg: &LaunchArg) -> usize {
+    match arg {
+        LaunchArg::Bytes(bytes) => bytes.len().next_multiple_of(8),
+        LaunchArg::Maps(_, maps) => 64 + 128 * maps.len(),
+        _ => 8,
+    }
+}
+
 pub fn shape(launch: &Launch) -> gan_emu::Shape {
     gan_emu::Shape { grid: launch.grid, threads: launch.threads, shared: launch.shared }
 }
@@ -154,6 +163,11 @@ pub struct Asked {
 
 impl Asked {
     pub fn new(case: &Case, sets: usize, gradient: bool) -> Self {
+        Asked::from(case, sets, gradient, 2)
+    }
+
+    /// The channels of the gradient begin with number `first` of the result's.
+    fn from(case: &Case, sets: usize, gradient: bool, first: usize) -> Self {
         let [.., result] = operands(&case.g, case.pass);
         let channels = if gradient { 8 } else { result.channels() };
         let (stats, x) =
@@ -166,7 +180,7 @@ impl Asked {
             kind: "bf16",
             stats: LaunchArg::Input(6),
             eps: 1e-3,
-            first: 2,
+            first,
             channels,
         });
         let buffers = vec![Buffer::poisoned(8 * sets * channels), Buffer::bf16(&x), Buffer::f32(&forward)];
@@ -219,12 +233,13 @@ fn what_norms_want_is_left_by_the_multiplying_warps() {
         for pass in [Pass::Forward, Pass::GradX] {
             for (gradient, out) in [(false, DType::F32), (true, DType::F32), (true, DType::Bf16)] {
                 let case = Case::new(&g, pass);
-                let gpu = device(1, Tailored::Always, false);
-                let variant = choose(&g, pass, [true; 2], &gpu).expect("possible");
+                let variant =
+                    choose(&g, pass, [true; 2], &device(1, Tailored::Always, false)).expect("possible");
                 assert!(variant.takes_stats(&g, pass, sets), "{g:?} {pass:?}");
                 let epilogue =
                     |asked: &Asked| Epilogue { stats: Some(asked.stats.clone()), ..Epilogue::default() };
-                for mode in Mode::all() {
+                for (m, mode) in Mode::all().into_iter().enumerate() {
+                    let gpu = device(1, Tailored::Always, m % 4 == 3); // as compiled for a device
                     let asked = Asked::new(&case, sets, gradient);
                     let list = case.list(&gpu, out, &epilogue(&asked));
                     assert_eq!(list.launches.len(), 1);
@@ -246,6 +261,28 @@ fn what_norms_want_is_left_by_the_multiplying_warps() {
                 }
             }
         }
+    }
+}
+
+/// A set of one tile ends without anybody waiting, and a tile of one step does not hold up the next one: a group that is done
+/// may begin it while the other has not even begun to sum up, and must leave it what it reads.
+#[test]
+fn a_group_that_is_held_back_a_whole_tile_sums_up_its_own() {
+    let g = row((4, 256, [1, 8, 16], 8, [1; 3], [1; 3], [0; 3], [1; 3], 1));
+    let case = Case::new(&g, Pass::GradX);
+    let gpu = device(1, Tailored::Always, false);
+    let variant = choose(&g, Pass::GradX, [true; 2], &gpu).expect("possible");
+    assert!(variant.bn == 256 && variant.takes_stats(&g, Pass::GradX, 4), "{variant:?}");
+    for mode in Mode::all().into_iter().chain(Mode::held(3)) {
+        // Channels of the group that does not list the pixels.
+        let Asked { stats, channels, buffers, x, forward } = Asked::from(&case, 4, true, 200);
+        let list =
+            case.list(&gpu, DType::F32, &Epilogue { stats: Some(stats.clone()), ..Epilogue::default() });
+        let mut memory = case.memory(&list, DType::F32);
+        memory.inputs.extend(buffers);
+        let stored = case.run_with(&list, DType::F32, mode, &memory).unwrap_or_else(|e| panic!("{e}"));
+        let want = Asked { stats, channels, buffers: Vec::new(), x, forward }.want(&stored, 256);
+        assert_close(&format!("{mode:?}"), &memory.inputs[4].to_f32(), &want, 4e-6);
     }
 }
 
@@ -273,11 +310,14 @@ fn every_pass_of_every_shape_in_every_mode() {
     for (i, (name, g)) in cases().into_iter().enumerate() {
         for pass in PASSES {
             let case = Case::new(&g, pass);
-            let gpu = device([1, 2, 9][i % 3], Tailored::Always, false);
-            let list = case.list(&gpu, DType::F32, &Epilogue::default());
-            for mode in Mode::all() {
-                let got =
-                    case.run(&list, DType::F32, mode).unwrap_or_else(|e| panic!("{name} {pass:?}: {e}"));
+            let lists = [false, true].map(|fixed| {
+                let gpu = device([1, 2, 9][i % 3], Tailored::Always, fixed);
+                case.list(&gpu, DType::F32, &Epilogue::default())
+            });
+            for (m, mode) in Mode::all().into_iter().chain(Mode::held(3)).enumerate() {
+                // In two of the modes as it is compiled for a device.
+                let list = &lists[usize::from(m % 4 == 3)];
+                let got = case.run(list, DType::F32, mode).unwrap_or_else(|e| panic!("{name} {pass:?}: {e}"));
                 // Products of bf16 numbers are exact in fp32; what is left is the order of additions.
                 assert_close(&format!("{name} {pass:?} {mode:?}"), &got, &case.want, 4e-6);
             }
@@ -346,6 +386,18 @@ fn what_these_kernels_cannot_take_is_left_to_the_others() {
         assert!(!takes(&channels, pass, &gpu), "rows of 120 bytes");
         let groups = row(square(1, 64, 16, 64, 3, 1, 1, 1, 2));
         assert!(!takes(&groups, pass, &gpu), "groups");
+        for (stride, fits) in [(3, true), (4, pass != Pass::GradX)] {
+            let phases = row(cube(1, 8, 16, 8, 4, stride, 0, 1, 1));
+            assert_eq!(
+                takes(&phases, pass, &gpu),
+                fits,
+                "a map for each of {} phases",
+                stride * stride * stride
+            );
+            let bytes = |l: &Launch| l.args.iter().map(argument_bytes).sum::<usize>();
+            let list = list(&phases, pass, &gpu, DType::F32, &Epilogue::default());
+            assert!(list.is_none_or(|l| l.launches.iter().all(|l| bytes(l) <= 4096)));
+        }
         let far = row(square(1, 8, 300, 8, 3, 1, 130, 130, 1));
         assert!(!takes(&far, pass, &gpu), "offsets of more than 8 bits");
         let deep = row(cube(1, 8, 40, 8, 3, 1, 0, 9, 1));

@@ -4,14 +4,18 @@
 mod common;
 mod compile;
 mod conv;
+mod cubin;
+mod distinct;
 mod elementwise;
 #[path = "../common/geometry.rs"]
 mod geometry;
 mod hopper;
 mod hopper_compile;
+mod launches;
 mod matmul;
 mod pixels;
 mod planted;
 mod recipes;
 mod reductions;
+mod refused;
 mod window;

@@ -57,7 +57,7 @@ fn every_arrangement_of_operands() {
                 );
                 let sum = module("sum_slices.cu", &["OUT=float", "BIAS=1", "ACTIVATION(v)=relu(v)"]);
                 let shape = Shape {
-                    grid: [m.div_ceil(32) as u32, n.div_ceil(32) as u32, (slices * batches) as u32],
+                    grid: [(m.div_ceil(32) * n.div_ceil(32) * batches) as u32, slices as u32, 1],
                     threads: 64,
                     shared: 3 * 64 * 32 * bytes,
                 };

@@ -179,7 +179,7 @@ impl<'a> Play<'a> {
         let mut judge = Judge::new(fixture, D::Element::DTYPE);
         for s in 0..5 {
             let mut given: Vec<(String, Vec<D::Element>)> =
-                vec![("step".into(), vec![D::Element::of(s as f64)])];
+                vec![("step".into(), vec![D::Element::of(s as f64), D::Element::of(0.0)])];
             for (ours, theirs) in &self.inputs {
                 let (shape, data) = &fixture.tensors[&format!("step{s}/{theirs}")];
                 given.push((

@@ -28,16 +28,16 @@ impl Dataset {
     /// Opens both sets; what is given has the inputs, and [`Dataset::others`] the targets.
     pub(super) fn open_sets(
         config: &DataConfig,
+        manifest: &Manifest,
         split: Split,
         fit: Option<&DataFit>,
         options: OpenOptions,
     ) -> Result<Dataset> {
-        let manifest = config.manifest()?;
-        check_rows(&manifest, config)?;
+        check_rows(manifest, config)?;
         let found;
         let fit = match fit {
             None if split != Split::Train => {
-                found = Dataset::open_sets(config, Split::Train, None, options)?.fit;
+                found = Dataset::open_sets(config, manifest, Split::Train, None, options)?.fit;
                 Some(&found)
             }
             other => other,

@@ -15,17 +15,15 @@ use super::nvtx;
 use crate::device::backend::{Backend, Fetch, KernelRecord, Piece, Timed};
 use crate::device::choices::Choices;
 use crate::device::launch::{GpuTraits, Launch, Math, Tailored};
+use crate::device::limits::{Compiled, LaunchLimits, PLAIN_SHARED};
 use crate::device::occupancy::{KernelFacts, Limits};
 use crate::device::tensor_map::TensorMap;
 use crate::error::{Error, Result};
 use cudarc::driver::result;
-use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttribute};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex};
-
-/// Dynamic shared memory that needs no asking for.
-const PLAIN_SHARED: usize = 48 * 1024;
 
 /// Reads of so many bytes go by way of pinned memory: the losses of a step in one.
 const SMALL_READ: usize = 64 * 1024;
@@ -89,6 +87,7 @@ pub struct CudaDevice {
     /// Which variants of kernels programs take that are planned from now on.
     choices: Mutex<Option<&'static Choices>>,
     target: String,
+    limits: LaunchLimits,
     ordinal: usize,
     capability: u32,
     name: String,
@@ -125,8 +124,24 @@ impl CudaDevice {
         } else {
             Tailored::Off
         };
+        let limit = |which| context.attribute(which);
+        let grid =
+            |which| -> Result<u32> { Ok(u32::try_from(context.attribute(which)?).unwrap_or(u32::MAX)) };
+        let limits = LaunchLimits {
+            grid: [
+                grid(Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X)?,
+                grid(Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y)?,
+                grid(Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z)?,
+            ],
+            threads: limit(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
+            registers: limit(Attribute::CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK)?,
+            shared: limit(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            // No attribute tells it.
+            arguments: LaunchLimits::argument_bytes(capability, driver.version.min(nvrtc.version) >= (12, 1)),
+        };
         Ok(CudaDevice {
             name: context.name()?,
+            limits,
             reads: Mutex::new(Pinned::new(&context, SMALL_READ)?),
             context,
             compiler,
@@ -229,6 +244,19 @@ impl CudaDevice {
         )
     }
 
+    /// What the device lets be launched.
+    pub fn launch_limits(&self) -> LaunchLimits {
+        self.limits
+    }
+
+    /// The refusal of what the device cannot do, with a way out.
+    fn cannot(&self, why: &str) -> Error {
+        Error::input(format!(
+            "{} cannot run this: {why}; use another `--precision`, a smaller batch or image, or `--device cpu`, and report this with the output of `gan doctor`",
+            self.name
+        ))
+    }
+
     /// The module of a specialisation, compiled and loaded once.
     fn module(&self, what: &Specialisation) -> Result<Arc<Module>> {
         let mut modules = self.modules.lock().unwrap_or_else(|e| e.into_inner());
@@ -242,6 +270,22 @@ impl CudaDevice {
         modules.insert(what.clone(), module.clone());
         Ok(module)
     }
+}
+
+/// An attribute of a function whose module is loaded.
+fn ask(function: sys::CUfunction, which: FunctionAttribute) -> Result<usize> {
+    // SAFETY: a function of a module that stays loaded, as the caller has seen to.
+    let value = unsafe { result::function::get_function_attribute(function, which) };
+    Ok(done(value, "ask what a kernel takes")?.max(0) as usize)
+}
+
+/// What a function whose module is loaded demands of its launches.
+fn compiled(function: sys::CUfunction) -> Result<Compiled> {
+    Ok(Compiled {
+        registers: ask(function, FunctionAttribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
+        static_shared: ask(function, FunctionAttribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
+        threads: ask(function, FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
+    })
 }
 
 impl Backend for CudaDevice {
@@ -267,6 +311,7 @@ impl Backend for CudaDevice {
     }
 
     fn tensor_map(&self, map: &TensorMap, address: u64) -> Result<Vec<u8>> {
+        map.check(address).map_err(|e| self.cannot(&e))?;
         self.context.enter()?;
         self.context.driver.tensor_map(map, address)
     }
@@ -366,15 +411,27 @@ impl Backend for CudaDevice {
         turn.taken.record(self.context.compute)
     }
 
-    fn kernel(&self, what: &Specialisation, name: &'static str, shared: usize) -> Result<Kernel> {
+    fn compile(&self, all: &mut dyn Iterator<Item = &Specialisation>) -> Result<()> {
+        // Those that are loaded need not be looked for in the cache.
+        let modules = self.modules.lock().unwrap_or_else(|e| e.into_inner());
+        let new: Vec<&Specialisation> = all.filter(|what| !modules.contains_key(*what)).collect();
+        drop(modules);
+        self.compiler.compile_all(new, &self.target, None).map(|_| ())
+    }
+
+    fn kernel(&self, launch: &Launch) -> Result<Kernel> {
+        let (what, name, shared) = (&launch.specialisation, launch.kernel, launch.shared);
         self.context.enter()?;
         let module = self.module(what)?;
         let text = CString::new(name).expect("kernel names hold no NUL");
         // SAFETY: the module is loaded.
         let function = unsafe { result::module::get_function(module.handle, text) };
         let function = done(function, &format!("find the kernel {name} in {}", what.file))?;
-        if shared > PLAIN_SHARED {
-            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let compiled = compiled(function)?;
+        self.limits.check(launch, &compiled).map_err(|e| self.cannot(&e))?;
+        // What is static counts as well.
+        if shared + compiled.static_shared > PLAIN_SHARED {
+            let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: a function of a loaded module, and an attribute that takes a number of bytes.
             let set = unsafe { result::function::set_function_attribute(function, most, shared as i32) };
             done(set, &format!("give {name} {shared} bytes of shared memory"))?;
@@ -448,18 +505,10 @@ impl Timed for CudaDevice {
     }
 
     fn facts(&self, kernel: &Kernel) -> Result<KernelFacts> {
-        use sys::CUfunction_attribute as Of;
         self.context.enter()?;
-        let ask = |which| {
-            // SAFETY: a function of a module that the kernel keeps loaded.
-            let value = unsafe { result::function::get_function_attribute(kernel.function, which) };
-            Ok(done(value, "ask what a kernel takes")?.max(0) as usize)
-        };
-        Ok(KernelFacts {
-            registers: ask(Of::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
-            static_shared: ask(Of::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
-            local: ask(Of::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
-        })
+        let Compiled { registers, static_shared, .. } = compiled(kernel.function)?;
+        let local = ask(kernel.function, FunctionAttribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?;
+        Ok(KernelFacts { registers, static_shared, local })
     }
 
     fn limits(&self) -> Result<Limits> {

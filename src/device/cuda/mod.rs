@@ -13,8 +13,10 @@ pub mod nvrtc;
 mod nvtx;
 mod search;
 pub mod sources;
+pub mod target;
 mod tensor_map;
 pub mod usage;
+pub mod workers;
 
 /// Why a library could not be loaded, in the words of the system's loader.
 fn reason(e: &libloading::Error) -> String {

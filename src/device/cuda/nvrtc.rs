@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 type Program = *mut c_void;
 
+/// What stands behind the name of a library that the system's loader found.
+const BY_LOADER: &str = " of the system's loader";
+
 /// The functions of the library that we call.
 struct Functions {
     version: unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int,
@@ -89,10 +92,9 @@ impl Nvrtc {
             }
         }
         for name in ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"] {
-            // SAFETY: loading NVIDIA's library runs its initialisers, which have no precondition.
-            if let Ok(library) = unsafe { Library::new(name) } {
-                let found = Self::from_library(vec![library], format!("{name} of the system's loader"))
-                    .map_err(Error::input)?;
+            if let Ok(library) = Self::by_name(name) {
+                let found =
+                    Self::from_library(vec![library], format!("{name}{BY_LOADER}")).map_err(Error::input)?;
                 if let Some(found) = fits(found) {
                     return Ok(found);
                 }
@@ -120,6 +122,21 @@ impl Nvrtc {
         })?;
         Self::load(&path)
             .map_err(|e| Error::input(format!("{} cannot be loaded: {e}; install it again", path.display())))
+    }
+
+    /// The library that another process found, by its [`Nvrtc::origin`].
+    pub fn at(origin: &str) -> Result<Self> {
+        let found = match origin.strip_suffix(BY_LOADER) {
+            None => Self::load(Path::new(origin)),
+            Some(name) => Self::by_name(name).and_then(|l| Self::from_library(vec![l], origin.into())),
+        };
+        found.map_err(|e| Error::input(format!("{origin} cannot be loaded: {e}; install it again")))
+    }
+
+    /// Loads a library by way of the system's loader.
+    fn by_name(name: &str) -> std::result::Result<Library, String> {
+        // SAFETY: loading NVIDIA's library runs its initialisers, which have no precondition.
+        unsafe { Library::new(name) }.map_err(|e| super::reason(&e))
     }
 
     /// Loads the library at `path` and the builtins beside it.

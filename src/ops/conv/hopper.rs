@@ -2,7 +2,10 @@
 //! they are taken, which tiles, and what the copy engine is told. Pure arithmetic, like `launch.rs`.
 
 use super::geometry::ConvGeometry;
-use super::launch::{Epilogue, Math, Pass, geometry_argument, operand, product, sum_slices, tiles_suit};
+use super::launch::{
+    Epilogue, Math, Pass, even_phases, operand, product, shape_argument, sum_slices, tiles_suit,
+    window_constant,
+};
 use super::variants::{self, ConvShape, Kernels};
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, Tailored, int,
@@ -19,6 +22,8 @@ const DEPTH: usize = 64;
 const SHARED: usize = 218 << 10;
 /// Threads of a block.
 const THREADS: u32 = 384;
+/// Maps of phases that the arguments hold beside the others: 4 KiB in all.
+const MOST_PHASES: usize = 27;
 
 /// The shape of a block's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +151,7 @@ fn possible(g: &ConvGeometry, pass: Pass, math: Math) -> bool {
         && g.c.is_multiple_of(8)
         && g.k.is_multiple_of(8)
         && g.output.iter().all(|&o| o > 0)
+        && (pass != Pass::GradX || g.stride.iter().product::<usize>() <= MOST_PHASES)
         && maps(g, pass, 64).is_some()
 }
 
@@ -293,12 +299,16 @@ pub fn launches(
         format!("PAIRS={}", u8::from(io.output.aligned && channels.is_multiple_of(2))),
     ];
     constants.extend(last.constants(out));
-    if gpu.fixed_shapes {
-        constants.push(format!("GEOMETRY={}", geometry_argument(g).map(|v| v.to_string()).join(",")));
+    if gpu.fixed_shapes && even_phases(g, pass) {
+        constants.push(window_constant(g));
+    }
+    let whole_tiles = if pass == Pass::GradW { 64 } else { v.bn };
+    if gpu.fixed_shapes && channels.is_multiple_of(whole_tiles) {
+        constants.push("WHOLE=1".into());
     }
     let partial = if whole { LaunchArg::Null } else { list.workspace(ELEMENT * v.slices * results) };
     let to = if whole { LaunchArg::Output } else { LaunchArg::Null };
-    let mut args = vec![geometry_argument(g)[..].into(), sources, others];
+    let mut args = vec![shape_argument(g, pass)[..].into(), sources, others];
     let (file, kernel) = match pass {
         Pass::GradW => {
             constants.push(format!("ROWS={}", v.rows));
@@ -309,6 +319,10 @@ pub fn launches(
         Pass::Forward | Pass::GradX => {
             constants.push(format!("GRAD_X={}", u8::from(pass == Pass::GradX)));
             constants.push(format!("PHASES={phases}"));
+            let parts = if pass == Pass::GradX { g.k } else { g.c }.div_ceil(16);
+            if gpu.fixed_shapes && parts < DEPTH / 16 {
+                constants.push(format!("PARTS={parts}"));
+            }
             args.extend(last.args());
             args.extend([to, partial.clone(), int(v.slices), int(v.row_tiles), int(channels)]);
             match &epilogue.stats {

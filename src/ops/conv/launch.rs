@@ -212,10 +212,52 @@ pub fn geometry_argument(g: &ConvGeometry) -> [i32; 22] {
     std::array::from_fn(|_| all.next().expect("22 numbers") as i32)
 }
 
+/// What the kernels divide by a number by: the number, and the factor and shift of a multiplication that gives the quotient of
+/// anything below 2^31 (`Divider` in `kernels/include/conv.cuh`).
+fn divider(by: usize) -> [i32; 3] {
+    if by <= 1 {
+        return [1, 0, 0];
+    }
+    let bits = usize::BITS - (by - 1).leading_zeros();
+    let factor = (1u64 << (31 + bits)).div_ceil(by as u64);
+    [by as i32, factor as u32 as i32, bits as i32 - 1]
+}
+
+/// The geometry with the dividers for a pass, as the kernels take it.
+pub fn shape_argument(g: &ConvGeometry, pass: Pass) -> Vec<i32> {
+    let [d, h, w] = match pass {
+        Pass::GradX => std::array::from_fn(|a| g.input[a].div_ceil(g.stride[a])),
+        Pass::Forward | Pass::GradW => g.output,
+    };
+    let channels = if pass == Pass::GradX { g.group_k() } else { g.group_c() };
+    let dividers = [d * h * w, h, w, channels].into_iter().flat_map(divider);
+    geometry_argument(g).into_iter().chain(dividers).collect()
+}
+
+/// The constant that makes kernels for all layers whose kernel moves alike over its source, whatever their extents and channels.
+pub(super) fn window_constant(g: &ConvGeometry) -> String {
+    let axes = [g.kernel, g.stride, g.padding, g.dilation];
+    let all = [g.groups].into_iter().chain(axes.into_iter().flatten());
+    format!("WINDOW={}", all.map(|v| v.to_string()).collect::<Vec<_>>().join(","))
+}
+
+/// Whether all phases of a pass have the extents of the first, for which the dividers are.
+pub(super) fn even_phases(g: &ConvGeometry, pass: Pass) -> bool {
+    pass != Pass::GradX || (0..3).all(|a| g.input[a].is_multiple_of(g.stride[a]))
+}
+
+/// Whether the general kernels for a layer's window are as good as those for its very shape: where copies are wide (else there
+/// is much more to compute for each), and no tap meets nothing but padding, which is then left out.
+fn shares(g: &ConvGeometry, pass: Pass, math: Math, vectors: [usize; 2]) -> bool {
+    let widest = if math == Math::Bf16 { 8 } else { 4 };
+    let live = |a: usize, tap: usize| (0..g.output[a]).any(|o| g.input_at(a, o, tap).is_some());
+    vectors == [widest; 2] && even_phases(g, pass) && (0..3).all(|a| (0..g.kernel[a]).all(|tap| live(a, tap)))
+}
+
 /// Plans a launch. `pitches` are the elements between neighbouring pixels of the two gathered or streamed tensors (for
 /// the forward pass x and y, for `GradX` dy and dx, for `GradW` x and dy); `aligned` says of the two tensors that are read
 /// (for the forward pass x and w, for `GradX` dy and w, for `GradW` x and dy) whether they begin at a multiple of 16
-/// bytes; `constants` are OUT and the epilogue's. With `fixed`, the geometry becomes part of the code.
+/// bytes; `constants` are OUT and the epilogue's. With `fixed`, the geometry becomes part of the code, or what of it matters.
 pub fn plan(
     g: &ConvGeometry,
     pass: Pass,
@@ -243,7 +285,12 @@ pub fn plan(
     if pass != Pass::GradW {
         all.push(format!("GRAD_X={}", u8::from(pass == Pass::GradX)));
     }
-    if fixed {
+    if fixed && shares(g, pass, math, [vec_a, vec_b]) {
+        all.push(window_constant(g));
+        if p.n.is_multiple_of(tiles.bn) {
+            all.push("WHOLE=1".into());
+        }
+    } else if fixed {
         all.push(format!("GEOMETRY={}", geometry_argument(g).map(|v| v.to_string()).join(",")));
     }
     all.extend(constants.iter().map(|c| c.to_string()));
@@ -504,7 +551,7 @@ fn sums(
     let columns = if epilogue.stats.is_some() { plan.grid[1] as usize } else { 0 };
     let counters = if counted { list.counters(plan.tiles + sets * columns) } else { LaunchArg::Null };
     let [first_pitch, second_pitch] = pitches.map(int);
-    let mut args = vec![geometry_argument(g)[..].into(), first, second];
+    let mut args = vec![shape_argument(g, pass)[..].into(), first, second];
     if pass == Pass::GradW {
         args.extend([extra, whole, partial, int(slices), first_pitch, second_pitch, counters]);
     } else {
@@ -591,5 +638,51 @@ pub(super) mod tests {
         assert_eq!(product(&g, Pass::GradX), Product { m: 64, n: 64, k: 4 * 128 });
         assert_eq!(product(&g, Pass::GradW), Product { m: 128, n: 16 * 64, k: 64 });
         assert_eq!(geometry_argument(&g)[..5], [1, 64, 128, 1, 1]);
+    }
+
+    #[test]
+    fn dividers_divide() {
+        let most = i32::MAX as u64;
+        for by in (1..2000).chain([4096, 65_535, 65_536, 65_537, 1 << 30, i32::MAX as usize]) {
+            let [number, factor, shift] = divider(by);
+            assert_eq!(number, by as i32);
+            let near = |q: u64| [q.saturating_sub(1), q, q + 1].into_iter();
+            let multiples =
+                (0..40).map(|i| most / by as u64 / 39 * i * by as u64).chain([by as u64, 7 * by as u64]);
+            for v in multiples.flat_map(near).chain([0, most]).filter(|v| *v <= most) {
+                let quotient = if by == 1 { v } else { (v * u64::from(factor as u32)) >> 32 >> shift };
+                assert_eq!(quotient, v / by as u64, "{v} / {by}");
+            }
+        }
+        let g = ConvGeometry { input: [1, 9, 8], ..geometry(64, 128, 4) };
+        let by = |pass| shape_argument(&g, pass)[22..].chunks(3).map(|d| d[0]).collect::<Vec<_>>();
+        assert_eq!(by(Pass::Forward), [16, 4, 4, 64]);
+        assert_eq!(by(Pass::GradX), [20, 5, 4, 128], "of the largest phase");
+    }
+
+    #[test]
+    fn layers_that_differ_in_extents_and_channels_are_one_kernel() {
+        let constants = |g: &ConvGeometry, pass| {
+            let tiles = tiled(32, 64, Math::Bf16);
+            let pitches = if pass == Pass::GradX { [g.k, g.c] } else { [g.c, g.k] };
+            plan(g, pass, Math::Bf16, tiles, 1, pitches, [true; 2], &["OUT=bf16"], true)
+                .specialisation
+                .constants
+        };
+        for pass in [Pass::Forward, Pass::GradX, Pass::GradW] {
+            let [a, b] = [geometry(64, 128, 8), geometry(256, 512, 16)].map(|g| constants(&g, pass));
+            assert_eq!(a, b);
+            assert!(
+                a.contains(&"WINDOW=1,1,4,4,1,2,2,0,1,1,1,1,1".to_string())
+                    && a.contains(&"WHOLE=1".to_string())
+            );
+            // Kernels for the very shape: where most taps meet padding, where copies are narrow.
+            for g in [geometry(64, 128, 1), geometry(1, 128, 8)] {
+                assert!(constants(&g, pass).iter().any(|c| c.starts_with("GEOMETRY=")), "{g:?} {pass:?}");
+            }
+            let odd = ConvGeometry { input: [1, 17, 16], ..geometry(64, 128, 8) };
+            let shared = constants(&odd, pass).iter().any(|c| c.starts_with("WINDOW="));
+            assert_eq!(shared, pass != Pass::GradX, "phases of unlike extents");
+        }
     }
 }

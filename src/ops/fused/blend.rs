@@ -23,6 +23,8 @@ pub struct Stretch {
     pub keep: f64,
     /// Weight of what comes.
     pub weight: f64,
+    /// Whether its FLOPs are any of the step's: not those of a copy, or of constants.
+    pub counted: bool,
 }
 
 /// Blends stretch after stretch into a flat tensor, in its memory. Two stretches are the same elements of it or have none in
@@ -50,7 +52,9 @@ impl Op for Blend {
     }
 
     fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
-        self.stretches.iter().map(|s| 3 * s.length as u64).sum()
+        // A factor of 1 is no product.
+        let each = |s: &Stretch| if (s.keep, s.weight) == (1.0, 1.0) { 1 } else { 3 };
+        self.stretches.iter().filter(|s| s.counted).map(|s| each(s) * s.length as u64).sum()
     }
 
     fn reads(&self, i: usize, _: &[&Shape], _: &Shape) -> usize {

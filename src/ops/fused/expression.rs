@@ -7,6 +7,7 @@ use crate::dtype::Real;
 use crate::ops::binary::Binary;
 use crate::ops::dropout::Dropout;
 use crate::ops::unary::Unary;
+use crate::rng::step_number;
 use crate::shape::Shape;
 
 /// The most leaves that the kernels take.
@@ -37,8 +38,8 @@ pub enum Token {
     Unary(Unary),
     /// Of the last two.
     Binary(Binary),
-    /// Of the last value but one; the last is the step number. At most one in an expression, whose elements are counted in
-    /// its own order.
+    /// Of the last value but one; the last is the first part of the step number. At most one in an expression, whose
+    /// elements are counted in its own order.
     Dropout(Dropout),
 }
 
@@ -124,8 +125,13 @@ fn fill(template: &str, [a, b]: [&str; 2], [p, q]: [f64; 2]) -> String {
     if template.ends_with(')') { text } else { format!("({text})") }
 }
 
-/// An expression's value at element `at`, given its leaves'.
+/// An expression's value at element `at`, given its leaves'. It holds no dropout.
 pub fn value<T: Real>(code: &[Token], at: usize, leaf: impl Fn(usize) -> T) -> T {
+    value_in_step(code, 0, at, leaf)
+}
+
+/// As [`value`], in a step.
+fn value_in_step<T: Real>(code: &[Token], step: u32, at: usize, leaf: impl Fn(usize) -> T) -> T {
     let mut stack: Vec<T> = Vec::new();
     for token in code {
         let v = match token {
@@ -137,7 +143,7 @@ pub fn value<T: Real>(code: &[Token], at: usize, leaf: impl Fn(usize) -> T) -> T
                 f.eval(a, b)
             }
             Token::Dropout(d) => {
-                let step = stack.pop().expect("a step number").f64() as u32;
+                stack.pop().expect("a step number");
                 d.value(stack.pop().expect("a value"), step, at as u64)
             }
         };
@@ -170,10 +176,13 @@ impl Expression {
 
     /// Elements of input `i` that its leaves read: a repeated one counts once.
     pub fn reads(&self, i: usize) -> usize {
-        let own = |l: &Leaf| -> usize {
+        let own = |(at, l): (usize, &Leaf)| -> usize {
+            if !self.is_operand(at) {
+                return 2; // the parts of a step number
+            }
             (0..self.extents.rank()).filter(|&a| l.steps[a] != 0).map(|a| self.extents[a]).product()
         };
-        self.leaves.iter().filter(|l| l.input == i).map(own).sum()
+        self.leaves.iter().enumerate().filter(|(_, l)| l.input == i).map(own).sum()
     }
 
     /// Whether it holds dropout.
@@ -181,16 +190,18 @@ impl Expression {
         self.code.iter().any(|t| matches!(t, Token::Dropout(_)))
     }
 
-    /// The dropout in it, as the pointwise kernels take it.
-    pub fn mask(&self) -> Option<Mask> {
+    /// The dropout in it, and where the first of the two parts of its step number is read.
+    fn dropout(&self) -> Option<(Dropout, &Leaf)> {
         let at = self.code.iter().position(|t| matches!(t, Token::Dropout(_)))?;
         match (self.code[at - 1], self.code[at]) {
-            (Token::Leaf(step), Token::Dropout(d)) => {
-                let Leaf { input, offset, .. } = self.leaves[step];
-                Some(d.mask(LaunchArg::InputAt(input, offset)))
-            }
+            (Token::Leaf(step), Token::Dropout(d)) => Some((d, &self.leaves[step])),
             other => unreachable!("{other:?}: a step number is read, not computed"),
         }
+    }
+
+    /// The dropout in it, as the pointwise kernels take it.
+    pub fn mask(&self) -> Option<Mask> {
+        self.dropout().map(|(d, step)| d.mask(LaunchArg::InputAt(step.input, step.offset)))
     }
 
     /// The leaves as operands of a kernel.
@@ -202,6 +213,10 @@ impl Expression {
     /// Calls `each` with the flat index and the value of every element, in order.
     pub fn evaluate<T: Real>(&self, io: &Io, mut each: impl FnMut(usize, T)) {
         let inputs: Vec<Vec<T>> = self.leaves.iter().map(|l| io.copied(l.input)).collect();
+        let step = self.dropout().map_or(0, |(_, leaf)| {
+            let parts: Vec<T> = io.copied(leaf.input);
+            step_number(parts[leaf.offset].f64(), parts[leaf.offset + 1].f64())
+        });
         for flat in 0..self.extents.numel() {
             let mut rest = flat;
             let mut at: Vec<usize> = self.leaves.iter().map(|l| l.offset).collect();
@@ -210,7 +225,7 @@ impl Expression {
                 rest /= self.extents[axis];
                 at.iter_mut().zip(&self.leaves).for_each(|(at, l)| *at += here * l.steps[axis]);
             }
-            each(flat, value(&self.code, flat, |leaf| inputs[leaf][at[leaf]]));
+            each(flat, value_in_step(&self.code, step, flat, |leaf| inputs[leaf][at[leaf]]));
         }
     }
 }

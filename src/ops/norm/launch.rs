@@ -46,9 +46,8 @@ impl<'a> Norm<'a> {
 
     fn push(&mut self, kernel: &'static str, grid: [usize; 3], args: Vec<LaunchArg>) {
         let lanes = format!("LANES={}", lanes(self.sets.c));
-        let affine = format!("AFFINE={}", u8::from(self.affine));
         let [x, y] = self.kinds;
-        let constants = [format!("IN={x}"), format!("OUT={y}"), lanes, affine];
+        let constants = [format!("IN={x}"), format!("OUT={y}"), lanes];
         self.list.push(Launch::new(Specialisation::new("norm.cu", constants), kernel, grid, args));
     }
 
@@ -66,7 +65,7 @@ impl<'a> Norm<'a> {
         let partial = self.list.workspace(bytes * slices * outer * c);
         let ends = [partial.clone(), output, self.list.counters(tiles * outer)];
         let args = [self.shape(), int(slices)].into_iter().chain(args).chain(ends).collect();
-        self.push(kernel, [tiles, outer, slices], args);
+        self.push(kernel, [outer, tiles, slices], args);
         partial
     }
 
@@ -109,7 +108,8 @@ pub(crate) fn stats_launches(
     to: LaunchArg,
     gpu: &GpuTraits,
 ) {
-    let mut n = Norm::new(list, sets, [kind, "float"], false, gpu);
+    // There is no y: any type will do, and most of the gradients' kernels are of this one.
+    let mut n = Norm::new(list, sets, [kind, kind], false, gpu);
     let single = n.single();
     let partial = n.sums("norm_stats", vec![x], MOMENTS, if single { to.clone() } else { LaunchArg::Null });
     if !single {

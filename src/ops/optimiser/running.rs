@@ -44,6 +44,19 @@ impl Op for RunningStats {
         vec![None; a.inputs.len()] // kept beside the network: nothing is differentiated through it
     }
 
+    /// As [`crate::ops::fused::Blend`], which takes its place on a GPU.
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        3 * 2 * self.channels as u64
+    }
+
+    fn reads(&self, _: usize, _: &[&Shape], _: &Shape) -> usize {
+        2 * self.channels
+    }
+
+    fn writes(&self, _: &Shape) -> usize {
+        2 * self.channels
+    }
+
     fn memory(&self) -> Memory {
         Memory::InPlace(0)
     }

@@ -22,7 +22,7 @@ use super::method::{self, Method, Shapes};
 use super::programs::{StepProgram, plan_step};
 use super::recipe::Recipe;
 use super::session::{check_batch, initial_states, open_loader};
-use crate::data::{Dataset, OpenOptions, Split};
+use crate::data::{Dataset, Notes, OpenOptions, Split};
 use crate::error::Result;
 use crate::exec::States;
 use crate::exec::cost::Peaks;
@@ -49,7 +49,7 @@ pub fn profile(recipe: &Recipe, device: &Device, effort: Effort, timing: Timing)
     let specs = method.networks(&shapes.size)?;
     // Refuses what does not fit into memory, before anything takes time.
     let programs = plan_step(recipe, device, method.as_ref(), &specs, &shapes)?;
-    let states = initial_states(recipe, method.as_ref(), &specs, &shapes)?;
+    let states = initial_states(recipe, method.as_ref(), &specs, &shapes, &Notes::default())?;
     // While nothing else is going on in this process.
     let peaks = Peaks::measure(device)?;
     let losses = programs.iter().map(|p| p.scalars.clone()).collect();
@@ -90,6 +90,7 @@ fn target(
     states: States,
     timing: Timing,
 ) -> Result<Box<dyn Target>> {
+    device.compile(programs.iter().map(|p| &p.program))?;
     let planned = programs.into_iter().map(|p| p.program);
     let Device::Cuda(device) = device else {
         let own = |p| match p {

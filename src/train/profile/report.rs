@@ -125,8 +125,11 @@ pub struct WorkDone {
     pub flops: u64,
     /// Those of convolutions and matrix products, as PyTorch's counter counts them.
     pub product_flops: u64,
-    /// Bytes: every input and output of every operation once.
+    /// Bytes that the device moves: every input and output of every operation of its plan once.
     pub bytes: u64,
+    /// Bytes of the step as it was traced: the same on every device and in every precision. (0 in older files.)
+    #[serde(default)]
+    pub traced_bytes: u64,
     /// The least time that this takes at the peaks.
     pub floor_ms: f64,
 }

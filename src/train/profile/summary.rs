@@ -120,11 +120,7 @@ pub fn summarise(
     mending.truncate(MENDING);
     let runs = work.method.runs(u64::from(u32::MAX));
     let plans = || runs.iter().map(|r| target.plan(r.part));
-    let cost = plans().map(|p| p.cost()).fold(Cost::default(), |a, c| Cost {
-        flops: a.flops + c.flops,
-        products: a.products + c.products,
-        bytes: a.bytes + c.bytes,
-    });
+    let cost: Cost = plans().map(|p| p.cost()).sum();
     Ok(Profile {
         format: FORMAT.into(),
         version: VERSION,
@@ -138,6 +134,7 @@ pub fn summarise(
             flops: cost.flops,
             product_flops: cost.products,
             bytes: cost.bytes,
+            traced_bytes: plans().map(|p| p.work.bytes).sum(),
             floor_ms: 1e3 * peaks.step_floor(plans()),
         },
         memory: memory(target, work),

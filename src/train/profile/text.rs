@@ -53,11 +53,15 @@ pub fn verdict(p: &Profile) -> String {
         share(s.idle_synchronisation_ms)
     ));
     say(format!(
-        "floor       {:.2} ms ({:.1} GFLOP, of which products {:.1}; {} moved): the step takes {:.1} times as long",
+        "floor       {:.2} ms ({:.1} GFLOP, of which products {:.1}; {} moved{}): the step takes {:.1} times as long",
         w.floor_ms,
         w.flops as f64 / 1e9,
         w.product_flops as f64 / 1e9,
         csvlog::bytes(w.bytes),
+        match w.traced_bytes {
+            0 => String::new(),
+            traced => format!(", of {} as traced", csvlog::bytes(traced)),
+        },
         t.median_ms / w.floor_ms.max(1e-12)
     ));
     say(format!(

@@ -24,6 +24,10 @@ pub struct Measured {
     pub summaries: Vec<(String, Summary)>,
     /// What `gan evaluate` prints, where there are no cases but sets of images.
     pub text: String,
+    /// How the network compares with each baseline.
+    pub verdicts: Vec<String>,
+    /// What must be known of the data.
+    pub notes: Vec<String>,
     /// Name, score and picture of the best and the worst case.
     pub extremes: Vec<(&'static str, String, f64, Image)>,
 }
@@ -44,7 +48,7 @@ impl Measured {
                 .filter_map(|(i, c)| Some((c.get(&metric.0)?, i)).filter(|(v, _)| v.is_finite()))
                 .collect();
             order.sort_by(|a, b| if metric.1 { b.0.total_cmp(&a.0) } else { a.0.total_cmp(&b.0) });
-            let set = evaluation::open(&predictor, split)?;
+            let set = evaluation::open(&predictor, &found.cases, split)?;
             let ends = [("best", order.first()), ("worst", order.last().filter(|_| order.len() > 1))];
             for (what, (value, i)) in ends.into_iter().filter_map(|(w, e)| Some((w, *e?))) {
                 let case = set.case(i)?;
@@ -56,6 +60,15 @@ impl Measured {
             }
         }
         let (which, text) = (predictor.which(), found.text);
-        Ok(Measured { split, which, metric, summaries: found.summaries, text, extremes })
+        Ok(Measured {
+            split,
+            which,
+            metric,
+            summaries: found.summaries,
+            verdicts: found.verdicts,
+            notes: found.notes,
+            text,
+            extremes,
+        })
     }
 }

@@ -251,13 +251,24 @@ fn about_run(i: usize, story: &Story, several: bool) -> Result<String> {
     Ok(parts)
 }
 
+/// A sentence's beginning in a capital letter.
+fn capital(sentence: &str) -> String {
+    let mut all = sentence.chars();
+    all.next().map_or_else(String::new, |c| c.to_uppercase().chain(all).collect())
+}
+
 /// Scores per case, their means beside the baselines', and the best and the worst case.
 fn scores(recipe: &Recipe, measured: &Measured) -> Result<String> {
     let caveat = format!(
         "<p>Split <code>{}</code>, checkpoint <code>{}</code>.{}</p>",
         measured.split.name(),
         text(&measured.which),
-        caveats(&recipe.data).iter().map(|c| format!(" Note: {c}.")).collect::<String>()
+        caveats(&recipe.data)
+            .into_iter()
+            .chain(measured.notes.iter().map(String::as_str))
+            .chain(measured.verdicts.iter().map(String::as_str))
+            .map(|c| format!("<br/>{}.", text(&capital(c))))
+            .collect::<String>()
     );
     let Some((_, network)) = measured.summaries.first() else {
         return Ok(section("Scores", &format!("{caveat}<pre>{}</pre>", text(&measured.text))));

@@ -1,6 +1,7 @@
 //! When numbers stop being numbers: finding out where, and going on or ending.
 
 use super::{Session, initial_states, open_loader, shapes};
+use crate::data::Notes;
 use crate::error::{Error, Result};
 use crate::exec::device::Device;
 use crate::train::checkpoint::{self, Progress};
@@ -83,11 +84,12 @@ impl Session<'_> {
     /// so: its weights are on the disk.
     fn roll_back(&mut self) -> Result<u64> {
         let shapes = shapes(self.recipe, &self.fit);
-        let mut states = initial_states(self.recipe, self.method.as_ref(), &self.specs, &shapes)?;
+        let mut states =
+            initial_states(self.recipe, self.method.as_ref(), &self.specs, &shapes, &Notes::default())?;
         let path = checkpoint::state_path(&self.run.checkpoints(), "last");
         let best = self.progress.best;
         self.progress = match path.exists() {
-            true => checkpoint::load_state(&path, &mut states, &self.hash)?,
+            true => checkpoint::load_state(&path, &self.specs, &mut states, &self.hash)?,
             false => Progress::default(),
         };
         self.progress.best = best;

@@ -1,0 +1,189 @@
+//! Every launch of every recipe, training and predicting, in every precision, held against what an A100, an H100 and a B200
+//! let be launched: the grid, the threads and registers of a block, its shared memory with what the compiler says is static,
+//! the arguments, the maps of tensors.
+//!
+//! A kernel's static shared memory, its launch bound and its parameters do not depend on the numbers of a layer or on what
+//! is computed at its end. So of the specialisations that differ in nothing else one is compiled for each architecture; what
+//! else is in the cache must agree with it.
+
+use crate::compile::{cache, nvrtc};
+use crate::cubin::{Facts, facts};
+use crate::recipes::{Gpu, names, recipe};
+use gan::compile::plan::Step;
+use gan::device::cpu::{Place, Slot};
+use gan::device::cuda::compiler::{Compiler, Specialisation};
+use gan::device::launch::{Launch, LaunchArg, Math, Tailored};
+use gan::device::limits::{Compiled, LaunchLimits, argument_bytes, check_maps};
+use gan::train::kernels::programs;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Constants whose values decide nothing of what a launch must fit.
+const FREE: [&str; 6] = ["GEOMETRY", "ACTIVATION(", "EXPRESSION", "SECOND", "LOSS(", "GRADIENT("];
+
+type Key = (&'static str, String, &'static str, String);
+
+/// Architecture, file, kernel, and the constants without the values of the free ones.
+fn key(architecture: &'static str, launch: &Launch) -> Key {
+    let what = &launch.specialisation;
+    let kept = |c: &String| {
+        let free = FREE.iter().find(|f| c.starts_with(**f));
+        free.map_or(c.clone(), ToString::to_string)
+    };
+    let constants: Vec<String> = what.constants.iter().map(kept).collect();
+    (architecture, what.file.to_string(), launch.kernel, constants.join(" "))
+}
+
+/// Where an argument points to, of states, arena, workspace and tables that begin at multiples of 256.
+fn address(step: &Step, arg: &LaunchArg) -> u64 {
+    let slot = |s: &Slot, at: usize| {
+        let (Place::Arena(from) | Place::State(_, from)) = s.place;
+        (from + at * s.dtype.size()) as u64
+    };
+    match arg {
+        LaunchArg::Input(i) => slot(&step.inputs[*i], 0),
+        LaunchArg::InputAt(i, at) => slot(&step.inputs[*i], *at),
+        LaunchArg::Output => slot(&step.output, 0),
+        LaunchArg::OutputAt(at) => slot(&step.output, *at),
+        LaunchArg::Workspace(at) => *at as u64,
+        other => panic!("a map of {other:?}"),
+    }
+}
+
+/// The kernels that a device is let take: as it would, none that are made for some layers, and all wherever they can.
+fn settings(gpu: &Gpu, math: Math) -> Vec<(Tailored, Tailored)> {
+    match (math, gpu.hopper) {
+        (Math::Bf16, Tailored::Off) => {
+            vec![
+                (Tailored::Off, Tailored::Suited),
+                (Tailored::Off, Tailored::Off),
+                (Tailored::Off, Tailored::Always),
+            ]
+        }
+        (Math::Bf16, _) => vec![
+            (Tailored::Suited, Tailored::Suited),
+            (Tailored::Off, Tailored::Off),
+            (Tailored::Always, Tailored::Off),
+            (Tailored::Suited, Tailored::Always),
+        ],
+        _ => vec![(gpu.hopper, Tailored::Suited)],
+    }
+}
+
+/// All launches by the facts that they share; and what is wrong with them even without the compiler.
+fn walk(faults: &mut Vec<String>) -> (BTreeMap<Key, Vec<Launch>>, usize) {
+    let mut all: BTreeMap<Key, Vec<Launch>> = BTreeMap::new();
+    let mut count = 0;
+    for gpu in Gpu::all() {
+        for name in names() {
+            let (recipe, extents) = recipe(&name);
+            for math in [Math::Fma, Math::Tf32, Math::Bf16] {
+                for (hopper, window) in settings(&gpu, math) {
+                    let traits = gan::device::launch::GpuTraits { hopper, window, ..gpu.traits(math) };
+                    let programs =
+                        programs(&recipe, &extents, &traits).unwrap_or_else(|e| panic!("{name}: {e}"));
+                    for (step, list) in programs.iter().flat_map(|p| p.steps()) {
+                        for launch in &list.launches {
+                            count += 1;
+                            if let Err(e) = check_maps(launch, |arg| address(step, arg)) {
+                                faults
+                                    .push(format!("{name} {} {math:?} {}: {e}", gpu.architecture, step.path));
+                            }
+                            let alike = all.entry(key(gpu.architecture, launch)).or_default();
+                            if !alike.contains(launch) {
+                                alike.push(launch.clone());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    (all, count)
+}
+
+fn limits(architecture: &str) -> LaunchLimits {
+    let digits: String = architecture.chars().filter(char::is_ascii_digit).collect();
+    LaunchLimits::of(digits.parse().expect("a number"), true)
+}
+
+/// What is wrong with launches of one kernel.
+fn check(architecture: &str, facts: &Facts, launches: &[Launch]) -> Vec<String> {
+    let one = |launch: &Launch| {
+        let why = limits(architecture).check(launch, &facts.compiled).err();
+        let bytes = argument_bytes(&launch.args);
+        let differ = (bytes != facts.parameters).then(|| {
+            format!("{}: {bytes} bytes of arguments for {} of parameters", launch.kernel, facts.parameters)
+        });
+        why.or(differ).map(|e| format!("{architecture} {e}: {}", launch.specialisation.constants.join(" ")))
+    };
+    launches.iter().filter_map(one).collect()
+}
+
+#[test]
+fn every_launch_of_every_recipe_is_one_that_a_driver_takes() {
+    let mut faults = Vec::new();
+    let (all, count) = walk(&mut faults);
+    assert!(count > 30_000 && all.len() > 300, "only {count} launches of {} kinds", all.len());
+    println!("{count} launches of {} kinds", all.len());
+    let Some(nvrtc) = nvrtc() else { return };
+    let compiler = Compiler::with(nvrtc, cache());
+    let compiled = |(key, launches): (&Key, &Vec<Launch>)| {
+        let image = |what: &Specialisation| compiler.image(what, key.0).unwrap_or_else(|e| panic!("{e}"));
+        // One that is there already, if any is.
+        let known = |l: &&Launch| compiler.is_cached(&l.specialisation, key.0);
+        let first = launches.iter().find(known).unwrap_or(&launches[0]);
+        let facts = facts(&image(&first.specialisation), key.2);
+        let mut found = check(key.0, &facts, launches);
+        // Whatever else is compiled says the same of itself; only registers may differ.
+        for launch in launches.iter().filter(known) {
+            let own = crate::cubin::facts(&image(&launch.specialisation), key.2);
+            let alike = Compiled { registers: own.compiled.registers, ..facts.compiled } == own.compiled;
+            if !alike || own.parameters != facts.parameters {
+                found.push(format!("{key:?}: {own:?} and {facts:?} of what should be alike"));
+            }
+            found.extend(check(key.0, &own, std::slice::from_ref(launch)));
+        }
+        found
+    };
+    faults.extend(all.par_iter().flat_map(compiled).collect::<Vec<_>>());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Each fault, planted in a launch of a recipe, with the facts of its own cubin.
+#[test]
+fn planted_faults_are_found() {
+    let (recipe, extents) = recipe("mr2pet");
+    let gpu = Gpu::all().into_iter().find(|g| g.architecture == "sm_90a").expect("an H100");
+    let programs = programs(&recipe, &extents, &gpu.traits(Math::Bf16)).expect("a valid step");
+    let (step, good) = programs
+        .iter()
+        .flat_map(|p| p.steps())
+        .flat_map(|(step, list)| list.launches.iter().map(move |l| (step, l)))
+        .find(|(_, l)| l.kernel == "conv_hopper")
+        .expect("a convolution of sm_90a");
+    let maps = |launch: &Launch, shift: u64| check_maps(launch, |arg| address(step, arg) + shift);
+    assert_eq!(maps(good, 0), Ok(()));
+    assert!(maps(good, 8).expect_err("an odd place").contains("no multiple of 16"));
+    let Some(nvrtc) = nvrtc() else { return };
+    let compiler = Compiler::with(nvrtc, cache());
+    let image = compiler.image(&good.specialisation, "sm_90a").unwrap_or_else(|e| panic!("{e}"));
+    let facts = facts(&image, good.kernel);
+    println!("{facts:?}, {} dynamic", good.shared);
+    let broken = |change: &dyn Fn(&mut Launch), why: &str| {
+        let mut launch = good.clone();
+        change(&mut launch);
+        let found = check("sm_90a", &facts, &[launch]);
+        assert!(found.iter().any(|f| f.contains(why)), "{why}: {found:?}");
+    };
+    assert_eq!(check("sm_90a", &facts, std::slice::from_ref(good)), Vec::<String>::new());
+    broken(&|l| l.grid[0] = 0, "without blocks");
+    broken(&|l| l.grid[1] = 70_000, "along y");
+    broken(&|l| l.threads += 32, "compiled for 1 to 384");
+    broken(&|l| l.shared = (227 << 10) - facts.compiled.static_shared + 1, "shared memory");
+    broken(&|l| l.args.push(vec![0i32; 8192][..].into()), "a launch has 32764");
+    broken(&|l| l.args.push(LaunchArg::Null), "of parameters");
+    // What fits an H100 need not fit an A100.
+    let a100 = check("sm_80", &facts, std::slice::from_ref(good));
+    assert!(good.shared + facts.compiled.static_shared > 163 << 10 && a100.len() == 1, "{a100:?}");
+}
