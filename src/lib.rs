@@ -11,8 +11,9 @@
 //! | 4 | [`compile`], [`exec`] | gradient, plan, run |
 //! | 5 | [`nn`] | layers, initialisation, optimisers |
 //! | 6 | [`models`], [`objectives`], [`data`], [`metrics`], [`weights`], [`export`] | networks, losses, images, measures, other programs' files |
-//! | 7 | [`train`] | recipe, session, checkpoint, logging |
-//! | 8 | [`cli`] | one file per subcommand |
+//! | 7 | [`methods`] | which networks are trained, by which losses |
+//! | 8 | [`train`] | recipe, session, checkpoint, logging |
+//! | 9 | [`cli`] | one file per subcommand |
 
 pub mod dtype;
 pub mod error;
@@ -27,6 +28,7 @@ pub mod device;
 pub mod exec;
 pub mod export;
 pub mod graph;
+pub mod methods;
 pub mod metrics;
 pub mod models;
 pub mod nn;

@@ -185,7 +185,7 @@ fn imports_are_recognised() {
     assert_eq!(names("src/shape.rs"), ["error", "exec", "nn", "ops", "rng"]);
     assert_eq!(names("src/graph/mod.rs"), ["error", "exec", "nn", "ops", "rng"]);
     assert_eq!(names("src/graph/var.rs"), ["data", "error", "exec", "ops", "rng"]);
-    assert_eq!(levels()["cli"], 8);
+    assert_eq!(levels()["cli"], 9);
 }
 
 #[test]

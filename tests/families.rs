@@ -1,22 +1,19 @@
 //! What the families' steps do beyond what PyTorch's fixtures show: clipping, pools, noise drawn inside the step,
 //! supervision of classes, of images and of lower resolutions.
 
+#[path = "common/methods.rs"]
+mod methods;
+
 use gan::dtype::DType;
 use gan::exec::{Program, States};
-use gan::models::{
-    DcganDiscriminator, DcganGenerator, Denoiser, DenseNetwork, ImageDiscriminator, ImageGenerator,
-    MlpDiscriminator, MlpGenerator, MultiScaleGan, NoiseDiscriminator, NoiseGenerator, NoiseModel, PatchGan,
-    ResidualCritic, ResidualGenerator, ResnetGenerator, SegmentationUnet, Srcnn, Vdsr,
-};
-use gan::nn::{NetSpec, Norm};
+use gan::graph::Var;
+use gan::methods::step::{StepBuilder, Update};
+use gan::methods::{Given, Method, Run, Shapes, Source};
+use gan::nn::{ConvLayer, NetSpec};
 use gan::ops::optimiser::Rule;
 use gan::rng::{Philox, step_input};
-use gan::train::adversarial::{Adversarial, AdversarialLoss};
-use gan::train::cyclegan::{CycleGan, CycleGanLoss, CycleGanModel, POOLS};
-use gan::train::method::{Run, scalars};
-use gan::train::step::{StepBuilder, Update};
-use gan::train::supervised::{Distance, Supervised, SupervisedLoss};
-use gan::train::wgan::{Wgan, WganLoss};
+use methods::method;
+use std::collections::HashMap;
 
 fn plain(rule: Rule) -> Update {
     Update { rule, clip_norm: None, ema: None }
@@ -49,28 +46,45 @@ fn run(program: &mut Program, states: &mut States, step: usize, lr: f32, given: 
     program.run(states, &inputs);
 }
 
-fn dcgan(norm: Norm) -> NoiseModel {
-    NoiseModel {
-        nz: 6,
-        generator: NoiseGenerator::Dcgan(DcganGenerator { ngf: 4, norm: Norm::Batch }),
-        discriminator: NoiseDiscriminator::Dcgan(DcganDiscriminator { ndf: 4, norm }),
+/// A method that makes square grey images from noise.
+fn from_noise(kind: &str, nz: usize, networks: [&str; 2], loss: &str) -> Method {
+    let [g, d] = networks;
+    method(&format!("kind = \"{kind}\"\nnz = {nz}\ngenerator = {g}\ndiscriminator = {d}"), loss, [1, 0, 0])
+}
+
+const DCGAN: &str = "{ kind = \"dcgan\", ngf = 4 }";
+const PLAIN: &str = "{ kind = \"dcgan\", ndf = 4, norm = \"none\" }";
+const BATCH: &str = "{ kind = \"dcgan\", ndf = 4 }";
+
+/// A step of a method on `n` real images of `size` x `size`: `critics` runs of its first program and one of each other.
+fn traced(method: &Method, n: usize, size: usize, critics: usize, rule: Rule) -> (StepBuilder, Vec<NetSpec>) {
+    let specs = method.networks(&[size; 2]).expect("valid sizes");
+    let mut step = StepBuilder::new(DType::F32, 7);
+    let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
+    let shapes = Shapes { batch: n, size: vec![size; 2], inputs: 1, targets: 0 };
+    for part in std::iter::repeat_n(0, critics).chain(1..method.parts()) {
+        method.trace(part, &mut step, &nets, &shapes, [&plain(rule), &plain(rule)], &Given::default());
     }
+    (step, specs)
+}
+
+fn rms_prop() -> Rule {
+    Rule::RmsProp { alpha: 0.99, eps: 1e-8, momentum: 0.0, centered: false, weight_decay: 0.0 }
 }
 
 #[test]
 fn a_clipped_critic_keeps_within_its_limit_and_learns() {
-    let loss = WganLoss::default();
-    let (rule, _) = loss.usual_rule();
-    let method = Wgan { model: dcgan(Norm::Batch), loss, size: 16, channels: 1 };
-    let specs = method.describe().expect("valid sizes");
+    let method = from_noise("wgan", 6, [DCGAN, BATCH], "");
+    let rule = rms_prop();
+    let specs = method.networks(&[16, 16]).expect("valid sizes");
     let mut step = StepBuilder::new(DType::F32, 7);
-    let real = step.graph().input("real", [8, 16, 16, 1]);
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-    let inputs = method.draw(&step, &real);
-    let losses = method.trace_critic(&mut step, &nets, &inputs, &plain(rule));
-    let mut program =
-        Program::new(step.graph(), &[("w", &losses.w), ("z", &inputs.z), ("gp", &losses.penalty)])
-            .expect("valid");
+    let z = step.normal([8, 6]);
+    let given = Given { sources: HashMap::from([(Source::Noise, z.clone())]), ..Given::default() };
+    let shapes = Shapes { batch: 8, size: vec![16, 16], inputs: 1, targets: 0 };
+    method.trace(0, &mut step, &nets, &shapes, [&plain(rule), &plain(rule)], &given);
+    step.output("z", &z);
+    let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
     let mut states = initialised(&specs, rule.slots());
     let largest = |states: &States| params(states, &specs[1]).iter().fold(0f32, |m, v| m.max(v.abs()));
     assert!(largest(&states) > 0.5, "the norms' scales begin at 1");
@@ -79,43 +93,31 @@ fn a_clipped_critic_keeps_within_its_limit_and_learns() {
     let mut distances = Vec::new();
     let mut noises = Vec::new();
     for s in 0..30 {
-        run(&mut program, &mut states, s, 1e-3, &[("real", &images)]);
+        run(&mut program, &mut states, s, 1e-3, &[("input", &images)]);
         assert!(largest(&states) <= 0.01, "step {s}: {}", largest(&states));
-        distances.push(program.scalar(&mut states, "w"));
+        distances.push(program.scalar(&mut states, "loss/W"));
         noises.push(program.output_f64(&mut states, "z"));
     }
     assert!(distances[29] < -1e-4 && distances[29] < distances[2], "{distances:?}");
-    assert_eq!(program.scalar(&mut states, "gp"), 0.0);
     assert_eq!(params(&states, &specs[0]), generator, "the critic's update leaves the generator alone");
     assert_ne!(noises[0], noises[1], "every step draws anew");
-    run(&mut program, &mut states, 4, 1e-3, &[("real", &images)]);
+    run(&mut program, &mut states, 4, 1e-3, &[("input", &images)]);
     assert_eq!(program.output_f64(&mut states, "z"), noises[4], "and the same again when it is repeated");
 }
 
 #[test]
 fn the_residual_pair_trains_by_gradient_penalty() {
-    let model = NoiseModel {
-        nz: 5,
-        generator: NoiseGenerator::Residual(ResidualGenerator { dim: 2 }),
-        discriminator: NoiseDiscriminator::Residual(ResidualCritic { dim: 2, norm: Norm::Layer }),
-    };
-    let loss = WganLoss::gradient_penalty();
-    let (rule, _) = loss.usual_rule();
-    let method = Wgan { model, loss, size: 16, channels: 1 };
-    let specs = method.describe().expect("valid sizes");
-    let mut step = StepBuilder::new(DType::F32, 7);
-    let real = step.graph().input("real", [4, 16, 16, 1]);
-    let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-    let inputs = [method.draw(&step, &real), method.draw(&step, &real)];
-    let z = step.normal([4, 5]);
-    method.trace_step(&mut step, &nets, &inputs, &z, [&plain(rule), &plain(rule)]);
+    let networks = ["{ kind = \"residual\", dim = 2 }", "{ kind = \"residual\", dim = 2 }"];
+    let method = from_noise("wgan", 5, networks, "lipschitz = { penalty = 10.0 }");
+    let rule = Rule::adam(0.0, 0.9);
+    let (step, specs) = traced(&method, 4, 16, 2, rule);
     let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
     let mut states = initialised(&specs, rule.slots());
     let before: Vec<Vec<f32>> = specs.iter().map(|s| params(&states, s).to_vec()).collect();
     let images = noise(4 * 256, "real");
     let mut penalties = Vec::new();
     for s in 0..20 {
-        run(&mut program, &mut states, s, 2e-3, &[("real", &images)]);
+        run(&mut program, &mut states, s, 2e-3, &[("input", &images)]);
         penalties.push(program.scalar(&mut states, "loss/GP"));
     }
     assert!(penalties.iter().all(|p| p.is_finite() && *p >= 0.0));
@@ -132,14 +134,8 @@ fn the_residual_pair_trains_by_gradient_penalty() {
 /// How far losses move within 20 steps when each first weight is replaced by one of its neighbours in f32, the farthest of
 /// eight such trainings, relative to the largest loss.
 fn spread(rule: Rule) -> f64 {
-    let method = Wgan { model: dcgan(Norm::None), loss: WganLoss::gradient_penalty(), size: 16, channels: 1 };
-    let specs = method.describe().expect("valid sizes");
-    let mut step = StepBuilder::new(DType::F32, 7);
-    let real = step.graph().input("real", [4, 16, 16, 1]);
-    let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-    let inputs = [method.draw(&step, &real), method.draw(&step, &real)];
-    let z = step.normal([4, 6]);
-    method.trace_step(&mut step, &nets, &inputs, &z, [&plain(rule), &plain(rule)]);
+    let method = from_noise("wgan", 6, [DCGAN, PLAIN], "lipschitz = { penalty = 10.0 }");
+    let (step, specs) = traced(&method, 4, 16, 2, rule);
     let images = noise(4 * 256, "real");
     let train = |nudged: Option<u64>| -> Vec<f64> {
         let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
@@ -154,7 +150,7 @@ fn spread(rule: Rule) -> f64 {
             }
         }
         let losses = |s: usize| {
-            run(&mut program, &mut states, s, 4e-4, &[("real", &images)]);
+            run(&mut program, &mut states, s, 4e-4, &[("input", &images)]);
             ["loss/W", "loss/GP", "loss/G"].map(|n| program.scalar(&mut states, n))
         };
         (0..20).flat_map(losses).collect()
@@ -185,17 +181,10 @@ fn rounding_spreads_by_the_optimiser_and_not_by_the_arithmetic() {
 fn r1_flattens_the_discriminator_at_real_images() {
     let real = noise(4 * 256, "real");
     let penalties = |r1: f64, lr: f32| -> (f64, Vec<f64>) {
-        let loss = AdversarialLoss { r1, ..Default::default() };
-        let method = Adversarial { model: dcgan(Norm::None), loss, size: 16, channels: 1 };
+        let method = from_noise("gan", 6, [DCGAN, PLAIN], &format!("r1 = {r1:e}"));
         let rule = Rule::adam(0.5, 0.999);
-        let specs = method.describe().expect("valid sizes");
-        let mut step = StepBuilder::new(DType::F32, 7);
-        let x = step.graph().input("input", [4, 16, 16, 1]);
-        let z = step.normal([4, 6]);
-        let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-        method.trace_step(&mut step, &nets, &x, &z, [&plain(rule), &plain(rule)]);
-        let outputs = step.outputs();
-        let mut program = Program::new(step.graph(), &outputs).expect("plans");
+        let (step, specs) = traced(&method, 4, 16, 1, rule);
+        let mut program = Program::new(step.graph(), &step.outputs()).expect("plans");
         let mut states = initialised(&specs, rule.slots());
         let mut first = 0.0;
         let seen = (0..20).map(|i| {
@@ -216,88 +205,105 @@ fn r1_flattens_the_discriminator_at_real_images() {
     assert!(strong[19] < 0.5 * strong[0] && strong[19] < 0.5 * weak[19], "{strong:?} {weak:?}");
 }
 
+/// Every form of the adversarial loss brings a generator nearer to a constant image, the relativistic ones as well.
 #[test]
-fn settings_that_do_not_go_together_are_refused() {
-    let penalised =
-        Wgan { model: dcgan(Norm::Batch), loss: WganLoss::gradient_penalty(), size: 16, channels: 1 };
-    assert!(penalised.describe().expect_err("batch norm").to_string().contains("model.discriminator.norm"));
-    let odd = Adversarial { model: dcgan(Norm::Batch), loss: Default::default(), size: 24, channels: 1 };
-    assert!(odd.describe().expect_err("24 is no power of two").to_string().contains("power of two"));
-    let mixed = CycleGan { channels_a: 1, channels_b: 2, ..cyclegan(0, 0.5) };
-    assert!(mixed.describe(&[16, 16]).expect_err("identity").to_string().contains("lambda_identity"));
-    let one = Supervised { loss: classes(), ..unet(1, false) };
-    assert!(one.describe(&[16, 16]).is_err());
-    let vdsr = Supervised {
-        network: DenseNetwork::Vdsr(Vdsr::default()),
-        residual: false,
-        inputs: 2,
-        ..unet(1, false)
-    };
-    assert!(vdsr.describe(&[16, 16]).expect_err("channels").to_string().contains("data.input"));
-}
-
-#[test]
-fn the_vanilla_pair_learns_a_constant_image() {
-    let model = NoiseModel {
-        nz: 4,
-        generator: NoiseGenerator::Mlp(MlpGenerator { widths: vec![16, 16], norm: Norm::None }),
-        discriminator: NoiseDiscriminator::Mlp(MlpDiscriminator { widths: vec![16] }),
-    };
-    let rule = Rule::adam(0.5, 0.999);
-    let method = Adversarial { model, loss: Default::default(), size: 8, channels: 1 };
-    let specs = method.describe().expect("valid sizes");
-    let mut step = StepBuilder::new(DType::F32, 7);
-    let real = step.graph().input("real", [16, 8, 8, 1]);
-    let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-    let z = step.normal([16, 4]);
-    method.trace_step(&mut step, &nets, &real, &z, [&plain(rule), &plain(rule)]);
-    let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
-    let mut states = initialised(&specs, rule.slots());
-    let images = vec![0.5f32; 16 * 64];
-    let mut mean = 0.0;
-    for s in 0..300 {
-        run(&mut program, &mut states, s, 2e-3, &[("real", &images)]);
-        mean = program.output_f64(&mut states, "fake").iter().sum::<f64>() / 1024.0;
-    }
-    assert!((mean - 0.5).abs() < 0.25, "{mean}");
-}
-
-fn cyclegan(pool: usize, lambda_identity: f64) -> CycleGan {
-    let patch = PatchGan { layers: 1, ndf: 2, norm: Norm::Instance };
-    CycleGan {
-        model: CycleGanModel {
-            generator: ImageGenerator::Resnet(ResnetGenerator { blocks: 1, ngf: 2, ..Default::default() }),
-            discriminator: ImageDiscriminator::MultiScale(MultiScaleGan { scales: 2, patch }),
-        },
-        loss: CycleGanLoss { pool, lambda_identity, ..Default::default() },
-        channels_a: 1,
-        channels_b: 1,
+fn a_generator_learns_a_constant_image_by_every_form() {
+    let networks =
+        ["{ kind = \"mlp\", widths = [16, 16], norm = \"none\" }", "{ kind = \"mlp\", widths = [16] }"];
+    for form in ["vanilla", "lsgan", "hinge", "relativistic", "relativistic-average"] {
+        let method = from_noise("gan", 4, networks, &format!("gan = \"{form}\""));
+        let rule = Rule::adam(0.5, 0.999);
+        let (step, specs) = traced(&method, 16, 8, 1, rule);
+        let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
+        let mut states = initialised(&specs, rule.slots());
+        let images = vec![0.5f32; 16 * 64];
+        let mut mean = 0.0;
+        for s in 0..300 {
+            run(&mut program, &mut states, s, 2e-3, &[("input", &images)]);
+            mean = program.output_f64(&mut states, "G(noise)").iter().sum::<f64>() / 1024.0;
+        }
+        assert!((mean - 0.5).abs() < 0.25, "{form}: {mean}");
     }
 }
 
-/// One step; returns the losses of D_A and `fake_B`, and the states.
-fn cycle_step(method: &CycleGan, pool: Option<(&[f32], f32)>) -> (f64, Vec<f64>, States) {
+/// R1 and R2 together: at real images, where they are judged, and at generated ones.
+#[test]
+fn penalties_flatten_the_discriminator_at_both_kinds_of_images() {
+    let text = |r1: f64, r2: f64| {
+        let mut spec = from_noise("gan", 6, [DCGAN, PLAIN], "r1 = 1.0").spec().clone();
+        let terms = &mut spec.updates[0].terms;
+        let mut second = terms[1].clone();
+        terms[1].weight = r1;
+        second.weight = r2;
+        second.log = vec!["R2".into()];
+        let gan::methods::spec::TermKind::Adversarial { fake, .. } = terms[0].kind.clone() else {
+            panic!("the first term is the adversarial one")
+        };
+        second.kind = gan::methods::spec::TermKind::Gradient { at: fake, real: false };
+        terms.push(second);
+        Method::of_channels(&spec, 1, 0, 0)
+    };
+    let real = noise(4 * 256, "real");
+    let penalties = |r1: f64, r2: f64| {
+        let rule = Rule::adam(0.5, 0.999);
+        let (step, specs) = traced(&text(r1, r2), 4, 16, 1, rule);
+        let mut program = Program::new(step.graph(), &step.outputs()).expect("plans");
+        let mut states = initialised(&specs, rule.slots());
+        let seen = (0..20).map(|i| {
+            run(&mut program, &mut states, i, 1e-3, &[("input", &real)]);
+            [("R1", r1), ("R2", r2)].map(|(n, w)| program.scalar(&mut states, &format!("loss/{n}")) / w)
+        });
+        seen.collect::<Vec<_>>()
+    };
+    let (strong, weak) = (penalties(1e4, 1e4), penalties(1e-4, 1e-4));
+    for kind in 0..2 {
+        assert!((strong[0][kind] / weak[0][kind] - 1.0).abs() < 1e-5, "gamma is a factor");
+        assert!(strong[19][kind] < 0.5 * weak[19][kind], "{strong:?} {weak:?}");
+    }
+}
+
+fn cyclegan(pool: usize, lambda_identity: f64) -> Method {
+    method(
+        "kind = \"cyclegan\"
+         generator = { kind = \"resnet\", blocks = 1, ngf = 2 }
+         discriminator = { kind = \"multi-scale\", scales = 2, patch = { layers = 1, ndf = 2, norm = \"instance\" } }",
+        &format!("pool = {pool}\nlambda_identity = {lambda_identity:?}"),
+        [1, 1, 1],
+    )
+}
+
+/// The states of the pools: of fakes of B, which D_A sees, and of A, which D_B sees.
+const POOLS: [&str; 2] = ["pool.fake_B", "pool.fake_A"];
+
+fn cycle_trace(method: &Method) -> (StepBuilder, Vec<NetSpec>, Rule) {
     let rule = Rule::adam(0.5, 0.999);
-    let specs = method.describe(&[16, 16]).expect("valid sizes");
+    let specs = method.networks(&[16, 16]).expect("valid sizes");
     let mut step = StepBuilder::new(DType::F32, 7);
-    let [a, b] = ["a", "b"].map(|n| step.graph().input(n, [1, 16, 16, 1]));
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-    method.trace_step(&mut step, &nets, &a, &b, [&plain(rule), &plain(rule)]);
+    let shapes = Shapes { batch: 1, size: vec![16, 16], inputs: 1, targets: 1 };
+    method.trace(0, &mut step, &nets, &shapes, [&plain(rule), &plain(rule)], &Given::default());
+    (step, specs, rule)
+}
+
+/// One step; returns the losses of D_A and G_A(input), and the states.
+fn cycle_step(method: &Method, pool: Option<(&[f32], f32)>) -> (f64, Vec<f64>, States) {
+    let (step, specs, rule) = cycle_trace(method);
     let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
     let mut states = initialised(&specs, rule.slots());
     let (a, b) = (noise(256, "a"), noise(256, "b"));
-    let mut given: Vec<(&str, &[f32])> = vec![("a", &a), ("b", &b)];
+    let mut given: Vec<(&str, &[f32])> = vec![("input", &a), ("target", &b)];
     let names = POOLS.map(|p| format!("{p}.choices"));
     let choice = [pool.map_or(-1.0, |(_, c)| c)];
     if let Some((content, _)) = pool {
-        assert_eq!(method.pool_shapes(&[16, 16])[0][..], [2, 16, 16, 1]);
+        let pools = method.pools(&[16, 16]);
+        assert_eq!((pools[0].0.as_str(), &pools[0].1[..]), (POOLS[0], &[2, 16, 16, 1][..]));
         POOLS.iter().for_each(|p| states.set(p, content));
         given.extend(names.iter().map(|n| (n.as_str(), choice.as_slice())));
     }
     run(&mut program, &mut states, 0, 2e-4, &given);
     let loss = program.scalar(&mut states, "loss/D_A");
     assert!(program.scalar(&mut states, "loss/cycle_A") > 0.0);
-    (loss, program.output_f64(&mut states, "fake_B"), states)
+    (loss, program.output_f64(&mut states, "G_A(input)"), states)
 }
 
 #[test]
@@ -321,61 +327,60 @@ fn discriminators_see_older_fakes_out_of_their_pools() {
 
 #[test]
 fn no_identity_loss_is_a_loss_of_zero() {
-    let method = cyclegan(0, 0.0);
-    let rule = Rule::adam(0.5, 0.999);
-    let specs = method.describe(&[16, 16]).expect("valid sizes");
-    let mut step = StepBuilder::new(DType::F32, 7);
-    let [a, b] = ["a", "b"].map(|n| step.graph().input(n, [1, 16, 16, 1]));
-    let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-    method.trace_step(&mut step, &nets, &a, &b, [&plain(rule), &plain(rule)]);
+    let (step, ..) = cycle_trace(&cyclegan(0, 0.0));
     let names: Vec<&str> = step.outputs().iter().map(|(n, _)| *n).collect();
-    assert!(gan::train::cyclegan::LOSSES.iter().all(|l| names.contains(l)), "{names:?}");
+    let all = ["G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B", "D_A", "D_B"];
+    assert!(all.iter().all(|l| names.contains(&format!("loss/{l}").as_str())), "{names:?}");
 }
 
-fn classes() -> SupervisedLoss {
-    SupervisedLoss::Classes { ce: 1.0, dice: 1.0, smooth: 1e-5, background: false }
+/// A network that learns from one grey image to so many channels of the output.
+struct Lesson {
+    method: Method,
+    targets: usize,
+    losses: Vec<&'static str>,
 }
 
-fn unet(outputs: usize, deep_supervision: bool) -> Supervised {
-    let network = SegmentationUnet { base: 4, downs: 2, deep_supervision, ..Default::default() };
-    Supervised {
-        network: DenseNetwork::Unet(network),
-        residual: false,
-        loss: SupervisedLoss::Regions { bce: 1.0, dice: 1.0, smooth: 1.0 },
-        inputs: 1,
-        outputs,
+fn unet(classes: bool, deep_supervision: bool) -> Lesson {
+    let model = format!(
+        "kind = \"supervised\"\nnetwork = {{ kind = \"unet\", base = 4, downs = 2, deep_supervision = {deep_supervision} }}"
+    );
+    if classes {
+        let method = method(&model, "kind = \"classes\"", [1, 1, 2]);
+        Lesson { method, targets: 1, losses: vec!["loss/ce", "loss/dice"] }
+    } else {
+        let method = method(&model, "kind = \"regions\"", [1, 1, 1]);
+        Lesson { method, targets: 1, losses: vec!["loss/bce", "loss/dice"] }
     }
 }
 
 /// Trains on one batch; returns the first and the last value of each loss, and the prediction in evaluation.
 fn teach(
-    method: &Supervised,
+    lesson: &Lesson,
     x: &[f32],
     target: &[f32],
     size: [usize; 2],
     steps: usize,
 ) -> (Vec<[f64; 2]>, Vec<f64>) {
-    let rule = Rule::adam(0.9, 0.999);
-    let specs = method.describe(&size).expect("valid sizes");
-    let n = x.len() / (size[0] * size[1] * method.inputs);
-    let [shape, out] = [method.inputs, method.target_channels()].map(|c| [n, size[0], size[1], c]);
+    let (method, rule) = (&lesson.method, Rule::adam(0.9, 0.999));
+    let specs = method.networks(&size).expect("valid sizes");
+    let n = x.len() / (size[0] * size[1]);
     let mut step = StepBuilder::new(DType::F32, 7);
-    let (vx, vt) = (step.graph().input("x", shape), step.graph().input("target", out));
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-    method.trace_step(&mut step, &nets, &vx, &vt, &plain(rule));
+    let shapes = Shapes { batch: n, size: size.to_vec(), inputs: 1, targets: lesson.targets };
+    method.trace(0, &mut step, &nets, &shapes, [&plain(rule), &plain(rule)], &Given::default());
     let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
     let mut states = initialised(&specs, rule.slots());
-    let mut ends = vec![[0.0; 2]; method.losses().len()];
+    let mut ends = vec![[0.0; 2]; lesson.losses.len()];
     for s in 0..steps {
-        run(&mut program, &mut states, s, 1e-2, &[("x", x), ("target", target)]);
-        for (end, name) in ends.iter_mut().zip(method.losses()) {
+        run(&mut program, &mut states, s, 1e-2, &[("input", x), ("target", target)]);
+        for (end, name) in ends.iter_mut().zip(&lesson.losses) {
             end[usize::from(s > 0)] = program.scalar(&mut states, name);
         }
     }
     let eval = StepBuilder::new(DType::F32, 0);
-    let vx = eval.graph().input("x", shape);
+    let vx = eval.graph().input("x", [n, size[0], size[1], 1]);
     let net = eval.bind(&specs[0], rule.slots());
-    let y = method.trace_predict(&eval, &net, &vx);
+    let y: Var = method.trace_predict(&eval, &net, &vx, &size);
     let mut program = Program::new(eval.graph(), &[("y", &y)]).expect("valid");
     program.run(&mut states, &[("x", x), ("step", &[0.0; 2])]);
     (ends, program.output_f64(&mut states, "y"))
@@ -394,11 +399,12 @@ fn a_unet_learns_regions_and_classes_also_with_lower_levels_supervised() {
     // An extent that does not divide by four, so that padding takes part.
     let (image, mask) = disc(18);
     for deep in [false, true] {
-        for method in [unet(1, deep), Supervised { loss: classes(), ..unet(2, deep) }] {
+        for classes in [false, true] {
+            let method = unet(classes, deep);
             let (losses, y) = teach(&method, &image, &mask, [18, 18], 60);
             assert!(losses.iter().all(|[first, last]| *last < 0.4 * first), "{losses:?}");
             // The last channel is the probability of the disc.
-            let channels = method.outputs;
+            let channels = if classes { 2 } else { 1 };
             let right =
                 mask.iter().enumerate().filter(|(i, m)| (y[(i + 1) * channels - 1] > 0.5) == (**m > 0.5));
             assert!(right.count() > 300, "of 324 pixels");
@@ -413,20 +419,18 @@ fn a_unet_learns_regions_and_classes_also_with_lower_levels_supervised() {
 fn images_are_brought_nearer_to_their_targets() {
     let (noisy, clean) = disc(16);
     let networks = [
-        DenseNetwork::Srcnn(Srcnn { widths: [8, 4], kernels: [5, 1, 3] }),
-        DenseNetwork::Vdsr(Vdsr { layers: 4, width: 8 }),
-        DenseNetwork::Denoiser(Denoiser { layers: 4, width: 8, norm: Norm::Batch }),
+        "{ kind = \"srcnn\", widths = [8, 4], kernels = [5, 1, 3] }",
+        "{ kind = \"vdsr\", layers = 4, width = 8 }",
+        "{ kind = \"denoiser\", layers = 4, width = 8 }",
+        "{ kind = \"srcnn\", widths = [8, 4], kernels = [5, 1, 3] }",
     ];
-    for (network, distance) in networks.into_iter().zip([Distance::L1, Distance::L2, Distance::Charbonnier]) {
-        let method = Supervised {
-            network,
-            residual: false,
-            loss: SupervisedLoss::Distance { distance },
-            inputs: 1,
-            outputs: 1,
-        };
-        let (losses, y) = teach(&method, &noisy, &clean, [16, 16], 60);
-        assert!(losses[0][1] < 0.7 * losses[0][0], "{:?}: {losses:?}", method.network);
+    let losses = ["loss/l1", "loss/l2", "loss/charbonnier", "loss/huber"];
+    for (network, name) in networks.into_iter().zip(losses) {
+        let model = format!("kind = \"supervised\"\nnetwork = {network}");
+        let loss = format!("kind = \"distance\"\ndistance = \"{}\"", name.trim_start_matches("loss/"));
+        let lesson = Lesson { method: method(&model, &loss, [1, 1, 1]), targets: 1, losses: vec![name] };
+        let (losses, y) = teach(&lesson, &noisy, &clean, [16, 16], 60);
+        assert!(losses[0][1] < 0.7 * losses[0][0], "{network}: {losses:?}");
         assert_eq!(y.len(), 256);
     }
 }
@@ -437,7 +441,7 @@ fn no_two_steps_draw_the_same_random_numbers() {
     let step = StepBuilder::new(DType::F32, 7);
     let noise = step.normal([64]);
     let spec = NetSpec::describe("G", |cx, graph| {
-        cx.conv("a", &graph.input("x", [1, 4, 4, 1]), 1, 1, 1, 0, true);
+        cx.conv("a", &graph.input("x", [1, 4, 4, 1]), ConvLayer::new(1, 1));
     })
     .expect("valid");
     let ctx = step.train(&step.bind(&spec, 1));
@@ -445,7 +449,8 @@ fn no_two_steps_draw_the_same_random_numbers() {
     let mut program = Program::new(step.graph(), &[("noise", &noise), ("dropped", &dropped)]).expect("valid");
     let mut draw = |number: u64| -> [Vec<f32>; 2] {
         let mut states = initialised(std::slice::from_ref(&spec), 1);
-        let given = scalars(&[], Run { part: 0, number, takes_batch: false }, [0.0; 2]);
+        let given =
+            unet(false, false).method.scalars(&[], Run { part: 0, number, takes_batch: false }, [0.0; 2]);
         let mut inputs: Vec<(&str, &[f32])> = given.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
         inputs.push(("ones", &[1.0; 64]));
         program.run(&mut states, &inputs);

@@ -13,7 +13,7 @@ mod timed;
 mod work;
 
 use gan::compile::plan::{Passes, plan_with};
-use gan::train::method::{self, Shapes};
+use gan::methods::Shapes;
 use gan::train::programs::trace_step;
 use gan::train::recipe::Recipe;
 use serde_json::Value;
@@ -35,11 +35,15 @@ fn counted(case: &Value) -> u64 {
         case["set"].as_array().expect("a list").iter().map(|s| text(s).to_string()).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes").join(text(&case["recipe"]));
     let recipe = Recipe::load(&path, &set).unwrap_or_else(|e| panic!("{e}"));
-    let method = method::build(&recipe).unwrap_or_else(|e| panic!("{e}"));
+    let method = recipe.method().unwrap_or_else(|e| panic!("{e}"));
     let edge = case["size"].as_u64().expect("a number") as usize;
-    let shapes = Shapes::new(&recipe, recipe.data.patch.map_or(vec![edge; 2], |p| p.to_vec()));
+    let shapes = Shapes::new(
+        &recipe.data,
+        recipe.train.batch,
+        recipe.data.patch.map_or(vec![edge; 2], |p| p.to_vec()),
+    );
     let specs = method.networks(&shapes.size).unwrap_or_else(|e| panic!("{e}"));
-    let parts: Vec<u64> = trace_step(&recipe, method.as_ref(), &specs, &shapes)
+    let parts: Vec<u64> = trace_step(&recipe, &method, &specs, &shapes)
         .iter()
         .map(|step| {
             let products = |fuse, mixed| {
@@ -72,11 +76,11 @@ fn every_device_and_precision_counts_the_same() {
             continue;
         }
         let recipe = Recipe::load(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
-        let method = method::build(&recipe).unwrap_or_else(|e| panic!("{e}"));
+        let method = recipe.method().unwrap_or_else(|e| panic!("{e}"));
         let size = recipe.data.patch.map_or(recipe.data.canvas.unwrap_or([96, 128]).to_vec(), |p| p.to_vec());
-        let shapes = Shapes::new(&recipe, size);
+        let shapes = Shapes::new(&recipe.data, recipe.train.batch, size);
         let specs = method.networks(&shapes.size).unwrap_or_else(|e| panic!("{e}"));
-        for (part, step) in trace_step(&recipe, method.as_ref(), &specs, &shapes).iter().enumerate() {
+        for (part, step) in trace_step(&recipe, &method, &specs, &shapes).iter().enumerate() {
             let plan = |fuse, mixed| {
                 let plan = plan_with(step.graph(), &step.outputs(), Passes { fuse, mixed });
                 plan.unwrap_or_else(|e| panic!("{e}"))

@@ -8,11 +8,11 @@ use gan::dtype::DType;
 use gan::exec::{Program, States};
 use gan::export::{Trace, onnx};
 use gan::graph::Var;
+use gan::methods::step::StepBuilder;
 use gan::models::*;
 use gan::nn::{Activation, Ctx, NetSpec, Norm};
 use gan::ops::unary::Unary;
 use gan::rng::Philox;
-use gan::train::step::StepBuilder;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -34,6 +34,15 @@ fn case(
     forward: impl Fn(&Ctx, &Var) -> Var + 'static,
 ) -> Case {
     Case { name, multiple, shapes: shapes.iter().map(|s| s.to_vec()).collect(), forward: Box::new(forward) }
+}
+
+fn forward(network: &dyn Network, cx: &Ctx, x: &Var, channels: usize) -> Var {
+    let shape = x.shape();
+    network.forward(cx, x, &Wanted { channels, size: shape[1..shape.rank() - 1].to_vec() }).remove(0)
+}
+
+fn generate(network: &dyn Network, cx: &Ctx, z: &Var, size: usize) -> Var {
+    network.forward(cx, z, &Wanted { channels: 1, size: vec![size; 2] }).remove(0)
 }
 
 fn cases() -> Vec<Case> {
@@ -59,30 +68,27 @@ fn cases() -> Vec<Case> {
     let critic = ResidualCritic { dim: 2, norm: Norm::Layer };
     let images: [&[usize]; 4] = [&[2, 32, 48, 1], &[3, 64, 80, 1], &[1, 48, 32, 1], &[2, 37, 21, 1]];
     vec![
-        case("unet", 16, &images, move |cx, x| unet.forward(cx, x, 2)),
-        case("resnet", 4, &images, move |cx, x| resnet.forward(cx, x, 1)),
-        case("unet2d", 4, &images, move |cx, x| flat.forward(cx, x, 3).remove(0).sigmoid()),
+        case("unet", 16, &images, move |cx, x| forward(&unet, cx, x, 2)),
+        case("resnet", 4, &images, move |cx, x| forward(&resnet, cx, x, 1)),
+        case("unet2d", 4, &images, move |cx, x| forward(&flat, cx, x, 3).sigmoid()),
         case(
             "unet3d",
             4,
             &[&[2, 8, 12, 16, 2], &[3, 16, 20, 24, 2], &[1, 12, 8, 8, 2], &[1, 9, 7, 10, 2]],
-            move |cx, x| {
-                let y = deep.forward(cx, x, 3);
-                y[0].softmax(4)
-            },
+            move |cx, x| forward(&deep, cx, x, 3).softmax(4),
         ),
-        case("srcnn", 1, &images, |cx, x| Srcnn { widths: [4, 3], ..Default::default() }.forward(cx, x, 1)),
-        case("vdsr", 1, &images, |cx, x| Vdsr { layers: 4, width: 3 }.forward(cx, x)),
+        case("srcnn", 1, &images, |cx, x| forward(&Srcnn { widths: [4, 3], ..Default::default() }, cx, x, 1)),
+        case("vdsr", 1, &images, |cx, x| forward(&Vdsr { layers: 4, width: 3 }, cx, x, 1)),
         case("denoiser", 1, &images, |cx, x| {
-            Denoiser { layers: 4, width: 3, norm: Norm::Batch }.forward(cx, x)
+            forward(&Denoiser { layers: 4, width: 3, norm: Norm::Batch }, cx, x, 1)
         }),
-        case("patch", 1, &images, move |cx, x| patch.forward(cx, x)),
-        case("dcgan", 1, &[&[2, 6], &[3, 6], &[1, 6], &[5, 6]], move |cx, z| dcgan.forward(cx, z, 16, 1)),
+        case("patch", 1, &images, move |cx, x| forward(&patch, cx, x, 1)),
+        case("dcgan", 1, &[&[2, 6], &[3, 6], &[1, 6], &[5, 6]], move |cx, z| generate(&dcgan, cx, z, 16)),
         case("residual", 1, &[&[2, 6], &[3, 6], &[5, 6]], |cx, z| {
-            ResidualGenerator { dim: 2 }.forward(cx, z, 32, 1)
+            generate(&ResidualGenerator { dim: 2 }, cx, z, 32)
         }),
         case("critic", 1, &[&[2, 32, 32, 1], &[3, 32, 32, 1], &[5, 32, 32, 1]], move |cx, x| {
-            critic.forward(cx, x)
+            forward(&critic, cx, x, 1)
         }),
     ]
 }

@@ -2,12 +2,12 @@
 
 use gan::dtype::DType;
 use gan::graph::Var;
+use gan::methods::step::{StepBuilder, Update};
 use gan::metrics::thresholds::Thresholds;
-use gan::nn::{Ctx, NetSpec};
+use gan::nn::{ConvLayer, Ctx, NetSpec};
 use gan::ops::optimiser::Rule;
 use gan::train::model_graph;
 use gan::train::panels::Image;
-use gan::train::step::{StepBuilder, Update};
 use gan::train::tensorboard::Events;
 use protobuf::Message;
 use std::path::Path;
@@ -54,7 +54,8 @@ fn curve() -> Thresholds {
 
 /// A network of one convolution and its loss, with an optimiser, which is not drawn.
 fn small_step() -> StepBuilder {
-    let layer = |cx: &Ctx, x: &Var| cx.graph().scope("G", || cx.conv("first", x, 4, 3, 1, 1, true).relu());
+    let layer =
+        |cx: &Ctx, x: &Var| cx.graph().scope("G", || cx.conv("first", x, ConvLayer::same(4, 3)).relu());
     let spec = NetSpec::describe("G", |cx, graph| {
         layer(cx, &graph.input("image", [1, 8, 8, 2]));
     })

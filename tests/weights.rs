@@ -10,10 +10,10 @@ use clap::ValueEnum;
 use gan::dtype::DType;
 use gan::exec::{Program, States};
 use gan::graph::Var;
-use gan::models::NoiseModel;
+use gan::methods::step::StepBuilder;
+use gan::models::{Network, Signature, Wanted};
 use gan::nn::{Ctx, NetSpec};
-use gan::train::step::StepBuilder;
-use gan::weights::{Kind, Network, Recognised, StateDict};
+use gan::weights::{Kind, Recognised, StateDict};
 use proptest::prelude::*;
 use std::fs;
 use std::io::Write;
@@ -47,19 +47,9 @@ fn channels_last(shape: &[usize], x: &[f32], last: bool) -> Vec<f32> {
 }
 
 fn trace(found: &Recognised, cx: &Ctx, x: &Var) -> Var {
-    let other = |g: Option<_>, d: Option<_>| NoiseModel {
-        nz: found.inputs,
-        generator: g.unwrap_or(gan::models::NoiseGenerator::Dcgan(Default::default())),
-        discriminator: d.unwrap_or(gan::models::NoiseDiscriminator::Dcgan(Default::default())),
-    };
-    match &found.network {
-        Network::ImageGenerator(g) => g.forward(cx, x, found.outputs),
-        Network::ImageDiscriminator(d) => d.forward(cx, x).remove(0),
-        Network::NoiseGenerator(g) => {
-            other(Some(g.clone()), None).generate(cx, x, found.size.unwrap(), found.outputs)
-        }
-        Network::NoiseDiscriminator(d) => other(None, Some(d.clone())).judge(cx, x),
-    }
+    let shape = x.shape();
+    let size = found.size.map_or_else(|| shape[1..shape.rank() - 1].to_vec(), |n| vec![n; 2]);
+    found.network.forward(cx, x, &Wanted { channels: found.outputs, size }).remove(0)
 }
 
 /// The network's output for an input in PyTorch's order, in PyTorch's order.
@@ -69,7 +59,7 @@ fn answer(found: &Recognised, dict: &StateDict, shape: &[usize], x: &[f32]) -> V
     spec.initialise::<f32>(&mut states, 0, 1);
     spec.import(&mut states, dict.source(), |key| dict.get(key)).unwrap();
     let step = StepBuilder::new(DType::F32, 0);
-    let own = if matches!(found.network, Network::NoiseGenerator(_)) {
+    let own = if found.network.signature() == Signature::Noise {
         vec![shape[0], shape[1]]
     } else {
         [&shape[..1], &shape[2..], &shape[1..2]].concat()

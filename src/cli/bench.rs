@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::{Choice, Device};
 use crate::graph::Cost;
+use crate::methods::{Run, Shapes};
 use crate::rng::Philox;
-use crate::train::method::{self, Shapes};
 use crate::train::programs::plan_step;
 use crate::train::recipe::Recipe;
 use crate::train::tuning::Source;
@@ -70,8 +70,12 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::usage("--steps 0: at least one step must be timed"));
     }
     let recipe = Recipe::load(&args.recipe, &args.set)?;
-    let method = method::build(&recipe)?;
-    let shapes = Shapes::new(&recipe, recipe.data.patch.map_or(vec![args.size; 2], |p| p.to_vec()));
+    let method = recipe.method()?;
+    let shapes = Shapes::new(
+        &recipe.data,
+        recipe.train.batch,
+        recipe.data.patch.map_or(vec![args.size; 2], |p| p.to_vec()),
+    );
     let specs = method.networks(&shapes.size)?;
     let mut states = States::new();
     for spec in &specs {
@@ -83,12 +87,12 @@ pub fn run(args: &Args) -> Result<()> {
     for (name, shape) in &pools {
         states.set(name, &vec![0f32; shape.numel()]);
     }
-    let planned = plan_step(&recipe, &device, method.as_ref(), &specs, &shapes)?;
+    let planned = plan_step(&recipe, &device, &method, &specs, &shapes)?;
     let runs = method.runs(u64::from(u32::MAX));
     // As traced: the same on every device and in every precision.
     let work: Cost = runs.iter().map(|r| planned[r.part].program.plan().work).sum();
     // FLOPs and bytes of every operation, for who wants to know the least time that a step takes.
-    let parts = |r: &method::Run| {
+    let parts = |r: &Run| {
         let steps = &planned[r.part].program.plan().steps;
         steps.iter().map(|s| [s.cost.flops, s.cost.bytes]).collect::<Vec<_>>()
     };
@@ -111,7 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut observed = 0.0;
     // A GPU is asked for several steps at once: what waiting for it costs is no part of a step.
     let at_once = if matches!(device, Device::Cpu) { 1 } else { 10 };
-    let scalars: Vec<_> = runs.iter().map(|r| method::scalars(&specs, *r, [2e-4; 2])).collect();
+    let scalars: Vec<_> = runs.iter().map(|r| method.scalars(&specs, *r, [2e-4; 2])).collect();
     let given: Vec<Vec<(&str, &[f32])>> = scalars
         .iter()
         .map(|scalars| {

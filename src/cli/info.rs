@@ -157,7 +157,7 @@ fn about_run(path: &Path) -> Result<Value> {
         info.parameters.iter().map(|(n, c)| format!("{n}: {} parameters", count(*c as u64))).collect();
     nets.sort();
     let mut facts = json!({
-        "run": fsio::text(path), "recipe": recipe.name, "about": recipe.about, "model": recipe.model.kind(), "seed": recipe.seed,
+        "run": fsio::text(path), "recipe": recipe.name, "about": recipe.about, "model": recipe.kind(), "seed": recipe.seed,
         "input": recipe.data.input, "target": recipe.data.target, "networks": nets, "command": info.command,
         "program": info.version, "device": format!("{}, {} threads", info.device, info.threads), "finished": info.finished,
         "memory": format!("{} of temporaries, {} of parameters and moments", bytes(info.memory_bytes[0] as u64), bytes(info.memory_bytes[1] as u64)),

@@ -1,8 +1,10 @@
 //! The convolutional pair of DCGAN (Radford et al., "Unsupervised Representation Learning with Deep Convolutional
 //! Generative Adversarial Networks", ICLR 2016; keys as in PyTorch's `examples/dcgan`).
 
+use super::network::{Limits, Network, Signature, Wanted};
+use crate::error::Result;
 use crate::graph::Var;
-use crate::nn::{Ctx, Norm};
+use crate::nn::{ConvLayer, Ctx, Norm};
 use serde::{Deserialize, Serialize};
 
 /// From noise to images: a 4x4 image, doubled by transposed convolutions until it is as large as wanted.
@@ -43,67 +45,98 @@ fn doublings(size: usize) -> usize {
     (size.max(8) / 4).ilog2() as usize
 }
 
-impl DcganGenerator {
-    /// Traces the network: noise `[n, nz]` to images `[n, size, size, channels]` in (-1, 1). `size` is a power of two
-    /// from 8 on.
+impl Network for DcganGenerator {
+    fn signature(&self) -> Signature {
+        Signature::Noise
+    }
+
+    fn takes_volumes(&self) -> bool {
+        false
+    }
+
+    fn mixes_batch(&self) -> bool {
+        self.norm == Norm::Batch
+    }
+
+    fn check(&self, limits: &Limits) -> Result<()> {
+        limits.width("ngf", self.ngf, 1024)?;
+        let power = |size: usize| (8..=1024).contains(&size) && size.is_power_of_two();
+        limits.square(power, "on a power of two from 8 on for DCGAN's networks")
+    }
+
+    /// Noise `[n, nz]` to images `[n, size, size, channels]` in (-1, 1).
     #[track_caller]
-    pub fn forward(&self, cx: &Ctx, z: &Var, size: usize, channels: usize) -> Var {
-        let levels = doublings(size);
-        let key = |i: usize| format!("main.{i}");
-        let bias = self.norm.wants_bias();
+    fn forward(&self, cx: &Ctx, z: &Var, wanted: &Wanted) -> Vec<Var> {
+        let cx = &cx.at("main");
+        let levels = doublings(wanted.size[0]);
+        let conv = |width: usize| ConvLayer::transposed(width, 4).bias(self.norm.wants_bias());
         let shape = z.shape();
         let mut h = z.reshape(&[shape[0], 1, 1, shape.numel() / shape[0]]);
         for level in 0..levels {
-            let (stride, padding) = if level == 0 { (1, 0) } else { (2, 1) };
-            let width = self.ngf << (levels - 1 - level);
-            h = cx.conv_transpose(&key(3 * level), &h, width, 4, stride, padding, 0, bias);
-            h = cx.norm(&key(3 * level + 1), &h, self.norm).relu();
+            let layer = conv(self.ngf << (levels - 1 - level));
+            let layer = if level == 0 { layer } else { layer.stride(2).padding(1) };
+            h = cx.norm(3 * level + 1, &cx.conv(3 * level, &h, layer), self.norm).relu();
         }
-        cx.conv_transpose(&key(3 * levels), &h, channels, 4, 2, 1, 0, bias).tanh()
+        vec![cx.conv(3 * levels, &h, conv(wanted.channels).stride(2).padding(1)).tanh()]
     }
 }
 
-impl DcganDiscriminator {
-    /// Traces the network: images `[n, size, size, c]`, `size` a power of two from 8 on, to logits `[n]`.
+impl Network for DcganDiscriminator {
+    fn signature(&self) -> Signature {
+        Signature::Vector
+    }
+
+    fn takes_volumes(&self) -> bool {
+        false
+    }
+
+    fn mixes_batch(&self) -> bool {
+        self.norm == Norm::Batch
+    }
+
+    fn check(&self, limits: &Limits) -> Result<()> {
+        limits.width("ndf", self.ndf, 1024)?;
+        let power = |size: usize| (8..=1024).contains(&size) && size.is_power_of_two();
+        limits.square(power, "on a power of two from 8 on for DCGAN's networks")
+    }
+
+    /// Images `[n, size, size, c]` to logits `[n]`.
     #[track_caller]
-    pub fn forward(&self, cx: &Ctx, x: &Var) -> Var {
+    fn forward(&self, cx: &Ctx, x: &Var, _: &Wanted) -> Vec<Var> {
+        let cx = &cx.at("main");
         let levels = doublings(x.shape()[1]);
-        let key = |i: usize| format!("main.{i}");
-        let bias = self.norm.wants_bias();
-        let mut h = cx.conv(&key(0), x, self.ndf, 4, 2, 1, bias).leaky_relu(0.2);
+        let conv = |width: usize| ConvLayer::new(width, 4).bias(self.norm.wants_bias());
+        let down = |width: usize| conv(width).stride(2).padding(1);
+        let mut h = cx.conv(0, x, down(self.ndf)).leaky_relu(0.2);
+        cx.feature(0, &h);
         let mut index = 2;
         for level in 1..levels {
-            h = cx.conv(&key(index), &h, self.ndf << level, 4, 2, 1, bias);
-            h = cx.norm(&key(index + 1), &h, self.norm).leaky_relu(0.2);
+            h = cx.conv(index, &h, down(self.ndf << level));
+            h = cx.norm(index + 1, &h, self.norm).leaky_relu(0.2);
+            cx.feature(index, &h);
             // Without a norm there is no module in its place.
             index += if self.norm == Norm::None { 2 } else { 3 };
         }
-        let logits = cx.conv(&key(index), &h, 1, 4, 1, 0, bias);
-        logits.reshape(&[logits.shape()[0]])
+        let logits = cx.conv(index, &h, conv(1));
+        vec![logits.reshape(&[logits.shape()[0]])]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::tests::{describe, keys};
+    use crate::models::tests::{describe, describe_sized, keys};
 
     #[test]
     fn parameters_and_keys_are_those_of_the_reference() {
         let numbers = |list: &[usize]| list.iter().map(|i| format!("main.{i}")).collect::<Vec<_>>();
-        let g = describe(&[2, 100], |cx, z| {
-            let y = DcganGenerator::default().forward(cx, z, 64, 3);
-            assert_eq!(y.shape()[..], [2, 64, 64, 3]);
-            y
-        });
+        let (g, y) = describe(&DcganGenerator::default(), &[2, 100], 3);
+        assert_eq!(y[0][..], [2, 64, 64, 3]);
         assert_eq!(g.param_count(), 3_576_704);
         assert_eq!(keys(&g, ".bias"), numbers(&[1, 4, 7, 10]));
         assert_eq!(g.params.len() - keys(&g, ".bias").len(), 9);
-        let d = describe(&[2, 64, 64, 3], |cx, x| {
-            let y = DcganDiscriminator::default().forward(cx, x);
-            assert_eq!(y.shape()[..], [2]);
-            y
-        });
+        let (d, y) = describe(&DcganDiscriminator::default(), &[2, 64, 64, 3], 1);
+        assert_eq!(y[0][..], [2]);
         assert_eq!(d.param_count(), 2_765_568);
         assert_eq!(keys(&d, ".weight"), numbers(&[0, 2, 3, 5, 6, 8, 9, 11]));
     }
@@ -112,13 +145,10 @@ mod tests {
     fn other_powers_of_two_work() {
         for size in [8, 16, 128] {
             let g = DcganGenerator { ngf: 2, ..Default::default() };
-            describe(&[1, 5], |cx, z| {
-                let y = g.forward(cx, z, size, 1);
-                assert_eq!(y.shape()[..], [1, size, size, 1]);
-                y
-            });
+            let (_, y) = describe_sized(&g, &[1, 5], 1, &[size, size]);
+            assert_eq!(y[0][..], [1, size, size, 1]);
             let d = DcganDiscriminator { ndf: 2, norm: Norm::None };
-            let spec = describe(&[3, size, size, 1], |cx, x| d.forward(cx, x));
+            let (spec, _) = describe(&d, &[3, size, size, 1], 1);
             assert_eq!(keys(&spec, ".weight").len(), keys(&spec, ".bias").len());
         }
     }

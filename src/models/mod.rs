@@ -2,12 +2,11 @@
 
 pub mod dcgan;
 pub mod denoiser;
-pub mod dense;
-pub mod image;
 pub mod mlp_gan;
 pub mod multi_scale;
-pub mod noise;
+pub mod network;
 pub mod patchgan;
+pub mod registry;
 pub mod residual_gan;
 pub mod resnet_generator;
 pub mod segmentation_unet;
@@ -17,12 +16,11 @@ pub mod vdsr;
 
 pub use dcgan::{DcganDiscriminator, DcganGenerator};
 pub use denoiser::Denoiser;
-pub use dense::DenseNetwork;
-pub use image::{ImageDiscriminator, ImageGenerator};
 pub use mlp_gan::{MlpDiscriminator, MlpGenerator};
 pub use multi_scale::MultiScaleGan;
-pub use noise::{NoiseDiscriminator, NoiseGenerator, NoiseModel};
+pub use network::{Limits, Network, Signature, Wanted};
 pub use patchgan::{PatchGan, PixelGan};
+pub use registry::{AnyNetwork, REGISTRY};
 pub use residual_gan::{ResidualCritic, ResidualGenerator};
 pub use resnet_generator::ResnetGenerator;
 pub use segmentation_unet::{SegmentationUnet, Widths};
@@ -54,15 +52,30 @@ pub fn padded(x: &Var, multiple: usize, f: impl FnOnce(&Var) -> Var) -> Var {
 
 #[cfg(test)]
 mod tests {
-    use crate::graph::Var;
-    use crate::nn::{Ctx, NetSpec};
+    use super::{Network, Wanted};
+    use crate::nn::NetSpec;
+    use crate::shape::Shape;
 
-    /// What a network keeps when it is traced on an input of the given shape.
-    pub fn describe(shape: &[usize], forward: impl FnOnce(&Ctx, &Var) -> Var) -> NetSpec {
-        NetSpec::describe("net", |cx, graph| {
-            forward(cx, &graph.input("x", shape));
-        })
-        .expect("the shapes fit")
+    /// What a network keeps, and the extents of its outputs, for an input of the given extents. The images have the input's
+    /// spatial extents, or are 64 x 64 where it is noise.
+    pub fn describe(network: &dyn Network, shape: &[usize], channels: usize) -> (NetSpec, Vec<Shape>) {
+        let size = if shape.len() > 2 { &shape[1..shape.len() - 1] } else { &[64, 64] };
+        describe_sized(network, shape, channels, size)
+    }
+
+    pub fn describe_sized(
+        network: &dyn Network,
+        shape: &[usize],
+        channels: usize,
+        size: &[usize],
+    ) -> (NetSpec, Vec<Shape>) {
+        let mut shapes = Vec::new();
+        let spec = NetSpec::describe("net", |cx, graph| {
+            let wanted = Wanted { channels, size: size.to_vec() };
+            let out = network.forward(cx, &graph.input("x", shape), &wanted);
+            shapes = out.iter().map(|y| y.shape()).collect();
+        });
+        (spec.expect("the shapes fit"), shapes)
     }
 
     /// The keys of the parameters that end so, without the ending.

@@ -1,8 +1,10 @@
 //! Discriminators that judge patches (Isola et al., CVPR 2017, appendix 6.1.2; keys as in junyanz's
 //! `NLayerDiscriminator` and `PixelDiscriminator`).
 
+use super::network::{Limits, Network, Signature, Wanted};
+use crate::error::Result;
 use crate::graph::Var;
-use crate::nn::{Ctx, Norm};
+use crate::nn::{ConvLayer, Ctx, Norm};
 use serde::{Deserialize, Serialize};
 
 /// 4x4 convolutions, `layers` of them with stride 2; one logit per patch. With 3 layers a patch is 70x70 and
@@ -45,40 +47,75 @@ fn default_norm() -> Norm {
     Norm::Batch
 }
 
-impl PatchGan {
-    /// Traces the network: `[n, h, w, c]` to logits `[n, h', w', 1]`.
-    #[track_caller]
-    pub fn forward(&self, cx: &Ctx, x: &Var) -> Var {
-        self.forward_as(cx, "model", x)
-    }
-
-    /// As [`PatchGan::forward`], with the keys behind another prefix than `model`.
-    #[track_caller]
-    pub fn forward_as(&self, cx: &Ctx, prefix: &str, x: &Var) -> Var {
-        let key = |i: usize| format!("{prefix}.{i}");
-        let mut h = cx.conv(&key(0), x, self.ndf, 4, 2, 1, true).leaky_relu(0.2);
-        let mut index = 2;
-        for layer in 1..=self.layers {
-            let stride = if layer < self.layers { 2 } else { 1 };
-            let width = self.ndf << layer.min(3);
-            h = cx.conv(&key(index), &h, width, 4, stride, 1, self.norm.wants_bias());
-            h = cx.norm(&key(index + 1), &h, self.norm).leaky_relu(0.2);
-            // Without a norm there is no module in its place.
-            index += if self.norm == Norm::None { 2 } else { 3 };
-        }
-        cx.conv(&key(index), &h, 1, 4, 1, 1, true)
+impl Default for PatchGan {
+    fn default() -> Self {
+        PatchGan { layers: 3, ndf: 64, norm: Norm::Batch }
     }
 }
 
-impl PixelGan {
-    /// Traces the network: `[n, h, w, c]` to logits `[n, h, w, 1]`.
+impl PatchGan {
+    /// The network's modules, numbered from 0 where `cx` stands: `[n, spatial.., c]` to logits `[n, spatial'.., 1]`.
     #[track_caller]
-    pub fn forward(&self, cx: &Ctx, x: &Var) -> Var {
+    pub fn modules(&self, cx: &Ctx, x: &Var) -> Var {
+        let conv = |width: usize, stride: usize| ConvLayer::new(width, 4).stride(stride).padding(1);
+        let mut h = cx.conv(0, x, conv(self.ndf, 2)).leaky_relu(0.2);
+        cx.feature(0, &h);
+        let mut index = 2;
+        for layer in 1..=self.layers {
+            let stride = if layer < self.layers { 2 } else { 1 };
+            let layer = conv(self.ndf << layer.min(3), stride).bias(self.norm.wants_bias());
+            h = cx.norm(index + 1, &cx.conv(index, &h, layer), self.norm).leaky_relu(0.2);
+            cx.feature(index, &h);
+            // Without a norm there is no module in its place.
+            index += if self.norm == Norm::None { 2 } else { 3 };
+        }
+        cx.conv(index, &h, conv(1, 1))
+    }
+}
+
+impl Network for PatchGan {
+    fn signature(&self) -> Signature {
+        Signature::Patches
+    }
+
+    fn mixes_batch(&self) -> bool {
+        self.norm == Norm::Batch
+    }
+
+    fn check(&self, limits: &Limits) -> Result<()> {
+        limits.width("ndf", self.ndf, 1024)?;
+        limits.require((1..=8).contains(&self.layers), "layers", "between 1 and 8; 3 is the 70 x 70 PatchGAN")
+    }
+
+    #[track_caller]
+    fn forward(&self, cx: &Ctx, x: &Var, _: &Wanted) -> Vec<Var> {
+        vec![self.modules(&cx.at("model"), x)]
+    }
+}
+
+impl Network for PixelGan {
+    fn signature(&self) -> Signature {
+        Signature::Patches
+    }
+
+    fn mixes_batch(&self) -> bool {
+        self.norm == Norm::Batch
+    }
+
+    fn check(&self, limits: &Limits) -> Result<()> {
+        limits.width("ndf", self.ndf, 1024)
+    }
+
+    #[track_caller]
+    fn forward(&self, cx: &Ctx, x: &Var, _: &Wanted) -> Vec<Var> {
+        let cx = &cx.at("net");
         let bias = self.norm.wants_bias();
-        let h = cx.conv("net.0", x, self.ndf, 1, 1, 0, true).leaky_relu(0.2);
-        let h = cx.conv("net.2", &h, 2 * self.ndf, 1, 1, 0, bias);
-        let h = cx.norm("net.3", &h, self.norm).leaky_relu(0.2);
-        cx.conv("net.5", &h, 1, 1, 1, 0, bias)
+        let h = cx.conv(0, x, ConvLayer::new(self.ndf, 1)).leaky_relu(0.2);
+        cx.feature(0, &h);
+        let h = cx.conv(2, &h, ConvLayer::new(2 * self.ndf, 1).bias(bias));
+        let h = cx.norm(3, &h, self.norm).leaky_relu(0.2);
+        cx.feature(2, &h);
+        vec![cx.conv(5, &h, ConvLayer::new(1, 1).bias(bias))]
     }
 }
 
@@ -91,23 +128,19 @@ mod tests {
     fn parameters_and_keys_are_those_of_the_reference() {
         let patch = |c: usize, norm| {
             let d = PatchGan { layers: 3, ndf: 64, norm };
-            describe(&[1, 64, 64, c], |cx, x| d.forward(cx, x))
+            describe(&d, &[1, 64, 64, c], 1).0
         };
         assert_eq!(patch(6, Norm::Batch).param_count(), 2_768_705);
         let instance = patch(3, Norm::Instance);
         assert_eq!(instance.param_count(), 2_764_737);
         assert_eq!(keys(&instance, ".weight"), [0, 2, 5, 8, 11].map(|i| format!("model.{i}")));
         let pixel = PixelGan { ndf: 64, norm: Norm::Batch };
-        assert_eq!(describe(&[1, 8, 8, 6], |cx, x| pixel.forward(cx, x)).param_count(), 9_024);
+        assert_eq!(describe(&pixel, &[1, 8, 8, 6], 1).0.param_count(), 9_024);
     }
 
     #[test]
     fn a_256_image_has_30_x_30_patches() {
         let d = PatchGan { layers: 3, ndf: 4, norm: Norm::Batch };
-        describe(&[1, 256, 256, 2], |cx, x| {
-            let y = d.forward(cx, x);
-            assert_eq!(y.shape()[..], [1, 30, 30, 1]);
-            y
-        });
+        assert_eq!(describe(&d, &[1, 256, 256, 2], 1).1[0][..], [1, 30, 30, 1]);
     }
 }

@@ -1,9 +1,11 @@
 //! The residual generator of CycleGAN (Zhu et al., ICCV 2017, appendix 7.2, after Johnson et al., ECCV 2016; keys as in
 //! junyanz's `ResnetGenerator`).
 
+use super::network::{Limits, Network, Signature, Wanted};
 use super::padded;
+use crate::error::Result;
 use crate::graph::Var;
-use crate::nn::{Ctx, Norm};
+use crate::nn::{ConvLayer, Ctx, Norm};
 use serde::{Deserialize, Serialize};
 
 /// Two convolutions down, residual blocks, two transposed convolutions up; borders are mirrored.
@@ -45,47 +47,61 @@ impl Default for ResnetGenerator {
     }
 }
 
-impl ResnetGenerator {
-    /// Spatial extents divide by this inside.
-    pub const MULTIPLE: usize = 4;
+impl Network for ResnetGenerator {
+    fn signature(&self) -> Signature {
+        Signature::Image
+    }
 
-    /// Traces the network.
+    fn multiple(&self) -> usize {
+        4
+    }
+
+    fn mixes_batch(&self) -> bool {
+        self.norm == Norm::Batch
+    }
+
+    fn check(&self, limits: &Limits) -> Result<()> {
+        limits.require(self.blocks <= 64, "blocks", "at most 64; 9 suits 256 x 256")?;
+        limits.width("ngf", self.ngf, 1024)?;
+        limits.dropout(self.dropout)
+    }
+
     #[track_caller]
-    pub fn forward(&self, cx: &Ctx, x: &Var, channels: usize) -> Var {
-        padded(x, Self::MULTIPLE, |x| self.inside(cx, x, channels))
-    }
-
-    fn inside(&self, cx: &Ctx, x: &Var, channels: usize) -> Var {
-        let bias = self.norm.wants_bias();
-        // Modules are numbered as in the reference, where padding, norm and activation count too.
-        let normed = |i: usize, h: &Var| cx.norm(&key(i), h, self.norm).relu();
-        let mut h = normed(2, &cx.conv(&key(1), &x.pad_reflect(3), self.ngf, 7, 1, 0, bias));
-        for (level, i) in [(1, 4), (2, 7)] {
-            h = normed(i + 1, &cx.conv(&key(i), &h, self.ngf << level, 3, 2, 1, bias));
-        }
-        for block in 0..self.blocks {
-            h = self.block(cx, &format!("model.{}.conv_block", 10 + block), &h);
-        }
-        let up = 10 + self.blocks;
-        for (level, i) in [(1, up), (0, up + 3)] {
-            h = normed(i + 1, &cx.conv_transpose(&key(i), &h, self.ngf << level, 3, 2, 1, 1, bias));
-        }
-        cx.conv(&key(up + 7), &h.pad_reflect(3), channels, 7, 1, 0, true).tanh()
-    }
-
-    /// `x + norm(conv(relu(norm(conv(x)))))`.
-    fn block(&self, cx: &Ctx, key: &str, x: &Var) -> Var {
-        let (bias, width) = (self.norm.wants_bias(), x.channels());
-        let second = if self.dropout > 0.0 { 6 } else { 5 };
-        let h = cx.conv(&format!("{key}.1"), &x.pad_reflect(1), width, 3, 1, 0, bias);
-        let h = cx.dropout(&cx.norm(&format!("{key}.2"), &h, self.norm).relu(), self.dropout);
-        let h = cx.conv(&format!("{key}.{second}"), &h.pad_reflect(1), width, 3, 1, 0, bias);
-        x.add(&cx.norm(&format!("{key}.{}", second + 1), &h, self.norm))
+    fn forward(&self, cx: &Ctx, x: &Var, wanted: &Wanted) -> Vec<Var> {
+        vec![padded(x, self.multiple(), |x| self.inside(&cx.at("model"), x, wanted.channels))]
     }
 }
 
-fn key(module: usize) -> String {
-    format!("model.{module}")
+impl ResnetGenerator {
+    fn inside(&self, cx: &Ctx, x: &Var, channels: usize) -> Var {
+        let bias = self.norm.wants_bias();
+        // Modules are numbered as in the reference, where padding, norm and activation count too.
+        let normed = |i: usize, h: &Var| cx.norm(i, h, self.norm).relu();
+        let mut h = normed(2, &cx.conv(1, &x.pad_reflect(3), ConvLayer::new(self.ngf, 7).bias(bias)));
+        for (level, i) in [(1, 4), (2, 7)] {
+            let down = ConvLayer::same(self.ngf << level, 3).stride(2).bias(bias);
+            h = normed(i + 1, &cx.conv(i, &h, down));
+        }
+        for block in 0..self.blocks {
+            h = self.block(&cx.at(10 + block).at("conv_block"), &h);
+        }
+        let up = 10 + self.blocks;
+        for (level, i) in [(1, up), (0, up + 3)] {
+            let layer = ConvLayer::transposed(self.ngf << level, 3).stride(2).padding(1).output_padding(1);
+            h = normed(i + 1, &cx.conv(i, &h, layer.bias(bias)));
+        }
+        cx.conv(up + 7, &h.pad_reflect(3), ConvLayer::new(channels, 7)).tanh()
+    }
+
+    /// `x + norm(conv(relu(norm(conv(x)))))`.
+    fn block(&self, cx: &Ctx, x: &Var) -> Var {
+        let conv = ConvLayer::new(x.channels(), 3).bias(self.norm.wants_bias());
+        let second = if self.dropout > 0.0 { 6 } else { 5 };
+        let h = cx.conv(1, &x.pad_reflect(1), conv.clone());
+        let h = cx.dropout(&cx.norm(2, &h, self.norm).relu(), self.dropout);
+        let h = cx.conv(second, &h.pad_reflect(1), conv);
+        x.add(&cx.norm(second + 1, &h, self.norm))
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +111,7 @@ mod tests {
 
     #[test]
     fn parameters_and_keys_are_those_of_the_reference() {
-        let of = |g: ResnetGenerator| describe(&[1, 16, 16, 3], |cx, x| g.forward(cx, x, 3));
+        let of = |g: ResnetGenerator| describe(&g, &[1, 16, 16, 3], 3).0;
         let nine = of(ResnetGenerator::default());
         assert_eq!(nine.param_count(), 11_378_179);
         let numbers: Vec<String> = [1, 4, 7].iter().map(|i| format!("model.{i}")).collect();
@@ -110,7 +126,7 @@ mod tests {
     #[test]
     fn batch_norm_takes_the_next_number_and_dropout_moves_the_second_convolution() {
         let g = ResnetGenerator { blocks: 1, norm: Norm::Batch, dropout: 0.5, ..Default::default() };
-        let spec = describe(&[1, 16, 16, 1], |cx, x| g.forward(cx, x, 1));
+        let (spec, _) = describe(&g, &[1, 16, 16, 1], 1);
         let inner: Vec<String> =
             keys(&spec, ".weight").into_iter().filter(|k| k.contains("conv_block")).collect();
         assert_eq!(inner, [1, 2, 6, 7].map(|i| format!("model.10.conv_block.{i}")));
@@ -124,11 +140,7 @@ mod tests {
     fn any_size_comes_back() {
         let g = ResnetGenerator { blocks: 1, ngf: 2, ..Default::default() };
         for shape in [[2, 13, 10, 1], [1, 8, 9, 1]] {
-            describe(&shape, |cx, x| {
-                let y = g.forward(cx, x, 3);
-                assert_eq!(y.shape()[..], [shape[0], shape[1], shape[2], 3]);
-                y
-            });
+            assert_eq!(describe(&g, &shape, 3).1[0][..], [shape[0], shape[1], shape[2], 3]);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The U-Net for dense prediction, in 2D (Ronneberger et al., MICCAI 2015) and 3D (Cicek et al., MICCAI 2016).
 
+use super::network::{Limits, Network, Signature, Wanted};
 use super::padded;
+use crate::error::Result;
 use crate::graph::Var;
-use crate::nn::{Activation, Ctx, Norm, Scheme};
+use crate::nn::{Activation, ConvLayer, Ctx, Norm, Scheme};
 use crate::ops::concat::concat;
 use crate::ops::max_pool::Window;
 use serde::{Deserialize, Serialize};
@@ -62,16 +64,37 @@ impl SegmentationUnet {
         SegmentationUnet { base: 32, downs: 3, widths: Widths::BeforePooling, ..Default::default() }
     }
 
-    /// Spatial extents divide by this inside.
-    pub fn multiple(&self) -> usize {
+    /// Channels behind the first and the second convolution of a level.
+    fn width(&self, level: usize) -> [usize; 2] {
+        match self.widths {
+            Widths::AfterPooling => [self.base << level; 2],
+            Widths::BeforePooling => [self.base << level, self.base << (level + 1)],
+        }
+    }
+}
+
+impl Network for SegmentationUnet {
+    fn signature(&self) -> Signature {
+        Signature::Dense
+    }
+
+    fn multiple(&self) -> usize {
         1 << self.downs
     }
 
-    /// Traces the network and returns the logits; with deep supervision also those of the lower levels (but the two
-    /// lowest, as in nnU-Net), enlarged to the image's size, the finest first.
+    fn mixes_batch(&self) -> bool {
+        self.norm == Norm::Batch
+    }
+
+    fn check(&self, limits: &Limits) -> Result<()> {
+        limits.require((1..=6).contains(&self.downs), "downs", "between 1 and 6")?;
+        limits.width("base", self.base, 512)
+    }
+
+    /// With deep supervision also the logits of the lower levels (but the two lowest, as in nnU-Net), the finest first.
     #[track_caller]
-    pub fn forward(&self, cx: &Ctx, x: &Var, channels: usize) -> Vec<Var> {
-        let cx = &cx.with_scheme(Scheme::He);
+    fn forward(&self, cx: &Ctx, x: &Var, wanted: &Wanted) -> Vec<Var> {
+        let (cx, channels) = (&cx.with_scheme(Scheme::He), wanted.channels);
         let levels = if self.deep_supervision { self.downs.saturating_sub(1).max(1) } else { 1 };
         let all = padded(x, self.multiple(), |x| {
             let parts = self.decode(cx, x, channels, levels);
@@ -80,15 +103,9 @@ impl SegmentationUnet {
         let last = x.rank().saturating_sub(1);
         (0..levels).map(|i| all.slice(last, i * channels, channels)).collect()
     }
+}
 
-    /// Channels behind the first and the second convolution of a level.
-    fn width(&self, level: usize) -> [usize; 2] {
-        match self.widths {
-            Widths::AfterPooling => [self.base << level; 2],
-            Widths::BeforePooling => [self.base << level, self.base << (level + 1)],
-        }
-    }
-
+impl SegmentationUnet {
     fn decode(&self, cx: &Ctx, x: &Var, channels: usize, levels: usize) -> Vec<Var> {
         let dims = x.rank().saturating_sub(2);
         let size: Vec<usize> = x.shape()[1..=dims].to_vec();
@@ -98,7 +115,7 @@ impl SegmentationUnet {
             if let Some(skip) = skips.last() {
                 h = skip.max_pool(&Window::new(dims, 2, 2));
             }
-            h = self.twice(cx, &format!("enc.{level}"), &h, self.width(level));
+            h = self.conv_pair(&cx.at("enc").at(level), &h, self.width(level));
             skips.push(h.clone());
         }
         let mut out = Vec::new();
@@ -107,13 +124,13 @@ impl SegmentationUnet {
                 Widths::AfterPooling => (self.base << level, true),
                 Widths::BeforePooling => (h.channels(), false),
             };
-            let up = cx.conv_transpose(&format!("upc.{level}"), &h, width, 2, 2, 0, 0, bias);
+            let up = cx.at("upc").conv(level, &h, ConvLayer::transposed(width, 2).stride(2).bias(bias));
             let joined = concat(&[&skips[level], &up], dims + 1);
-            h = self.twice(cx, &format!("dec.{level}"), &joined, [self.width(level)[1]; 2]);
+            h = self.conv_pair(&cx.at("dec").at(level), &joined, [self.width(level)[1]; 2]);
             if level == 0 {
-                out.push(cx.conv("head", &h, channels, 1, 1, 0, true));
+                out.push(cx.conv("head", &h, ConvLayer::new(channels, 1)));
             } else if level < levels {
-                let logits = cx.conv(&format!("heads.{level}"), &h, channels, 1, 1, 0, true);
+                let logits = cx.at("heads").conv(level, &h, ConvLayer::new(channels, 1));
                 out.push(logits.resize_linear(&size, false));
             }
         }
@@ -121,12 +138,11 @@ impl SegmentationUnet {
         out
     }
 
-    fn twice(&self, cx: &Ctx, key: &str, x: &Var, widths: [usize; 2]) -> Var {
+    fn conv_pair(&self, cx: &Ctx, x: &Var, widths: [usize; 2]) -> Var {
         let mut h = x.clone();
         for (i, width) in widths.into_iter().enumerate() {
-            let at = |module: usize| format!("{key}.{}", 3 * i + module);
-            h = cx.conv(&at(0), &h, width, 3, 1, 1, self.norm.wants_bias());
-            h = self.activation.apply(&cx.norm(&at(1), &h, self.norm));
+            h = cx.conv(3 * i, &h, ConvLayer::same(width, 3).bias(self.norm.wants_bias()));
+            h = self.activation.apply(&cx.norm(3 * i + 1, &h, self.norm));
         }
         h
     }
@@ -142,7 +158,7 @@ mod tests {
     #[test]
     fn the_3d_original_has_its_19_069_955_parameters() {
         let shape = [1, 8, 8, 8, 3];
-        let of = |u: &SegmentationUnet| describe(&shape, |cx, x| u.forward(cx, x, 3).remove(0)).param_count();
+        let of = |u: &SegmentationUnet| describe(u, &shape, 3).0.param_count();
         let normed = SegmentationUnet::original_3d();
         assert_eq!(of(&SegmentationUnet { norm: Norm::None, ..normed.clone() }), 19_069_955);
         let scales = [32, 64, 64, 128, 128, 256, 256, 512, 256, 256, 128, 128, 64, 64].iter().sum::<usize>();
@@ -153,7 +169,7 @@ mod tests {
     #[test]
     fn the_2d_original_has_31_million_parameters() {
         let of = |u: &SegmentationUnet, inputs: usize, outputs: usize| {
-            describe(&[1, 16, 16, inputs], |cx, x| u.forward(cx, x, outputs).remove(0)).param_count()
+            describe(u, &[1, 16, 16, inputs], outputs).0.param_count()
         };
         let plain = SegmentationUnet { norm: Norm::None, ..Default::default() };
         assert_eq!(of(&plain, 1, 2), 31_030_658);
@@ -164,13 +180,10 @@ mod tests {
     fn any_size_comes_back_at_every_resolution() {
         let u = SegmentationUnet { base: 2, downs: 3, deep_supervision: true, ..Default::default() };
         for shape in [vec![2, 13, 10, 1], vec![1, 9, 8, 11, 2]] {
-            let spec = describe(&shape, |cx, x| {
-                let all = u.forward(cx, x, 4);
-                assert_eq!(all.len(), 2);
-                let wanted = [&shape[..shape.len() - 1], &[4]].concat();
-                assert!(all.iter().all(|y| y.shape()[..] == wanted[..]));
-                all[0].add(&all[1])
-            });
+            let (spec, all) = describe(&u, &shape, 4);
+            assert_eq!(all.len(), 2);
+            let wanted = [&shape[..shape.len() - 1], &[4]].concat();
+            assert!(all.iter().all(|y| y[..] == wanted[..]));
             assert!(keys(&spec, ".bias").contains(&"heads.1".to_string()));
         }
     }

@@ -1,8 +1,10 @@
 //! SRCNN (Dong et al., "Learning a Deep Convolutional Network for Image Super-Resolution", ECCV 2014): three
 //! convolutions that sharpen an image which was enlarged by interpolation.
 
+use super::network::{Limits, Network, Signature, Wanted};
+use crate::error::Result;
 use crate::graph::Var;
-use crate::nn::{Ctx, Scheme};
+use crate::nn::{ConvLayer, Ctx, Scheme};
 use serde::{Deserialize, Serialize};
 
 /// 9-1-5: patches to features, features to features, features to pixels. `[n, spatial.., c]` to `[n, spatial..,
@@ -22,16 +24,31 @@ impl Default for Srcnn {
     }
 }
 
-impl Srcnn {
-    /// Traces the network. The paper's initial weights, N(0, 0.001), want its learning rates and millions of steps;
+impl Network for Srcnn {
+    fn signature(&self) -> Signature {
+        Signature::Dense
+    }
+
+    fn mixes_batch(&self) -> bool {
+        false
+    }
+
+    fn check(&self, limits: &Limits) -> Result<()> {
+        let odd = self.kernels.iter().all(|k| k % 2 == 1 && *k < 64);
+        limits.require(odd, "kernels", "below 64 and be odd, each")?;
+        let fine = self.widths.iter().all(|w| (1..=1024).contains(w));
+        limits.require(fine, "widths", "between 1 and 1024 each")
+    }
+
+    /// The paper's initial weights, N(0, 0.001), want its learning rates and millions of steps;
     /// these begin as He et al. (ICCV 2015) say.
     #[track_caller]
-    pub fn forward(&self, cx: &Ctx, x: &Var, channels: usize) -> Var {
+    fn forward(&self, cx: &Ctx, x: &Var, wanted: &Wanted) -> Vec<Var> {
         let cx = &cx.with_scheme(Scheme::He);
         let [k1, k2, k3] = self.kernels;
-        let h = cx.conv("conv1", x, self.widths[0], k1, 1, k1 / 2, true).relu();
-        let h = cx.conv("conv2", &h, self.widths[1], k2, 1, k2 / 2, true).relu();
-        cx.conv("conv3", &h, channels, k3, 1, k3 / 2, true)
+        let h = cx.conv("conv1", x, ConvLayer::same(self.widths[0], k1)).relu();
+        let h = cx.conv("conv2", &h, ConvLayer::same(self.widths[1], k2)).relu();
+        vec![cx.conv("conv3", &h, ConvLayer::same(wanted.channels, k3))]
     }
 }
 
@@ -42,11 +59,8 @@ mod tests {
 
     #[test]
     fn the_9_1_5_network_has_its_8_032_weights() {
-        let spec = describe(&[1, 12, 10, 1], |cx, x| {
-            let y = Srcnn::default().forward(cx, x, 1);
-            assert_eq!(y.shape(), x.shape());
-            y
-        });
+        let (spec, y) = describe(&Srcnn::default(), &[1, 12, 10, 1], 1);
+        assert_eq!(y[0][..], [1, 12, 10, 1]);
         assert_eq!(spec.param_count(), 8_032 + 64 + 32 + 1);
         assert_eq!(keys(&spec, ".weight"), ["conv1", "conv2", "conv3"]);
     }

@@ -1,8 +1,11 @@
 //! The U-Net generator of pix2pix (Isola et al., CVPR 2017, appendix 6.1; keys as in junyanz's `UnetGenerator`).
 
+use super::network::{Limits, Network, Signature, Wanted};
 use super::padded;
+use crate::error::Result;
 use crate::graph::Var;
-use crate::nn::{Ctx, Norm};
+use crate::nn::{ConvLayer, Ctx, Norm};
+use crate::ops::concat::concat;
 use serde::{Deserialize, Serialize};
 
 /// `downs` convolutions 4x4/2 down and as many transposed ones up, joined by skips.
@@ -42,45 +45,62 @@ fn default_dropout() -> f64 {
     0.5
 }
 
-impl UnetGenerator {
-    /// Traces the network.
-    #[track_caller]
-    pub fn forward(&self, cx: &Ctx, x: &Var, channels: usize) -> Var {
-        padded(x, 1 << self.downs, |x| self.level(cx, 0, "model.model".into(), x, channels).tanh())
+impl Network for UnetGenerator {
+    fn signature(&self) -> Signature {
+        Signature::Image
     }
 
+    fn multiple(&self) -> usize {
+        1 << self.downs
+    }
+
+    fn mixes_batch(&self) -> bool {
+        self.norm == Norm::Batch
+    }
+
+    fn check(&self, limits: &Limits) -> Result<()> {
+        limits.require((2..=10).contains(&self.downs), "downs", "between 2 and 10")?;
+        limits.width("ngf", self.ngf, 1024)?;
+        limits.dropout(self.dropout)
+    }
+
+    #[track_caller]
+    fn forward(&self, cx: &Ctx, x: &Var, wanted: &Wanted) -> Vec<Var> {
+        let cx = &cx.at("model.model");
+        vec![padded(x, self.multiple(), |x| self.level(cx, 0, x, wanted.channels).tanh())]
+    }
+}
+
+impl UnetGenerator {
     fn channels(&self, level: usize) -> usize {
         self.ngf << level.min(3)
     }
 
-    /// One level: down, the levels inside, up. `inner` is the key of this level's sequence of modules; `out` what it
-    /// must return. The skip is joined by the caller, which holds the level's input.
-    fn level(&self, cx: &Ctx, k: usize, key: String, x: &Var, out: usize) -> Var {
+    /// One level: down, the levels inside, up. `cx` is where this level's sequence of modules stands; `out` what it must return.
+    /// The skip is joined by the caller, which holds the level's input.
+    fn level(&self, cx: &Ctx, k: usize, x: &Var, out: usize) -> Var {
         let bias = self.norm.wants_bias();
-        let width = self.channels(k);
-        let at = |i: usize| format!("{key}.{i}");
+        let down = ConvLayer::new(self.channels(k), 4).stride(2).padding(1).bias(bias);
+        let up = |bias: bool| ConvLayer::transposed(out, 4).stride(2).padding(1).bias(bias);
         if k == 0 {
-            let h = cx.conv(&at(0), x, width, 4, 2, 1, bias);
-            let h = self.with_skip(cx, 1, at(1), &h);
-            return cx.conv_transpose(&at(3), &h.relu(), out, 4, 2, 1, 0, true);
+            let h = cx.conv(0, x, down);
+            let h = self.with_skip(&cx.at(1), 1, &h);
+            return cx.conv(3, &h.relu(), up(true));
         }
         // junyanz's in-place activation rewrites what the skip carries; the ReLU that follows the skip makes no
         // difference of it: relu(leaky_relu(x)) = relu(x).
-        let h = cx.conv(&at(1), &x.leaky_relu(0.2), width, 4, 2, 1, bias);
+        let h = cx.conv(1, &x.leaky_relu(0.2), down);
         if k == self.downs - 1 {
-            let h = cx.conv_transpose(&at(3), &h.relu(), out, 4, 2, 1, 0, bias);
-            return cx.norm(&at(4), &h, self.norm);
+            return cx.norm(4, &cx.conv(3, &h.relu(), up(bias)), self.norm);
         }
-        let h = cx.norm(&at(2), &h, self.norm);
-        let h = self.with_skip(cx, k + 1, at(3), &h);
-        let h = cx.conv_transpose(&at(5), &h.relu(), out, 4, 2, 1, 0, bias);
-        let h = cx.norm(&at(6), &h, self.norm);
+        let h = cx.norm(2, &h, self.norm);
+        let h = self.with_skip(&cx.at(3), k + 1, &h);
+        let h = cx.norm(6, &cx.conv(5, &h.relu(), up(bias)), self.norm);
         if k >= 4 { cx.dropout(&h, self.dropout) } else { h }
     }
 
     /// The level's input, joined by what level `k` makes of it.
-    fn with_skip(&self, cx: &Ctx, k: usize, key: String, x: &Var) -> Var {
-        let inner = self.level(cx, k, format!("{key}.model"), x, self.channels(k - 1));
-        crate::ops::concat::concat(&[x, &inner], x.rank() - 1)
+    fn with_skip(&self, cx: &Ctx, k: usize, x: &Var) -> Var {
+        concat(&[x, &self.level(&cx.at("model"), k, x, self.channels(k - 1))], x.rank() - 1)
     }
 }

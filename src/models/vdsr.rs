@@ -1,8 +1,10 @@
 //! VDSR (Kim et al., "Accurate Image Super-Resolution Using Very Deep Convolutional Networks", CVPR 2016): what an
 //! interpolated image lacks, by twenty layers.
 
+use super::network::{Limits, Network, Signature, Wanted};
+use crate::error::Result;
 use crate::graph::Var;
-use crate::nn::{Ctx, Scheme};
+use crate::nn::{ConvLayer, Ctx, Scheme};
 use serde::{Deserialize, Serialize};
 
 /// `x + convs(x)`, all 3x3, no biases. `[n, spatial.., c]` keeps its shape; borders are padded with zeros. Keys
@@ -22,16 +24,30 @@ impl Default for Vdsr {
     }
 }
 
-impl Vdsr {
-    /// Traces the network.
+impl Network for Vdsr {
+    fn signature(&self) -> Signature {
+        Signature::Dense
+    }
+
+    fn mixes_batch(&self) -> bool {
+        false
+    }
+
+    fn check(&self, limits: &Limits) -> Result<()> {
+        limits.require((2..=100).contains(&self.layers), "layers", "between 2 and 100")?;
+        limits.same_channels()?;
+        limits.width("width", self.width, 1024)
+    }
+
     #[track_caller]
-    pub fn forward(&self, cx: &Ctx, x: &Var) -> Var {
+    fn forward(&self, cx: &Ctx, x: &Var, _: &Wanted) -> Vec<Var> {
         let cx = &cx.with_scheme(Scheme::He);
-        let mut h = cx.conv("input", x, self.width, 3, 1, 1, false).relu();
+        let conv = |width: usize| ConvLayer::same(width, 3).bias(false);
+        let mut h = cx.conv("input", x, conv(self.width)).relu();
         for i in 0..self.layers.saturating_sub(2) {
-            h = cx.conv(&format!("residual_layer.{i}.conv"), &h, self.width, 3, 1, 1, false).relu();
+            h = cx.at("residual_layer").at(i).conv("conv", &h, conv(self.width)).relu();
         }
-        x.add(&cx.conv("output", &h, x.channels(), 3, 1, 1, false))
+        vec![x.add(&cx.conv("output", &h, conv(x.channels())))]
     }
 }
 
@@ -42,11 +58,8 @@ mod tests {
 
     #[test]
     fn twenty_layers_have_664_704_parameters() {
-        let spec = describe(&[1, 9, 8, 1], |cx, x| {
-            let y = Vdsr::default().forward(cx, x);
-            assert_eq!(y.shape(), x.shape());
-            y
-        });
+        let (spec, y) = describe(&Vdsr::default(), &[1, 9, 8, 1], 1);
+        assert_eq!(y[0][..], [1, 9, 8, 1]);
         assert_eq!((spec.param_count(), keys(&spec, ".weight").len()), (664_704, 20));
     }
 }

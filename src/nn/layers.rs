@@ -2,10 +2,10 @@
 
 use super::params::{Ctx, Layout, Scheme};
 use crate::graph::Var;
-use crate::ops::conv::ConvSpec;
 use crate::ops::norm::NormKind;
 use crate::ops::optimiser::RunningStats;
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 
 /// Which normalisation a network uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub enum Norm {
     /// Over all pixels and channels of an image, with scale and shift per channel: what WGAN-GP's critic takes in place
     /// of batch norm. (PyTorch: a group norm with one group.)
     Layer,
+    /// Group norm with so many groups, scale and shift per channel (Wu and He, ECCV 2018). In a recipe: `{ group = 8 }`.
+    Group(usize),
     /// None.
     None,
 }
@@ -71,101 +73,49 @@ const EPS: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
 
 impl Ctx {
-    /// Convolution to `out` channels with a kernel of `kernel` along each axis.
-    #[track_caller]
-    pub fn conv(
-        &self,
-        key: &str,
-        x: &Var,
-        out: usize,
-        kernel: usize,
-        stride: usize,
-        padding: usize,
-        bias: bool,
-    ) -> Var {
-        self.graph().scope(key, || {
-            let dims = x.rank().saturating_sub(2);
-            let shape = [&[out], &vec![kernel; dims][..], &[x.channels()]].concat();
-            let fan_in = shape[1..].iter().product();
-            let init = self.scheme().weight(fan_in);
-            let w = self.param(&format!("{key}.weight"), &shape, Layout::ChannelsSecond, init);
-            let y = x.conv(&w, &ConvSpec::new(dims, stride, padding));
-            self.bias(key, y, out, fan_in, bias)
-        })
-    }
-
-    /// Transposed convolution to `out` channels.
-    #[track_caller]
-    pub fn conv_transpose(
-        &self,
-        key: &str,
-        x: &Var,
-        out: usize,
-        kernel: usize,
-        stride: usize,
-        padding: usize,
-        output_padding: usize,
-        bias: bool,
-    ) -> Var {
-        self.graph().scope(key, || {
-            let dims = x.rank().saturating_sub(2);
-            let shape = [&[x.channels()], &vec![kernel; dims][..], &[out]].concat();
-            // What PyTorch counts as the fan in of a transposed convolution: its weight's second axis.
-            let fan_in = out * kernel.pow(dims as u32);
-            let init = self.scheme().weight(fan_in);
-            let w = self.param(&format!("{key}.weight"), &shape, Layout::ChannelsSecond, init);
-            let y = x.conv_transpose(&w, &ConvSpec::new(dims, stride, padding), &vec![output_padding; dims]);
-            self.bias(key, y, out, fan_in, bias)
-        })
-    }
-
     /// `x w^T + b` over the last axis, `w [out, in]`.
     #[track_caller]
-    pub fn linear(&self, key: &str, x: &Var, out: usize, bias: bool) -> Var {
-        self.graph().scope(key, || {
+    pub fn linear(&self, key: impl Display, x: &Var, out: usize, bias: bool) -> Var {
+        self.layer(key, |cx| {
             let fan_in = x.channels();
-            let init = self.scheme().weight(fan_in);
-            let w = self.param(&format!("{key}.weight"), &[out, fan_in], Layout::Plain, init);
-            self.bias(key, x.linear(&w, None), out, fan_in, bias)
+            let w = cx.param("weight", &[out, fan_in], Layout::Plain, cx.scheme().weight(fan_in));
+            let y = x.linear(&w, None);
+            if bias { cx.add_bias(y, out, fan_in) } else { y }
         })
     }
 
-    fn bias(&self, key: &str, y: Var, out: usize, fan_in: usize, bias: bool) -> Var {
-        if !bias {
-            return y;
-        }
-        y.add(&self.param(&format!("{key}.bias"), &[out], Layout::Plain, self.scheme().bias(fan_in)))
+    pub(super) fn add_bias(&self, y: Var, out: usize, fan_in: usize) -> Var {
+        y.add(&self.param("bias", &[out], Layout::Plain, self.scheme().bias(fan_in)))
     }
 
     /// Scale and shift of a norm over `c` channels.
-    fn affine(&self, key: &str, c: usize) -> [Var; 2] {
-        let gamma = self.param(&format!("{key}.weight"), &[c], Layout::Plain, self.scheme().scale());
-        [gamma, self.param(&format!("{key}.bias"), &[c], Layout::Plain, Scheme::shift())]
+    fn affine(&self, c: usize) -> [Var; 2] {
+        let gamma = self.param("weight", &[c], Layout::Plain, self.scheme().scale());
+        [gamma, self.param("bias", &[c], Layout::Plain, Scheme::shift())]
     }
 
     /// Normalisation. Batch norm uses and updates batch statistics while training, running ones otherwise.
     #[track_caller]
-    pub fn norm(&self, key: &str, x: &Var, norm: Norm) -> Var {
+    pub fn norm(&self, key: impl Display, x: &Var, norm: Norm) -> Var {
         match norm {
             Norm::None => x.clone(),
-            Norm::Instance => self.graph().scope(key, || x.normalize(NormKind::Instance, EPS, None)),
-            Norm::InstanceAffine => self.affine_norm(key, x, NormKind::Instance),
-            Norm::Layer => self.affine_norm(key, x, NormKind::Group(1)),
-            Norm::Batch => self.graph().scope(key, || self.batch_norm(key, x)),
+            Norm::Instance => self.layer(key, |_| x.normalize(NormKind::Instance, EPS, None)),
+            Norm::InstanceAffine => self.layer(key, |cx| cx.affine_norm(x, NormKind::Instance)),
+            Norm::Layer => self.layer(key, |cx| cx.affine_norm(x, NormKind::Group(1))),
+            Norm::Group(groups) => self.layer(key, |cx| cx.affine_norm(x, NormKind::Group(groups))),
+            Norm::Batch => self.layer(key, |cx| cx.batch_norm(x)),
         }
     }
 
-    fn affine_norm(&self, key: &str, x: &Var, kind: NormKind) -> Var {
-        self.graph().scope(key, || {
-            let [gamma, beta] = self.affine(key, x.channels());
-            x.normalize(kind, EPS, Some((&gamma, &beta)))
-        })
+    fn affine_norm(&self, x: &Var, kind: NormKind) -> Var {
+        let [gamma, beta] = self.affine(x.channels());
+        x.normalize(kind, EPS, Some((&gamma, &beta)))
     }
 
-    fn batch_norm(&self, key: &str, x: &Var) -> Var {
+    fn batch_norm(&self, x: &Var) -> Var {
         let c = x.channels();
-        let [gamma, beta] = self.affine(key, c);
-        let offset = self.running(key, c);
+        let [gamma, beta] = self.affine(c);
+        let offset = self.running(c);
         let affine = Some((&gamma, &beta));
         match self.buffers() {
             Some((buffers, _)) if !self.train() => {

@@ -1,10 +1,11 @@
-//! Layers, parameters, initialisation, optimisers.
+//! Layers, their parameters, how those begin, and how the learning rate changes.
 
-pub mod init;
+pub mod conv;
 pub mod layers;
 pub mod params;
 pub mod schedule;
 pub mod spectral;
 
+pub use conv::ConvLayer;
 pub use layers::{Activation, Norm};
 pub use params::{Ctx, Net, NetSpec, Scheme};

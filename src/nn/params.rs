@@ -14,6 +14,7 @@ use crate::rng::Philox;
 use crate::shape::Shape;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::rc::Rc;
 
 /// How a tensor's axes are ordered in PyTorch's state dicts.
@@ -48,6 +49,8 @@ pub enum Scheme {
     Torch,
     /// Weights normal with this standard deviation.
     Normal(f64),
+    /// Weights N(0, gain^2 / fan in).
+    Gain(f64),
 }
 
 impl Scheme {
@@ -58,6 +61,7 @@ impl Scheme {
             Scheme::He => Init::Normal(0.0, (2.0 / fan_in as f64).sqrt()),
             Scheme::Torch => Init::Uniform(1.0 / (fan_in as f64).sqrt()),
             Scheme::Normal(sd) => Init::Normal(0.0, sd),
+            Scheme::Gain(gain) => Init::Normal(0.0, gain / (fan_in as f64).sqrt()),
         }
     }
 
@@ -171,6 +175,8 @@ impl NetSpec {
         let ctx = Ctx {
             graph: graph.clone(),
             tensors: Tensors::Listening(spec.clone()),
+            prefix: "".into(),
+            features: Rc::default(),
             train: true,
             dropout: Rc::new(DropoutSource { seed: 0, step: Some(step), streams: Cell::new(0) }),
             scheme: Scheme::default(),
@@ -375,6 +381,8 @@ impl Net {
         Ctx {
             graph: self.graph.clone(),
             tensors: Tensors::Bound(self.clone()),
+            prefix: "".into(),
+            features: Rc::default(),
             train,
             dropout: dropout.clone(),
             scheme: Scheme::default(),
@@ -404,6 +412,9 @@ enum Tensors {
 pub struct Ctx {
     graph: Graph,
     tensors: Tensors,
+    /// Stands before the keys of all tensors, without the dot.
+    prefix: Rc<str>,
+    features: Rc<RefCell<Vec<(String, Var)>>>,
     train: bool,
     dropout: Rc<DropoutSource>,
     scheme: Scheme,
@@ -413,6 +424,31 @@ impl Ctx {
     /// The same context for layers whose weights begin another way.
     pub fn with_scheme(&self, scheme: Scheme) -> Ctx {
         Ctx { scheme, ..self.clone() }
+    }
+
+    /// The same context for the modules within the module `key`: their keys begin with it, as in PyTorch's state dicts.
+    pub fn at(&self, key: impl Display) -> Ctx {
+        Ctx { prefix: self.key(key).into(), ..self.clone() }
+    }
+
+    fn key(&self, key: impl Display) -> String {
+        if self.prefix.is_empty() { key.to_string() } else { format!("{}.{key}", self.prefix) }
+    }
+
+    /// What `trace` computes, as the layer `key` in the graph.
+    pub(super) fn layer(&self, key: impl Display, trace: impl FnOnce(&Ctx) -> Var) -> Var {
+        let cx = self.at(key);
+        self.graph.scope(&cx.prefix, || trace(&cx))
+    }
+
+    /// Makes a value inside the network known by a name, for losses that compare networks' insides.
+    pub fn feature(&self, name: impl Display, x: &Var) {
+        self.features.borrow_mut().push((self.key(name), x.clone()));
+    }
+
+    /// What has been made known so far, in order.
+    pub fn features(&self) -> Vec<(String, Var)> {
+        self.features.borrow().clone()
     }
 
     /// How weights begin.
@@ -430,34 +466,35 @@ impl Ctx {
         self.train
     }
 
-    /// The parameter `key`.
-    pub fn param(&self, key: &str, shape: &[usize], layout: Layout, init: Init) -> Var {
+    /// The parameter `key` of this module.
+    pub fn param(&self, key: impl Display, shape: &[usize], layout: Layout, init: Init) -> Var {
+        let key = &self.key(key);
         match &self.tensors {
             Tensors::Listening(spec) => {
                 let mut spec = spec.borrow_mut();
-                if !spec.params.iter().any(|p| p.key == key) {
+                if !spec.params.iter().any(|p| p.key == *key) {
                     let offset = spec.param_count();
                     spec.params.push(TensorSpec {
-                        key: key.into(),
+                        key: key.clone(),
                         shape: shape.into(),
                         layout,
                         init,
                         offset,
                     });
                 }
-                self.graph.input(key, shape)
+                self.graph.input(key.as_str(), shape)
             }
             Tensors::Bound(net) => {
-                let p = &net.spec.params[net.index[key]];
+                let p = &net.spec.params[net.index[key.as_str()]];
                 self.graph.read(net.store).stretch(p.offset, &p.shape)
             }
         }
     }
 
-    /// Declares running statistics of `channels` channels under `key` and returns their offset in the buffers:
-    /// means, then variances.
-    pub fn running(&self, key: &str, channels: usize) -> usize {
-        let mean = format!("{key}.running_mean");
+    /// Declares running statistics of `channels` channels of this module and returns their offset in the buffers: means, then
+    /// variances.
+    pub fn running(&self, channels: usize) -> usize {
+        let [mean, var] = ["running_mean", "running_var"].map(|k| self.key(k));
         match &self.tensors {
             Tensors::Listening(spec) => {
                 let mut spec = spec.borrow_mut();
@@ -471,7 +508,7 @@ impl Ctx {
                         offset,
                     };
                     spec.buffers.push(tensor(mean, 0.0, offset));
-                    spec.buffers.push(tensor(format!("{key}.running_var"), 1.0, offset + channels));
+                    spec.buffers.push(tensor(var, 1.0, offset + channels));
                 }
                 offset
             }

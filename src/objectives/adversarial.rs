@@ -54,6 +54,14 @@ pub enum GanMode {
     /// Difference of means (Arjovsky et al., ICML 2017); the critic must be kept Lipschitz by other means.
     #[serde(rename = "wgan")]
     Wgan,
+    /// Real and generated images in pairs: softplus of how much more real the generated one seems (Jolicoeur-Martineau, ICLR
+    /// 2019, RpGAN; Huang et al., NeurIPS 2024, R3GAN).
+    #[serde(rename = "relativistic")]
+    Relativistic,
+    /// Binary cross entropy of how much more real an image seems than the other kind's mean (Jolicoeur-Martineau, ICLR 2019,
+    /// RaGAN; ESRGAN).
+    #[serde(rename = "relativistic-average")]
+    RelativisticAverage,
 }
 
 impl GanMode {
@@ -65,6 +73,7 @@ impl GanMode {
             GanMode::Lsgan => least_squares(logits, 1.0),
             GanMode::Hinge => logits.rsub_scalar(1.0).relu().mean_all(),
             GanMode::Wgan => logits.mean_all().neg(),
+            GanMode::Relativistic | GanMode::RelativisticAverage => no_single(),
         }
     }
 
@@ -76,7 +85,34 @@ impl GanMode {
             GanMode::Lsgan => least_squares(logits, 0.0),
             GanMode::Hinge => logits.add_scalar(1.0).relu().mean_all(),
             GanMode::Wgan => logits.mean_all(),
+            GanMode::Relativistic | GanMode::RelativisticAverage => no_single(),
         }
+    }
+
+    /// Whether its losses compare outputs on real images with those on generated ones ([`GanMode::d_pair`],
+    /// [`GanMode::g_pair`]), in place of judging each kind by itself.
+    pub fn is_relativistic(self) -> bool {
+        matches!(self, GanMode::Relativistic | GanMode::RelativisticAverage)
+    }
+
+    /// The discriminator's loss from its outputs on real and on generated images, as many of each.
+    #[track_caller]
+    pub fn d_pair(self, real: &Var, fake: &Var) -> Var {
+        match self {
+            GanMode::Relativistic => fake.sub(real).softplus().mean_all(),
+            GanMode::RelativisticAverage => {
+                let above = |x: &Var, of: &Var| x.sub(&of.mean_all());
+                let real_is_real = bce_with_logits_constant(&above(real, fake), 1.0);
+                real_is_real.add(&bce_with_logits_constant(&above(fake, real), 0.0)).mul_scalar(0.5)
+            }
+            _ => self.d_real(real).add(&self.d_fake(fake)),
+        }
+    }
+
+    /// The generator's loss from the discriminator's outputs on real and on generated images: the other way round.
+    #[track_caller]
+    pub fn g_pair(self, real: &Var, fake: &Var) -> Var {
+        if self.is_relativistic() { self.d_pair(fake, real) } else { self.g(fake) }
     }
 
     /// The share of outputs that lie on the right side of the boundary between real and generated images, one on the
@@ -94,7 +130,7 @@ impl GanMode {
             (GanMode::Lsgan, false) => logits.rsub_scalar(0.5),
             (GanMode::Hinge, true) => logits.rsub_scalar(1.0).rsub_scalar(1.0),
             (GanMode::Hinge, false) => logits.add_scalar(1.0).rsub_scalar(1.0),
-            (GanMode::Wgan, _) => return None,
+            (GanMode::Wgan | GanMode::Relativistic | GanMode::RelativisticAverage, _) => return None,
         };
         Some(margin.sign().mean_all().mul_scalar(0.5).add_scalar(0.5))
     }
@@ -105,8 +141,14 @@ impl GanMode {
         match self {
             GanMode::Bce | GanMode::Lsgan => self.d_real(logits),
             GanMode::Hinge | GanMode::Wgan => logits.mean_all().neg(),
+            GanMode::Relativistic | GanMode::RelativisticAverage => no_single(),
         }
     }
+}
+
+/// Callers ask [`GanMode::is_relativistic`] first.
+fn no_single() -> Var {
+    panic!("a relativistic loss compares real with generated images")
 }
 
 /// The gradient penalty of WGAN-GP (Gulrajani et al., NeurIPS 2017): mean over the images of

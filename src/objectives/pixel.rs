@@ -1,7 +1,43 @@
 //! Distances between images, element by element, and what smooths one.
 
+use super::ssim::Ssim;
 use crate::graph::Var;
 use crate::ops::sample::{Array, Domain, Sample, array, composite};
+use serde::{Deserialize, Serialize};
+
+/// How far an image is from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Distance {
+    /// Mean absolute difference.
+    L1,
+    /// Mean squared difference.
+    #[default]
+    L2,
+    /// An L1 that is smooth at zero, with 1e-3 for its width.
+    Charbonnier,
+    /// Quadratic up to 1, linear beyond.
+    Huber,
+    /// 1 less the structural similarity, for values that span 2, as images in [-1, 1] do.
+    Ssim,
+    /// Of the images' edges: see [`gradient_difference`].
+    GradientDifference,
+}
+
+impl Distance {
+    /// Traces it.
+    #[track_caller]
+    pub fn between(self, y: &Var, target: &Var) -> Var {
+        match self {
+            Distance::L1 => l1(y, target),
+            Distance::L2 => l2(y, target),
+            Distance::Charbonnier => charbonnier(y, target, 1e-3),
+            Distance::Huber => smooth_l1(y, target, 1.0),
+            Distance::Ssim => Ssim::new(2.0).index(y, target).rsub_scalar(1.0),
+            Distance::GradientDifference => gradient_difference(y, target),
+        }
+    }
+}
 
 /// Mean of |x - y|.
 #[track_caller]
@@ -50,6 +86,22 @@ pub fn total_variation(x: &Var) -> Var {
         })
         .reduce(|a, b| a.add(&b))
         .unwrap_or_else(|| x.mean_all().mul_scalar(0.0))
+}
+
+/// The gradient difference loss of `[n, spatial.., c]` (Mathieu et al., ICLR 2016, with the square; Nie et al., IEEE TBME 2018):
+/// for each spatial axis the mean squared difference between the absolute differences of neighbours, summed over the axes.
+#[track_caller]
+pub fn gradient_difference(x: &Var, y: &Var) -> Var {
+    let shape = x.shape();
+    let edges = |v: &Var, axis: usize| {
+        let n = shape[axis] - 1;
+        v.slice(axis, 1, n).sub(&v.slice(axis, 0, n)).abs()
+    };
+    (1..shape.rank().saturating_sub(1))
+        .filter(|&axis| shape[axis] > 1)
+        .map(|axis| l2(&edges(x, axis), &edges(y, axis)))
+        .reduce(|a, b| a.add(&b))
+        .unwrap_or_else(|| l2(x, y).mul_scalar(0.0))
 }
 
 /// The divergence of the normal distributions `N(mu, e^logvar)` from the standard one (Kingma and Welling, ICLR 2014):

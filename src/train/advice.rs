@@ -40,15 +40,16 @@ pub fn channels(specs: &[NetSpec], math: Math) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::ConvLayer;
 
     #[test]
     fn widths_that_cost_fast_kernels_are_named_and_those_of_images_are_not() {
         let net = |width: usize| {
             NetSpec::describe("G", |cx, graph| {
                 let x = graph.input("x", [1, 8, 8, 1]);
-                let y = cx.conv("in", &x, width, 3, 1, 1, true);
-                let y = cx.conv("middle", &y, 2 * width, 3, 1, 1, true);
-                cx.conv("out", &y, 3, 3, 1, 1, true);
+                let y = cx.conv("in", &x, ConvLayer::same(width, 3));
+                let y = cx.conv("middle", &y, ConvLayer::same(2 * width, 3));
+                cx.conv("out", &y, ConvLayer::same(3, 3));
             })
             .expect("valid")
         };

@@ -253,6 +253,7 @@ pub fn load_state(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::ConvLayer;
 
     #[test]
     fn a_state_survives_and_a_damaged_one_is_refused() {
@@ -307,8 +308,8 @@ mod tests {
         let path = state_path(dir.path(), "last");
         let spec = NetSpec::describe("G", |cx, graph| {
             let x = graph.input("x", [1, 8, 8, 3]);
-            let y = cx.conv("a", &x, 3, 3, 1, 1, true); // 81 weights and 3 biases: all that follows would be odd
-            cx.conv("b", &y, 16, 3, 1, 1, true);
+            let y = cx.conv("a", &x, ConvLayer::same(3, 3)); // 81 weights and 3 biases: all that follows would be odd
+            cx.conv("b", &y, ConvLayer::same(16, 3));
         })
         .expect("valid");
         let n = spec.param_count();

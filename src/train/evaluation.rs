@@ -2,7 +2,6 @@
 
 use super::baselines::Baseline;
 use super::generation::{MOST, RealImages, Unpaired};
-use super::method::Task;
 use super::run::Predictor;
 use super::validation::SSIM_SIDE;
 use super::{score, segmentation};
@@ -10,6 +9,7 @@ use crate::data::config::Window;
 use crate::data::manifest::Manifest;
 use crate::data::{DataConfig, Dataset, Notes, OpenOptions, Sample, Split};
 use crate::error::Result;
+use crate::methods::Task;
 use crate::metrics::case::{CaseScores, Summary};
 use crate::metrics::distribution::{Rows, kid};
 use crate::metrics::features::{DIMENSION, SMALLEST, describe};

@@ -1,12 +1,12 @@
 //! Running a trained network on images or on noise, in batches. Programs are kept by the extents they were planned for.
 
-use super::method::Method;
-use super::step::StepBuilder;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::exec::States;
 use crate::exec::device::{Device, LiveStates, Runner};
 use crate::graph::Var;
+use crate::methods::Method;
+use crate::methods::step::StepBuilder;
 use crate::nn::NetSpec;
 use crate::rng::Philox;
 use std::collections::HashMap;
@@ -42,7 +42,7 @@ impl Forward {
     /// Predicts slices `[n, h, w, c]`.
     pub fn slices(
         &mut self,
-        method: &dyn Method,
+        method: &Method,
         net: &NetSpec,
         input: &[f32],
         [n, h, w, c]: [usize; 4],
@@ -55,7 +55,7 @@ impl Forward {
     /// patch is continued by its last slice.
     pub fn volume(
         &mut self,
-        method: &dyn Method,
+        method: &Method,
         net: &NetSpec,
         input: &[f32],
         [n, h, w, c]: [usize; 4],
@@ -106,7 +106,7 @@ impl Forward {
     /// Makes the images of noise `[n, nz]`: `[n, size.., channels]`.
     pub fn images(
         &mut self,
-        method: &dyn Method,
+        method: &Method,
         net: &NetSpec,
         noise: &[f32],
         nz: usize,
@@ -118,7 +118,7 @@ impl Forward {
     #[allow(clippy::too_many_arguments)]
     fn run(
         &mut self,
-        method: &dyn Method,
+        method: &Method,
         net: &NetSpec,
         input: &[f32],
         n: usize,
@@ -163,7 +163,7 @@ fn bell(at: usize, extent: usize) -> f64 {
 }
 
 /// Traces a prediction from `shape`, images or noise: the step, and what it puts out.
-pub fn trace(method: &dyn Method, net: &NetSpec, shape: &[usize], size: &[usize]) -> (StepBuilder, Var) {
+pub fn trace(method: &Method, net: &NetSpec, shape: &[usize], size: &[usize]) -> (StepBuilder, Var) {
     let step = StepBuilder::new(DType::F32, 0);
     let x = step.graph().input("input", shape.to_vec());
     let net = step.bind(net, 1);
@@ -180,10 +180,10 @@ pub fn noise(seed: u64, n: usize, nz: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::method::{Needs, Shapes, Task};
-    use super::super::step::Update;
     use super::*;
-    use crate::nn::Net;
+    use crate::methods::preset;
+    use crate::models::{AnyNetwork, Limits, Network, Signature, Wanted};
+    use crate::nn::{ConvLayer, Ctx};
 
     #[test]
     fn patches_reach_from_end_to_end_and_overlap_by_half() {
@@ -199,50 +199,47 @@ mod tests {
     }
 
     /// A network that doubles, to see that patches put back together are the whole.
-    struct Doubler;
+    #[derive(Debug, serde::Serialize)]
+    struct Doubler {}
 
-    impl Method for Doubler {
-        fn needs(&self) -> Needs {
-            Needs::Pairs
+    impl Network for Doubler {
+        fn signature(&self) -> Signature {
+            Signature::Dense
         }
 
-        fn task(&self) -> Task {
-            Task::Translate
+        fn mixes_batch(&self) -> bool {
+            false
         }
 
-        fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
-            let shape = [&[1], size, &[1]].concat();
-            let spec = NetSpec::describe("G", |cx, graph| {
-                cx.conv("c", &graph.input("x", shape), 1, 1, 1, 0, false);
-            })?;
-            Ok(vec![spec])
+        fn check(&self, _: &Limits) -> Result<()> {
+            Ok(())
         }
 
-        fn trace(&self, _: usize, _: &mut StepBuilder, _: &[Net], _: &Shapes, _: [&Update; 2]) {}
-
-        fn headline(&self) -> &'static str {
-            ""
+        fn forward(&self, cx: &Ctx, x: &Var, _: &Wanted) -> Vec<Var> {
+            cx.conv("c", x, ConvLayer::new(1, 1).bias(false));
+            vec![x.mul_scalar(2.0)]
         }
+    }
 
-        fn trace_predict(&self, _: &StepBuilder, _: &Net, x: &Var, _: &[usize]) -> Var {
-            x.mul_scalar(2.0)
-        }
-
-        fn settings(&self, _: &str) -> String {
-            String::new()
-        }
+    fn doubling() -> Method {
+        let table = |text: &str| text.parse().expect("TOML");
+        let model = table("kind = \"supervised\"\nnetwork = { kind = \"srcnn\" }");
+        let mut spec = preset::expand(&model, &table("kind = \"distance\"")).expect("valid").spec;
+        spec.networks[0].network = AnyNetwork::new("doubler", Doubler {});
+        Method::of_channels(&spec, 1, 1, 1)
     }
 
     #[test]
     fn a_volume_is_put_together_from_its_patches() {
-        let spec = Doubler.networks(&[4, 4, 4]).expect("valid").remove(0);
+        let method = doubling();
+        let spec = method.networks(&[4, 4, 4]).expect("valid").remove(0);
         let mut states = States::new();
         spec.initialise::<f32>(&mut states, 1, 1);
         let mut forward = Forward::new(&Device::Cpu, states).expect("the CPU");
         // One axis is shorter than the patch, one as long, one no multiple of it.
         for shape in [[3, 4, 9, 1], [7, 5, 4, 1]] {
             let volume: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
-            let made = forward.volume(&Doubler, &spec, &volume, shape, [4, 4, 4]).expect("it runs");
+            let made = forward.volume(&method, &spec, &volume, shape, [4, 4, 4]).expect("it runs");
             assert_eq!(made.len(), volume.len());
             // A weighted mean of equal numbers, in single precision.
             for (m, v) in made.iter().zip(&volume) {

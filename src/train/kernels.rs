@@ -2,7 +2,6 @@
 
 use super::forward::{self, BATCH};
 use super::generation::MOST;
-use super::method::{self, Shapes, Task};
 use super::programs::trace_step;
 use super::recipe::Recipe;
 use super::run::predicting;
@@ -10,6 +9,7 @@ use crate::data::{Dataset, OpenOptions, Split};
 use crate::device::launch::{GpuTraits, Specialisation};
 use crate::error::Result;
 use crate::exec::gpu::Prepared;
+use crate::methods::{Shapes, Task};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The extents that a recipe's data gives its programs.
@@ -28,7 +28,7 @@ impl Extents {
         if let Some(patch) = recipe.data.patch {
             return Ok(Extents::given(patch.to_vec()));
         }
-        let method = method::build(recipe)?;
+        let method = recipe.method()?;
         let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
         let train = Dataset::open(&recipe.data, Split::Train, None, open)?;
         let mut extents = Extents::given(recipe.data.size(train.fit()));
@@ -56,20 +56,20 @@ impl Extents {
 
 /// The programs that training and predicting with a recipe run on such a device: first those of a training step.
 pub fn programs(recipe: &Recipe, extents: &Extents, gpu: &GpuTraits) -> Result<Vec<Prepared>> {
-    let method = method::build(recipe)?;
-    let shapes = Shapes::new(recipe, extents.size.clone());
+    let method = recipe.method()?;
+    let shapes = Shapes::new(&recipe.data, recipe.train.batch, extents.size.clone());
     let specs = method.networks(&shapes.size)?;
     let mut all = Vec::new();
-    for step in trace_step(recipe, method.as_ref(), &specs, &shapes) {
+    for step in trace_step(recipe, &method, &specs, &shapes) {
         all.push(Prepared::new(gpu, step.graph(), &step.outputs())?);
     }
     let item = match method.noise() {
         Some(numbers) => vec![numbers],
         None => [shapes.size.as_slice(), &[shapes.inputs]].concat(),
     };
-    let net = predicting(method.as_ref(), &specs);
+    let net = predicting(&method, &specs);
     for &n in &extents.predicted {
-        let (step, y) = forward::trace(method.as_ref(), net, &[&[n], item.as_slice()].concat(), &shapes.size);
+        let (step, y) = forward::trace(&method, net, &[&[n], item.as_slice()].concat(), &shapes.size);
         all.push(Prepared::new(gpu, step.graph(), &[("output", &y)])?);
     }
     Ok(all)

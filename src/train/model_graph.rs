@@ -1,9 +1,9 @@
 //! A traced step as the graph that TensorBoard draws: what the networks and losses compute, without what differentiation
 //! and the optimisers add. Boxes are the phases of a step, in them the networks, in them their layers.
 
-use super::step::StepBuilder;
 use super::tensorboard;
 use crate::graph::{Node, NodeId, Source};
+use crate::methods::step::StepBuilder;
 use protobuf::RepeatedField;
 use std::collections::{HashMap, HashSet};
 use tensorboard_proto::attr_value::{AttrValue, AttrValue_ListValue};

@@ -1,12 +1,12 @@
 //! The programs of a recipe's training step: traced, and planned on a device.
 
 use super::forward;
-use super::method::{Method, Shapes};
 use super::recipe::Recipe;
-use super::step::{StepBuilder, Update, Watch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::device::{Device, LiveStates, Planned, Runner, Traced, fitting};
+use crate::methods::step::{StepBuilder, Update, Watch};
+use crate::methods::{Given, Method, Shapes};
 use crate::nn::{Net, NetSpec};
 
 /// One of the programs of a training step, planned or ready to run.
@@ -28,12 +28,7 @@ impl StepProgram<Planned> {
 }
 
 /// Traces the programs of a recipe's training step.
-pub fn trace_step(
-    recipe: &Recipe,
-    method: &dyn Method,
-    specs: &[NetSpec],
-    shapes: &Shapes,
-) -> Vec<StepBuilder> {
+pub fn trace_step(recipe: &Recipe, method: &Method, specs: &[NetSpec], shapes: &Shapes) -> Vec<StepBuilder> {
     let updates = [&update(recipe, true), &update(recipe, false)];
     let slots = recipe.optimiser.rule.slots();
     let watch = Watch { health: recipe.health.watch, gradients: recipe.log.histograms > 0 };
@@ -42,7 +37,7 @@ pub fn trace_step(
         let seed = recipe.seed ^ (part as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut step = StepBuilder::new(DType::F32, seed).watching(watch);
         let nets: Vec<Net> = specs.iter().map(|s| step.bind(s, slots)).collect();
-        method.trace(part, &mut step, &nets, shapes, updates);
+        method.trace(part, &mut step, &nets, shapes, updates, &Given::default());
         step
     };
     (0..method.parts()).map(trace).collect()
@@ -52,7 +47,7 @@ pub fn trace_step(
 pub fn plan_step(
     recipe: &Recipe,
     device: &Device,
-    method: &dyn Method,
+    method: &Method,
     specs: &[NetSpec],
     shapes: &Shapes,
 ) -> Result<Vec<StepProgram<Planned>>> {
@@ -90,7 +85,7 @@ pub fn plan_step(
 pub fn check_validation(
     recipe: &Recipe,
     device: &Device,
-    method: &dyn Method,
+    method: &Method,
     net: &NetSpec,
     programs: &[StepProgram<Planned>],
     shapes: &Shapes,
@@ -134,7 +129,7 @@ pub struct StepCost {
 
 impl StepCost {
     /// Of a training of `total` steps.
-    pub fn of(method: &dyn Method, programs: &[StepProgram<Planned>], total: u64) -> Self {
+    pub fn of(method: &Method, programs: &[StepProgram<Planned>], total: u64) -> Self {
         let plans = || programs.iter().map(|p| p.program.plan());
         let runs = method.runs(total.saturating_sub(1));
         let over = |f: &dyn Fn(usize) -> u64| runs.iter().map(|r| f(r.part)).sum::<u64>();

@@ -1,19 +1,12 @@
 //! Recipes: everything that determines a training run, as commented TOML. Unknown keys are errors.
 
-use super::adversarial::AdversarialLoss;
 use super::baselines::Baseline;
-use super::cyclegan::{CycleGanLoss, CycleGanModel};
-use super::method;
-use super::paired_wgan::{PairedWganLoss, PairedWganModel};
-use super::pix2pix::{Pix2pixLoss, Pix2pixModel};
-use super::recipe_text::{explain, set};
-use super::supervised::{SupervisedLoss, SupervisedModel};
-use super::wgan::WganLoss;
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
-use crate::models::NoiseModel;
+use crate::methods::spec::Keys;
+use crate::methods::text::{explain, set};
+use crate::methods::{Method, Spec, Task, preset};
 use crate::ops::optimiser::Rule;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,10 +23,12 @@ pub struct Recipe {
     pub seed: u64,
     /// Which images.
     pub data: DataConfig,
-    /// Which networks.
-    pub model: Model,
-    /// What they are trained to do.
-    pub loss: Loss,
+    /// Which networks and losses.
+    #[serde(flatten)]
+    pub written: Written,
+    /// What they mean.
+    #[serde(skip)]
+    pub spec: Spec,
     /// How.
     pub optimiser: Optimiser,
     /// For how long.
@@ -46,10 +41,31 @@ pub struct Recipe {
     pub health: Health,
 }
 
-/// A recipe as it is written: which keys `loss` may have depends on the model.
+/// The method of a recipe as it is written.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Written {
+    /// A preset with its settings.
+    Preset {
+        /// Its name under `kind`, the networks, and what else belongs to these.
+        model: Table,
+        /// The losses' settings.
+        #[serde(skip_serializing_if = "Table::is_empty")]
+        loss: Table,
+    },
+    /// In full; the updates stand in `train.update`.
+    Full {
+        /// What predicts what.
+        method: Table,
+        /// The networks with their roles.
+        networks: Table,
+    },
+}
+
+/// A recipe as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct Raw {
     name: String,
     #[serde(default)]
     about: String,
@@ -57,9 +73,10 @@ struct Written {
     seed: u64,
     #[serde(default)]
     data: DataConfig,
-    model: Model,
-    #[serde(default)]
-    loss: Table,
+    model: Option<Table>,
+    loss: Option<Table>,
+    method: Option<Table>,
+    networks: Option<Table>,
     #[serde(default)]
     optimiser: Optimiser,
     #[serde(default)]
@@ -72,77 +89,26 @@ struct Written {
     health: Health,
 }
 
-/// The networks, by family.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Model {
-    /// A generator and a discriminator that sees its input too (Isola et al., CVPR 2017).
-    Pix2pix(Pix2pixModel),
-    /// Two generators and two discriminators between two kinds of images (Zhu et al., ICCV 2017).
-    CycleGan(CycleGanModel),
-    /// A generator from noise and a discriminator (Goodfellow et al., NeurIPS 2014; Radford et al., ICLR 2016).
-    Gan(NoiseModel),
-    /// A generator from noise and a critic (Arjovsky et al., ICML 2017; Gulrajani et al., NeurIPS 2017).
-    Wgan(NoiseModel),
-    /// A network that betters images and a critic (Yang et al., IEEE TMI 2018).
-    #[serde(rename = "paired-wgan")]
-    PairedWgan(PairedWganModel),
-    /// One network that is shown the answers.
-    Supervised(SupervisedModel),
-}
-
-impl Model {
-    /// As in recipes.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Model::Pix2pix(_) => "pix2pix",
-            Model::CycleGan(_) => "cyclegan",
-            Model::Gan(_) => "gan",
-            Model::Wgan(_) => "wgan",
-            Model::PairedWgan(_) => "paired-wgan",
-            Model::Supervised(_) => "supervised",
+impl Raw {
+    /// The method, as written in full and as data.
+    fn method(&self) -> Result<(Written, Spec)> {
+        match (&self.model, &self.method, &self.networks) {
+            (Some(model), None, None) if self.train.update.is_empty() => {
+                let none = Table::new();
+                let found = preset::expand(model, self.loss.as_ref().unwrap_or(&none))?;
+                let [model, loss] = found.settings;
+                Ok((Written::Preset { model, loss }, found.spec))
+            }
+            (None, Some(method), Some(networks)) if self.loss.is_none() => {
+                let updates = self.train.update.iter().cloned().map(Value::Table).collect();
+                let spec = Spec::read(method.clone(), networks.clone(), updates, &Keys::default())?;
+                Ok((Written::Full { method: method.clone(), networks: networks.clone() }, spec))
+            }
+            (None, None, None) => Err(Error::input("the key `model` is missing; add it")),
+            _ => Err(Error::input(
+                "a method is either a preset, with its settings in [model] and [loss], or written in full, in [method], [networks] and [[train.update]]; remove one of the two",
+            )),
         }
-    }
-}
-
-/// The losses and their weights, of the model's family.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Loss {
-    /// Of pix2pix.
-    Pix2pix(Pix2pixLoss),
-    /// Of CycleGAN.
-    CycleGan(CycleGanLoss),
-    /// Of a GAN from noise.
-    Gan(AdversarialLoss),
-    /// Of a Wasserstein GAN.
-    Wgan(WganLoss),
-    /// Of a network with a critic.
-    PairedWgan(PairedWganLoss),
-    /// Of a supervised network.
-    Supervised(SupervisedLoss),
-}
-
-impl Loss {
-    /// Reads the table that belongs to a model.
-    fn read(model: &Model, table: Table) -> Result<Loss, String> {
-        fn typed<T: DeserializeOwned>(table: Table) -> Result<T, String> {
-            serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
-                let path = match e.path().to_string() {
-                    root if root == "." => "loss".to_string(),
-                    path => format!("loss.{path}"),
-                };
-                explain(&path, &e.inner().to_string())
-            })
-        }
-        Ok(match model {
-            Model::Pix2pix(_) => Loss::Pix2pix(typed(table)?),
-            Model::CycleGan(_) => Loss::CycleGan(typed(table)?),
-            Model::Gan(_) => Loss::Gan(typed(table)?),
-            Model::Wgan(_) => Loss::Wgan(typed(table)?),
-            Model::PairedWgan(_) => Loss::PairedWgan(typed(table)?),
-            Model::Supervised(_) => Loss::Supervised(typed(table)?),
-        })
     }
 }
 
@@ -226,6 +192,9 @@ pub struct Train {
     pub steps: Option<u64>,
     /// Threads that prepare batches.
     pub workers: usize,
+    /// What a step does, where the method is written in full.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub update: Vec<Table>,
     /// Files of weights to start from, by network: `init = { G = "G.safetensors" }`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub init: BTreeMap<String, PathBuf>,
@@ -233,7 +202,15 @@ pub struct Train {
 
 impl Default for Train {
     fn default() -> Self {
-        Train { batch: 1, epochs: 100, decay_epochs: 100, steps: None, workers: 2, init: BTreeMap::new() }
+        Train {
+            batch: 1,
+            epochs: 100,
+            decay_epochs: 100,
+            steps: None,
+            workers: 2,
+            update: Vec::new(),
+            init: BTreeMap::new(),
+        }
     }
 }
 
@@ -282,6 +259,16 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// What may decide on the best checkpoint; the first one does where a recipe does not say it. Without pairs, images are
+    /// compared as sets.
+    pub fn of(task: Task, data: &DataConfig) -> &'static [Metric] {
+        match if data.unpaired { Task::Generate } else { task } {
+            Task::Translate => &[Metric::Psnr, Metric::Ssim, Metric::Mae, Metric::Nmse],
+            Task::Segment => &[Metric::Dice, Metric::Sensitivity],
+            Task::Generate => &[Metric::Kid, Metric::Swd],
+        }
+    }
+
     /// As in `val/<name>`.
     pub fn name(self) -> &'static str {
         match self {
@@ -387,19 +374,19 @@ impl Recipe {
         let augment = table.get("data").and_then(|d| d.get("augment"));
         let flip_given = augment.is_some_and(|a| a.get("flip").is_some());
         let metric_given = table.get("validate").and_then(|v| v.get("metric")).is_some();
-        let w: Written = serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
+        let raw: Raw = serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
             Error::input(format!("{source}: {}", explain(&e.path().to_string(), &e.inner().to_string())))
         })?;
-        let loss = Loss::read(&w.model, w.loss).map_err(|e| Error::input(format!("{source}: {e}")))?;
-        let Written { name, about, seed, data, model, optimiser, train, validate, log, health, .. } = w;
+        let (written, spec) = raw.method().map_err(|e| Error::input(format!("{source}: {e}")))?;
+        let Raw { name, about, seed, data, optimiser, train, validate, log, health, .. } = raw;
         let mut recipe =
-            Recipe { name, about, seed, data, model, loss, optimiser, train, validate, log, health };
+            Recipe { name, about, seed, data, written, spec, optimiser, train, validate, log, health };
         if !flip_given {
             recipe.data.settle_mirroring();
         }
         if !metric_given {
-            let usual = method::build(&recipe).map(|m| m.task().measured(&recipe.data).usual_metric());
-            recipe.validate.metric = usual.map_err(|e| Error::input(format!("{source}: {e}")))?;
+            let method = recipe.method().map_err(|e| Error::input(format!("{source}: {e}")))?;
+            recipe.validate.metric = Metric::of(method.task(), &recipe.data)[0];
         }
         recipe.check().map_err(|e| Error::input(format!("{source}: {e}")))?;
         Ok(recipe)
@@ -457,25 +444,50 @@ impl Recipe {
         if self.log.every == 0 || self.log.checkpoint_every == 0 {
             return wrong("log", "needs `every` and `checkpoint_every` of at least 1");
         }
-        let method = method::build(self)?;
-        let (task, metric) = (method.task().measured(&self.data), self.validate.metric);
-        if !task.metrics().contains(&metric) {
-            let known: Vec<&str> = task.metrics().iter().map(|m| m.name()).collect();
+        let method = self.method()?;
+        let (known, metric) = (Metric::of(method.task(), &self.data), self.validate.metric);
+        if !known.contains(&metric) {
+            let known: Vec<&str> = known.iter().map(|m| m.name()).collect();
             let known = known.join(", ");
             return Err(Error::input(format!(
                 "`validate.metric` can't be \"{}\" for this model; choose one of {known}",
                 metric.name()
             )));
         }
-        method.check()
+        Ok(())
+    }
+
+    /// The method on this data.
+    pub fn method(&self) -> Result<Method> {
+        Method::new(&self.spec, &self.data)
+    }
+
+    /// The method's name, as in `model.kind`.
+    pub fn kind(&self) -> &str {
+        match &self.written {
+            Written::Preset { model, .. } => model.get("kind").and_then(Value::as_str).unwrap_or_default(),
+            Written::Full { .. } => "custom",
+        }
+    }
+
+    /// The recipe with its method written in full, as a preset means it.
+    pub fn expanded(&self) -> Result<Recipe> {
+        let Written::Preset { model, loss } = &self.written else { return Ok(self.clone()) };
+        let found = preset::expand(model, loss)?;
+        let (method, networks, updates) = found.tables;
+        let mut recipe = self.clone();
+        recipe.written = Written::Full { method, networks };
+        recipe.train.update = updates
+            .into_iter()
+            .filter_map(|u| if let Value::Table(t) = u { Some(t) } else { None })
+            .collect();
+        Ok(recipe)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::ImageGenerator;
-    use crate::objectives::GanMode;
 
     const MINIMAL: &str = r#"
         name = "x"
@@ -495,8 +507,8 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_paper_and_the_resolved_recipe_reads_back() {
         let r = Recipe::parse(MINIMAL, "r.toml", &[]).expect("valid");
-        let Loss::Pix2pix(loss) = &r.loss else { panic!("pix2pix's loss") };
-        assert_eq!((loss.lambda_l1, r.optimiser.lr, r.train.batch), (100.0, 2e-4, 1));
+        let Written::Preset { loss, .. } = &r.written else { panic!("a preset") };
+        assert_eq!((loss["lambda_l1"].as_float(), r.optimiser.lr, r.train.batch), (Some(100.0), 2e-4, 1));
         assert_eq!(Recipe::parse(&r.to_toml(), "again", &[]).expect("valid"), r);
     }
 
@@ -531,9 +543,27 @@ mod tests {
     fn overrides_reach_every_depth() {
         let set = ["train.batch=4", "model.generator.ngf=8", "loss.gan=lsgan", "data.input=[\"t1\", \"t2\"]"];
         let r = Recipe::parse(MINIMAL, "r", &set.map(String::from)).expect("valid");
-        let (Model::Pix2pix(m), Loss::Pix2pix(l)) = (&r.model, &r.loss) else { panic!("pix2pix") };
-        let ImageGenerator::Unet(g) = &m.generator else { panic!("a U-Net") };
-        assert_eq!((r.train.batch, g.ngf, l.gan, r.data.input.len()), (4, 8, GanMode::Lsgan, 2));
+        let Written::Preset { model, loss } = &r.written else { panic!("a preset") };
+        let g = &model["generator"];
+        assert_eq!((g["downs"].as_integer(), g["ngf"].as_integer()), (Some(4), Some(8)));
+        assert_eq!((r.train.batch, loss["gan"].as_str(), r.data.input.len()), (4, Some("lsgan"), 2));
+    }
+
+    /// A preset and what it means are the same method.
+    #[test]
+    fn an_expanded_recipe_is_the_same_method() {
+        let r = Recipe::parse(MINIMAL, "r", &["loss.pool=3".into(), "data.input=[\"t1\", \"t2\"]".into()]);
+        let r = r.expect("valid");
+        let full = r.expanded().expect("it expands").to_toml();
+        assert!(full.contains("[[train.update]]") && !full.contains("[model]"), "{full}");
+        let again = Recipe::parse(&full, "again", &[]).unwrap_or_else(|e| panic!("{e}"));
+        let plain = |s: &Spec| {
+            let mut s = s.clone();
+            s.networks.iter_mut().for_each(|n| (n.key, n.residual_key) = Default::default());
+            s.updates.iter_mut().flat_map(|u| &mut u.terms).for_each(|t| t.key.clear());
+            s
+        };
+        assert_eq!(plain(&again.spec), plain(&r.spec));
     }
 
     #[test]

@@ -16,11 +16,9 @@
 
 use super::checkpoint::{self, Progress};
 use super::forward::{self, Forward};
-use super::method::{self, Method, Task};
 use super::recipe::Recipe;
 use super::segmentation;
 use super::splits;
-use super::step::StepBuilder;
 use super::tuning;
 use crate::data::manifest::Manifest;
 use crate::data::nifti_io::Stored;
@@ -31,6 +29,8 @@ use crate::exec::States;
 use crate::exec::device::Device;
 use crate::export::{self, Trace};
 use crate::fsio;
+use crate::methods::step::StepBuilder;
+use crate::methods::{Method, Task};
 use crate::nn::NetSpec;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -147,7 +147,7 @@ pub fn differences(there: &Recipe, here: &Recipe) -> Vec<String> {
 }
 
 /// One line that tells architectures apart: stored with the weights.
-pub fn architecture(recipe: &Recipe, method: &dyn Method, net: &str) -> String {
+pub fn architecture(recipe: &Recipe, method: &Method, net: &str) -> String {
     format!("{net} {} inputs={:?} targets={:?}", method.settings(net), recipe.data.input, recipe.data.target)
 }
 
@@ -155,7 +155,7 @@ pub fn architecture(recipe: &Recipe, method: &dyn Method, net: &str) -> String {
 pub struct Predictor {
     recipe: Recipe,
     fit: DataFit,
-    method: Box<dyn Method>,
+    method: Method,
     spec: NetSpec,
     forward: Forward,
     which: String,
@@ -168,9 +168,9 @@ impl Predictor {
     pub fn open(run: &RunDir, which: Option<&str>, device: &Device) -> Result<Self> {
         let recipe = run.recipe()?;
         let fit: DataFit = run.load_json("data.json")?;
-        let method = method::build(&recipe)?;
+        let method = recipe.method()?;
         let name = method.predictor();
-        let spec = predicting(method.as_ref(), &method.networks(&recipe.data.size(&fit))?).clone();
+        let spec = predicting(&method, &method.networks(&recipe.data.size(&fit))?).clone();
         let mut states = States::new();
         spec.initialise::<f32>(&mut states, 0, 1);
         let path = |which: &str| checkpoint::weights_path(&run.checkpoints(), which, name);
@@ -183,7 +183,7 @@ impl Predictor {
                 path.display()
             )));
         }
-        let architecture = architecture(&recipe, method.as_ref(), name);
+        let architecture = architecture(&recipe, &method, name);
         checkpoint::load_weights(&path, &spec, &mut states, &architecture)?;
         tuning::apply_recorded(run, device)?;
         let forward = Forward::new(device, states)?;
@@ -211,8 +211,8 @@ impl Predictor {
     }
 
     /// The run's method.
-    pub fn method(&self) -> &dyn Method {
-        self.method.as_ref()
+    pub fn method(&self) -> &Method {
+        &self.method
     }
 
     /// What a canvas must divide by ([`Case::uncropped`]).
@@ -222,7 +222,7 @@ impl Predictor {
 
     /// Predicts all slices of a case: `[n, h, w, outputs]`; images in [-1, 1], or probabilities.
     pub fn slices(&mut self, case: &Case) -> Result<Vec<f32>> {
-        predict_case(&mut self.forward, self.method.as_ref(), &self.spec, case, &self.recipe)
+        predict_case(&mut self.forward, &self.method, &self.spec, case, &self.recipe)
     }
 
     /// Makes `n` images out of noise: `[n, h, w, channels]` in [-1, 1].
@@ -230,7 +230,7 @@ impl Predictor {
         let nz = self.method.noise().unwrap_or(0);
         let z = forward::noise(seed, n, nz);
         let size = self.recipe.data.size(&self.fit);
-        self.forward.images(self.method.as_ref(), &self.spec, &z, nz, &size)
+        self.forward.images(&self.method, &self.spec, &z, nz, &size)
     }
 
     /// The network as an ONNX file, for images of any size; its metadata say how images get in and out.
@@ -275,7 +275,7 @@ impl Predictor {
     }
 
     fn architecture(&self) -> String {
-        architecture(&self.recipe, self.method.as_ref(), &self.spec.name)
+        architecture(&self.recipe, &self.method, &self.spec.name)
     }
 
     /// Predicts volumes in the input's geometry, with how they are stored: one per target modality in its units, or a
@@ -291,7 +291,7 @@ impl Predictor {
 }
 
 /// The network that predicts, out of all of a method.
-pub fn predicting<'a>(method: &dyn Method, specs: &'a [NetSpec]) -> &'a NetSpec {
+pub fn predicting<'a>(method: &Method, specs: &'a [NetSpec]) -> &'a NetSpec {
     let found = specs.iter().find(|s| s.name == method.predictor());
     found.expect("a method's predictor is one of its networks")
 }
@@ -299,7 +299,7 @@ pub fn predicting<'a>(method: &dyn Method, specs: &'a [NetSpec]) -> &'a NetSpec 
 /// Predicts a whole case.
 pub fn predict_case(
     forward: &mut Forward,
-    method: &dyn Method,
+    method: &Method,
     net: &NetSpec,
     case: &Case,
     recipe: &Recipe,

@@ -9,7 +9,6 @@ use super::guard::Guard;
 use super::health::Health;
 use super::info::{self, RunInfo};
 use super::init;
-use super::method::{self, Method, Needs, Shapes, Task};
 use super::model_graph;
 use super::programs::{StepCost, StepProgram, check_validation, plan_step, trace_step};
 use super::recipe::Recipe;
@@ -26,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::{Device, LiveStates, Runner};
 use crate::fsio;
+use crate::methods::{Method, Shapes, Task};
 use crate::nn::NetSpec;
 use crate::nn::schedule::Schedule;
 use crate::ops::image_pool;
@@ -101,7 +101,7 @@ struct Session<'a> {
     recipe: &'a Recipe,
     options: &'a TrainOptions,
     run: RunDir,
-    method: Box<dyn Method>,
+    method: Method,
     specs: Vec<NetSpec>,
     states: LiveStates,
     programs: Vec<StepProgram<Runner>>,
@@ -134,7 +134,7 @@ impl<'a> Session<'a> {
         reporter: &mut Reporter,
     ) -> Result<Self> {
         let locked = if run.root().exists() { start::lock(&run)? } else { None };
-        let method = method::build(recipe)?;
+        let method = recipe.method()?;
         let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
         start::check_settings(&run, options.resume, recipe)?;
         if let Some(phantom) = &recipe.data.phantom {
@@ -167,15 +167,15 @@ impl<'a> Session<'a> {
             ));
         }
         // Before anything large is allocated: this refuses what does not fit into memory.
-        let programs = plan_step(recipe, &options.device, method.as_ref(), &specs, &shapes)?;
-        let mut states = initial_states(recipe, method.as_ref(), &specs, &shapes, dataset.notes())?;
+        let programs = plan_step(recipe, &options.device, &method, &specs, &shapes)?;
+        let mut states = initial_states(recipe, &method, &specs, &shapes, dataset.notes())?;
         let validator = match recipe.validate.every_epochs {
             0 => None,
-            _ => Some(Validator::open(recipe, method.as_ref(), &cases, &fit, open, &options.device)?),
+            _ => Some(Validator::open(recipe, &method, &cases, &fit, open, &options.device)?),
         };
         if validator.is_some() {
-            let net = run::predicting(method.as_ref(), &specs);
-            check_validation(recipe, &options.device, method.as_ref(), net, &programs, &shapes)?;
+            let net = run::predicting(&method, &specs);
+            check_validation(recipe, &options.device, &method, net, &programs, &shapes)?;
         }
         let before = run.load_json::<RunInfo>("run.json").ok().map(|info| info.device);
         let progress = start::restore(&run, options, &specs, &mut states, &hash, reporter)?;
@@ -184,14 +184,14 @@ impl<'a> Session<'a> {
         if begins {
             dataset.compare_with(Split::Test)?;
         }
-        tell(recipe, method.as_ref(), &dataset);
+        tell(recipe, &method, &dataset);
         let first_batch = method.batches_before(progress.step);
         let dataset = Arc::new(dataset);
-        let loader = open_loader(recipe, method.as_ref(), dataset.clone(), first_batch)?;
+        let loader = open_loader(recipe, &method, dataset.clone(), first_batch)?;
         let total = total_steps(recipe, loader.steps_per_epoch());
         fsio::create_dir(run.root())?;
         let locked = if locked.is_some() { locked } else { start::lock(&run)? };
-        let cost = StepCost::of(method.as_ref(), &programs, total);
+        let cost = StepCost::of(&method, &programs, total);
         start::prepare_folder(
             recipe,
             options,
@@ -215,7 +215,7 @@ impl<'a> Session<'a> {
         let columns = scalars.chain(["lr/G".to_string()]).chain(scores).collect();
         let mut record = Record::open(&run, columns, resumed)?;
         if resumed.is_none() {
-            let graph = model_graph::of(&trace_step(recipe, method.as_ref(), &specs, &shapes));
+            let graph = model_graph::of(&trace_step(recipe, &method, &specs, &shapes));
             record.describe(recipe, &about(options, &specs), &graph)?;
         }
         record.settings(recipe)?;
@@ -336,7 +336,7 @@ impl<'a> Session<'a> {
         let pools = pool_choices(self.recipe, &pools, step);
         for run in self.method.runs(step) {
             let batch = if run.takes_batch { Some(self.loader.next()?) } else { None };
-            let scalars = method::scalars(&self.specs, run, rates);
+            let scalars = self.method.scalars(&self.specs, run, rates);
             let mut inputs: Vec<(&str, &[f32])> =
                 scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
             inputs.extend(pools.iter().map(|(n, v)| (n.as_str(), v.as_slice())));
@@ -410,10 +410,10 @@ impl<'a> Session<'a> {
     /// Predicts the validation subjects, scores them, draws samples, and keeps the best checkpoint.
     fn validate(&mut self, reporter: &Reporter) -> Result<Vec<(String, f64)>> {
         let step = self.progress.step;
-        let net = run::predicting(self.method.as_ref(), &self.specs);
+        let net = run::predicting(&self.method, &self.specs);
         let Some(validator) = &mut self.validator else { return Ok(Vec::new()) };
-        let states = prediction_states(self.recipe, self.states.host()?, net);
-        let seen = validator.look(self.recipe, self.method.as_ref(), net, states)?;
+        let states = prediction_states(self.recipe, &self.method, self.states.host()?, net);
+        let seen = validator.look(self.recipe, &self.method, net, states)?;
         self.record.seen(step, &seen)?;
         let metric = self.recipe.validate.metric;
         let wanted = format!("val/{}", metric.name());
@@ -436,8 +436,8 @@ impl<'a> Session<'a> {
             checkpoint::save_weights(
                 &checkpoint::weights_path(&dir, which, &net.name),
                 net,
-                &prediction_states(self.recipe, states, net),
-                &run::architecture(self.recipe, self.method.as_ref(), &net.name),
+                &prediction_states(self.recipe, &self.method, states, net),
+                &run::architecture(self.recipe, &self.method, &net.name),
             )?;
         }
         if which == "last" {
@@ -484,12 +484,8 @@ impl<'a> Session<'a> {
 }
 
 /// What each image pool does with the images of step `step`: its input's name and value.
-pub(super) fn pool_choices(
-    recipe: &Recipe,
-    pools: &[(&'static str, Shape)],
-    step: u64,
-) -> Vec<(String, Vec<f32>)> {
-    let choices = |(name, shape): &(&'static str, Shape)| {
+pub(super) fn pool_choices(recipe: &Recipe, pools: &[(String, Shape)], step: u64) -> Vec<(String, Vec<f32>)> {
+    let choices = |(name, shape): &(String, Shape)| {
         let stream = name.trim_start_matches("pool.");
         let choices = image_pool::choices(recipe.seed, stream, step, recipe.train.batch, shape[0]);
         (format!("{name}.choices"), choices.into_iter().map(|c| c as f32).collect())
@@ -510,7 +506,7 @@ pub(super) fn check_batch(recipe: &Recipe, dataset: &Dataset) -> Result<()> {
 }
 
 /// Notes what training leaves out of the data, and what a prediction can't hold.
-fn tell(recipe: &Recipe, method: &dyn Method, dataset: &Dataset) {
+fn tell(recipe: &Recipe, method: &Method, dataset: &Dataset) {
     let (n, batch) = (dataset.len(), recipe.train.batch);
     if n % batch > 0 {
         dataset.notes().add(format!(
@@ -518,7 +514,7 @@ fn tell(recipe: &Recipe, method: &dyn Method, dataset: &Dataset) {
             n % batch
         ));
     }
-    let bounded = matches!(method.task(), Task::Translate) && method.adversarial();
+    let bounded = matches!(method.task(), Task::Translate) && method.bounded();
     let limits = recipe.data.target_normalisation().method;
     if bounded && !matches!(limits, Normal::None) {
         for (target, fit) in recipe.data.target.iter().zip(&dataset.fit().target) {
@@ -557,7 +553,7 @@ fn about(options: &TrainOptions, specs: &[NetSpec]) -> String {
 
 pub(super) fn open_loader(
     recipe: &Recipe,
-    method: &dyn Method,
+    method: &Method,
     dataset: Arc<Dataset>,
     first_batch: u64,
 ) -> Result<Loader> {
@@ -568,7 +564,7 @@ pub(super) fn open_loader(
         shuffle: true,
         augment: recipe.data.augment,
         drop_last: true,
-        unpaired: method.needs() == Needs::Unpaired,
+        unpaired: method.unpaired(),
     };
     Loader::new(dataset, config, first_batch)
 }
@@ -579,7 +575,7 @@ fn total_steps(recipe: &Recipe, per_epoch: u64) -> u64 {
 
 pub(super) fn initial_states(
     recipe: &Recipe,
-    method: &dyn Method,
+    method: &Method,
     specs: &[NetSpec],
     shapes: &Shapes,
     notes: &Notes,
@@ -590,21 +586,21 @@ pub(super) fn initial_states(
     }
     init::from_files(recipe, specs, &mut states, notes)?;
     if recipe.optimiser.ema.is_some() {
-        for spec in specs.iter().filter(|s| !method::judges(&s.name)) {
+        for spec in specs.iter().filter(|s| !method.discriminates(&s.name)) {
             let start = states.get::<f32>(&spec.store_name())[..spec.param_count()].to_vec();
             states.set(&spec.ema_name(), &start);
         }
     }
     for (name, shape) in method.pools(&shapes.size) {
-        states.set(name, &vec![0f32; shape.numel()]);
+        states.set(&name, &vec![0f32; shape.numel()]);
     }
     Ok(states)
 }
 
 /// The states of a network that predictions use: its parameters (or their running mean) without moments.
-fn prediction_states(recipe: &Recipe, all: &States, net: &NetSpec) -> States {
+fn prediction_states(recipe: &Recipe, method: &Method, all: &States, net: &NetSpec) -> States {
     let mut states = States::new();
-    let averaged = recipe.optimiser.ema.is_some() && !method::judges(&net.name);
+    let averaged = recipe.optimiser.ema.is_some() && !method.discriminates(&net.name);
     let source = if averaged { net.ema_name() } else { net.store_name() };
     states.set(&net.store_name(), &all.get::<f32>(&source)[..net.param_count()]);
     states.set(&net.buffers_name(), all.get::<f32>(&net.buffers_name()));
@@ -613,7 +609,7 @@ fn prediction_states(recipe: &Recipe, all: &States, net: &NetSpec) -> States {
 
 /// What a step of a recipe sees, on the data that was fitted.
 fn shapes(recipe: &Recipe, fit: &DataFit) -> Shapes {
-    Shapes::new(recipe, recipe.data.size(fit))
+    Shapes::new(&recipe.data, recipe.train.batch, recipe.data.size(fit))
 }
 
 fn describe_plan(

@@ -2,7 +2,6 @@
 
 use super::forward::{self, Forward};
 use super::generation::{RealImages, Unpaired};
-use super::method::{Method, Task};
 use super::panels::{Comparison, ComparisonStyle, Image, comparison};
 use super::recipe::Recipe;
 use super::{run, score, segmentation};
@@ -12,6 +11,7 @@ use crate::data::{Case, DataFit, Dataset, OpenOptions, Split};
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::exec::device::Device;
+use crate::methods::{Method, Task};
 use crate::metrics::case::Summary;
 use crate::metrics::distribution::Rows;
 use crate::metrics::diversity::{Diversity, diversity};
@@ -59,7 +59,7 @@ impl Validator {
     /// Opens the split.
     pub fn open(
         recipe: &Recipe,
-        method: &dyn Method,
+        method: &Method,
         manifest: &Manifest,
         fit: &DataFit,
         open: OpenOptions,
@@ -96,13 +96,7 @@ impl Validator {
     }
 
     /// Predicts with `net`, of which `states` holds the parameters, scores and draws.
-    pub fn look(
-        &mut self,
-        recipe: &Recipe,
-        method: &dyn Method,
-        net: &NetSpec,
-        states: States,
-    ) -> Result<Seen> {
+    pub fn look(&mut self, recipe: &Recipe, method: &Method, net: &NetSpec, states: States) -> Result<Seen> {
         let rows = recipe.log.samples;
         let forward = match &mut self.forward {
             Some(forward) => {

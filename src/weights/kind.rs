@@ -3,11 +3,10 @@
 use super::StateDict;
 use crate::error::{Error, Result};
 use crate::models::{
-    DcganDiscriminator, DcganGenerator, ImageDiscriminator, ImageGenerator, NoiseDiscriminator,
-    NoiseGenerator, NoiseModel, PatchGan, PixelGan, ResnetGenerator, UnetGenerator,
+    AnyNetwork, DcganDiscriminator, DcganGenerator, Limits, Network, PatchGan, PixelGan, ResnetGenerator,
+    Signature, UnetGenerator, Wanted,
 };
 use crate::nn::{NetSpec, Norm};
-use serde::Serialize;
 
 /// What weights are to be read as. The networks are those of junyanz's pytorch-CycleGAN-and-pix2pix and of PyTorch's DCGAN
 /// example.
@@ -27,25 +26,11 @@ pub enum Kind {
     DcganDiscriminator,
 }
 
-/// A recognised network.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Network {
-    /// From images to images.
-    ImageGenerator(ImageGenerator),
-    /// From images to logits.
-    ImageDiscriminator(ImageDiscriminator),
-    /// From noise to images.
-    NoiseGenerator(NoiseGenerator),
-    /// From images to one logit each.
-    NoiseDiscriminator(NoiseDiscriminator),
-}
-
 /// A network with its settings, as a state dict's tensors tell them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recognised {
     /// The network.
-    pub network: Network,
+    pub network: AnyNetwork,
     /// Channels of its input; for a generator from noise the numbers of noise.
     pub inputs: usize,
     /// Channels of its output.
@@ -114,7 +99,7 @@ fn image_generator(dict: &StateDict) -> Result<Recognised> {
         let downs = 1 + count(dict, 0, 1, |k| format!("{}.1.weight", level(k)));
         let innermost = level(downs.saturating_sub(2));
         let norm = norm(dict, &format!("{innermost}.3"), &format!("{innermost}.4"))?;
-        (ImageGenerator::Unet(UnetGenerator { downs, ngf, norm, dropout: 0.5 }), inputs, outputs)
+        (AnyNetwork::new("unet", UnetGenerator { downs, ngf, norm, dropout: 0.5 }), inputs, outputs)
     } else {
         let [ngf, inputs] = ends(dict, "model.1.weight")?;
         let norm = norm(dict, "model.1", "model.2")?;
@@ -123,34 +108,24 @@ fn image_generator(dict: &StateDict) -> Result<Recognised> {
         // With dropout the second convolution of a block has another number.
         let dropped = dict.shape("model.10.conv_block.6.weight").is_some_and(|s| s.len() == 4);
         let dropout = if dropped { 0.5 } else { 0.0 };
-        (ImageGenerator::Resnet(ResnetGenerator { blocks, ngf, norm, dropout }), inputs, outputs)
+        (AnyNetwork::new("resnet", ResnetGenerator { blocks, ngf, norm, dropout }), inputs, outputs)
     };
-    network.check("generator").map_err(|e| unusual(dict, &e))?;
-    let size = network.multiple().max(16);
-    let spec = NetSpec::describe("the generator", |cx, graph| {
-        network.forward(cx, &graph.input("x", [1, size, size, inputs]), outputs);
-    })
-    .map_err(|e| unusual(dict, &e))?;
-    Ok(Recognised { network: Network::ImageGenerator(network), inputs, outputs, size: None, spec })
+    let sizes = |network: &AnyNetwork| vec![network.multiple().max(16); 2];
+    recognised(dict, "generator", network, [inputs, outputs], sizes, None)
 }
 
 fn image_discriminator(dict: &StateDict) -> Result<Recognised> {
     let (network, inputs) = if dict.shape("net.0.weight").is_some() {
         let [ndf, inputs] = ends(dict, "net.0.weight")?;
-        (ImageDiscriminator::Pixel(PixelGan { ndf, norm: norm(dict, "net.2", "net.3")? }), inputs)
+        (AnyNetwork::new("pixel", PixelGan { ndf, norm: norm(dict, "net.2", "net.3")? }), inputs)
     } else {
         let [ndf, inputs] = ends(dict, "model.0.weight")?;
         let layers = count(dict, 2, 3, |i| format!("model.{i}.weight")).saturating_sub(1);
         let norm = norm(dict, "model.2", "model.3")?;
-        (ImageDiscriminator::Patch(PatchGan { layers, ndf, norm }), inputs)
+        (AnyNetwork::new("patch", PatchGan { layers, ndf, norm }), inputs)
     };
-    network.check("discriminator").map_err(|e| unusual(dict, &e))?;
     // Eight layers at most: 2^11 is large enough for all, and nothing is computed.
-    let spec = NetSpec::describe("the discriminator", |cx, graph| {
-        network.forward(cx, &graph.input("x", [1, 2048, 2048, inputs]));
-    })
-    .map_err(|e| unusual(dict, &e))?;
-    Ok(Recognised { network: Network::ImageDiscriminator(network), inputs, outputs: 1, size: None, spec })
+    recognised(dict, "discriminator", network, [inputs, 1], |_| vec![2048; 2], None)
 }
 
 fn dcgan_generator(dict: &StateDict) -> Result<Recognised> {
@@ -158,28 +133,16 @@ fn dcgan_generator(dict: &StateDict) -> Result<Recognised> {
     let levels = count(dict, 0, 3, |i| format!("main.{i}.weight")).saturating_sub(1);
     let [ngf, outputs] = ends(dict, &format!("main.{}.weight", 3 * levels))?;
     let size = image_size(dict, levels)?;
-    let network = NoiseGenerator::Dcgan(DcganGenerator { ngf, norm: Norm::Batch });
-    let model = noise_model(dict, nz, size, network.clone(), NoiseDiscriminator::Dcgan(Default::default()))?;
-    let spec = NetSpec::describe("the generator", |cx, graph| {
-        model.generate(cx, &graph.input("z", [1, nz]), size, outputs);
-    })
-    .map_err(|e| unusual(dict, &e))?;
-    let network = Network::NoiseGenerator(network);
-    Ok(Recognised { network, inputs: nz, outputs, size: Some(size), spec })
+    let network = AnyNetwork::new("dcgan", DcganGenerator { ngf, norm: Norm::Batch });
+    recognised(dict, "generator", network, [nz, outputs], |_| vec![size; 2], Some(size))
 }
 
 fn dcgan_discriminator(dict: &StateDict) -> Result<Recognised> {
     let [ndf, inputs] = ends(dict, "main.0.weight")?;
     let levels = count(dict, 2, 3, |i| format!("main.{i}.weight"));
     let size = image_size(dict, levels)?;
-    let network = NoiseDiscriminator::Dcgan(DcganDiscriminator { ndf, norm: Norm::Batch });
-    let model = noise_model(dict, 1, size, NoiseGenerator::Dcgan(Default::default()), network.clone())?;
-    let spec = NetSpec::describe("the discriminator", |cx, graph| {
-        model.judge(cx, &graph.input("x", [1, size, size, inputs]));
-    })
-    .map_err(|e| unusual(dict, &e))?;
-    let network = Network::NoiseDiscriminator(network);
-    Ok(Recognised { network, inputs, outputs: 1, size: Some(size), spec })
+    let network = AnyNetwork::new("dcgan", DcganDiscriminator { ndf, norm: Norm::Batch });
+    recognised(dict, "discriminator", network, [inputs, 1], |_| vec![size; 2], Some(size))
 }
 
 fn image_size(dict: &StateDict, levels: usize) -> Result<usize> {
@@ -194,20 +157,31 @@ fn image_size(dict: &StateDict, levels: usize) -> Result<usize> {
     }
 }
 
-fn noise_model(
+/// The network with its tensors. `size` are extents of images that it takes, and `only` the extent where it takes one only.
+fn recognised(
     dict: &StateDict,
-    nz: usize,
-    size: usize,
-    generator: NoiseGenerator,
-    discriminator: NoiseDiscriminator,
-) -> Result<NoiseModel> {
-    let model = NoiseModel { nz, generator, discriminator };
-    model.check(size).map_err(|e| unusual(dict, &e))?;
-    Ok(model)
-}
-
-fn unusual(dict: &StateDict, why: &Error) -> Error {
-    Error::input(format!("{}: the tensors are not those of a known network ({why})", dict.source()))
+    role: &str,
+    network: AnyNetwork,
+    [inputs, outputs]: [usize; 2],
+    size: impl Fn(&AnyNetwork) -> Vec<usize>,
+    only: Option<usize>,
+) -> Result<Recognised> {
+    let unusual = |why: &Error| {
+        Error::input(format!("{}: the tensors are not those of a known network ({why})", dict.source()))
+    };
+    // Before the extents: settings that make no sense may have none.
+    network.check(&Limits { key: role, inputs, outputs, size: None }).map_err(|e| unusual(&e))?;
+    let size = size(&network);
+    network.check(&Limits { key: role, inputs, outputs, size: Some(&size) }).map_err(|e| unusual(&e))?;
+    let spec = NetSpec::describe(&format!("the {role}"), |cx, graph| {
+        let shape = match network.signature() {
+            Signature::Noise => vec![1, inputs],
+            _ => [&[1], &size[..], &[inputs]].concat(),
+        };
+        network.forward(cx, &graph.input("x", shape), &Wanted { channels: outputs, size: size.clone() });
+    })
+    .map_err(|e| unusual(&e))?;
+    Ok(Recognised { network, inputs, outputs, size: only, spec })
 }
 
 impl Recognised {
@@ -215,12 +189,5 @@ impl Recognised {
     pub fn tensors(&self, dict: &StateDict) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let all = self.spec.params.iter().chain(&self.spec.buffers);
         all.filter_map(|t| dict.get(&t.key).map(|(shape, values)| (t.key.clone(), shape, values))).collect()
-    }
-}
-
-impl Network {
-    /// As it stands in a recipe: `{ kind = "unet", downs = 8, .. }`.
-    pub fn to_toml(&self) -> String {
-        toml::Value::try_from(self).expect("plain data").to_string()
     }
 }

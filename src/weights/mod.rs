@@ -4,7 +4,7 @@ mod kind;
 mod pickle;
 mod pth;
 
-pub use kind::{Kind, Network, Recognised};
+pub use kind::{Kind, Recognised};
 
 use crate::error::{Error, Result};
 use crate::nn::NetSpec;

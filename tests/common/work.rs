@@ -2,7 +2,7 @@
 
 use gan::compile::plan::{Passes, plan_with};
 use gan::graph::Cost;
-use gan::train::method::{self, Shapes};
+use gan::methods::Shapes;
 use gan::train::programs::trace_step;
 use gan::train::recipe::Recipe;
 use std::path::Path;
@@ -14,10 +14,14 @@ pub fn of_step(path: &Path, set: &[&str], size: usize, batch: usize) -> Result<C
     let set: Vec<String> =
         set.iter().map(ToString::to_string).chain([format!("train.batch={batch}")]).collect();
     let recipe = Recipe::load(path, &set).map_err(text)?;
-    let method = method::build(&recipe).map_err(text)?;
-    let shapes = Shapes::new(&recipe, recipe.data.patch.map_or(vec![size; 2], |p| p.to_vec()));
+    let method = recipe.method().map_err(text)?;
+    let shapes = Shapes::new(
+        &recipe.data,
+        recipe.train.batch,
+        recipe.data.patch.map_or(vec![size; 2], |p| p.to_vec()),
+    );
     let specs = method.networks(&shapes.size).map_err(text)?;
-    let parts = trace_step(&recipe, method.as_ref(), &specs, &shapes)
+    let parts = trace_step(&recipe, &method, &specs, &shapes)
         .iter()
         .map(|step| Ok(plan_with(step.graph(), &step.outputs(), Passes::default()).map_err(text)?.work))
         .collect::<Result<Vec<Cost>, String>>()?;

@@ -7,10 +7,10 @@ use gan::dtype::DType;
 use gan::exec::gpu::{DeviceStates, GpuProgram};
 use gan::exec::{Program, States};
 use gan::graph::{Graph, Var};
+use gan::methods::{Run, Shapes};
 use gan::ops::conv::ConvSpec;
 use gan::ops::norm::NormKind;
 use gan::train::guard::{Finding, Guard};
-use gan::train::method::{self, Run, Shapes};
 use gan::train::programs::trace_step;
 use gan::train::recipe::Recipe;
 use gan_emu::Mode;
@@ -113,10 +113,10 @@ fn watching_changes_no_bit_on_the_gpu_s_kernels() {
         );
         let set: Vec<String> = set.iter().map(ToString::to_string).collect();
         let recipe = Recipe::parse(&text, "r", &set).unwrap();
-        let method = method::build(&recipe).unwrap();
-        let shapes = Shapes::new(&recipe, recipe.data.canvas.unwrap().to_vec());
+        let method = recipe.method().unwrap();
+        let shapes = Shapes::new(&recipe.data, recipe.train.batch, recipe.data.canvas.unwrap().to_vec());
         let specs = method.networks(&shapes.size).unwrap();
-        let step = trace_step(&recipe, method.as_ref(), &specs, &shapes).swap_remove(0);
+        let step = trace_step(&recipe, &method, &specs, &shapes).swap_remove(0);
         let mut states = States::new();
         specs.iter().for_each(|s| s.initialise::<f32>(&mut states, 1, recipe.optimiser.rule.slots()));
         let emulator = Emulator::with(Mode::all()[0], math, true);
@@ -126,7 +126,7 @@ fn watching_changes_no_bit_on_the_gpu_s_kernels() {
         let (image, target) = (image(shapes.input().numel()), image(shapes.target().numel()));
         for number in 0..2 {
             let run = Run { part: 0, number, takes_batch: true };
-            let scalars = method::scalars(&specs, run, [1e-3; 2]);
+            let scalars = method.scalars(&specs, run, [1e-3; 2]);
             let mut inputs: Vec<(&str, &[f32])> = scalars.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
             inputs.extend([("input", &image[..]), ("target", &target[..])]);
             program.run(&there, &inputs).unwrap();

@@ -5,7 +5,7 @@ use crate::device::Emulator;
 use gan::device::launch::{Math, Tailored};
 use gan::exec::States;
 use gan::exec::gpu::{DeviceStates, GpuProgram, Prepared};
-use gan::train::method::{self, Run, Shapes};
+use gan::methods::{Run, Shapes};
 use gan::train::programs::trace_step;
 use gan::train::recipe::Recipe;
 use gan_emu::Mode;
@@ -45,11 +45,11 @@ pub fn step(model: &str, [hopper, window]: [Tailored; 2], mode: Mode) -> After {
     let text =
         format!("name = \"x\"\n[data]\nphantom = {{}}\n{model}\n[train]\nbatch = 2\n[health]\nwatch = false");
     let recipe = Recipe::parse(&text, "r", &[]).unwrap();
-    let method = method::build(&recipe).unwrap();
+    let method = recipe.method().unwrap();
     let size = recipe.data.patch.map_or_else(|| recipe.data.canvas.unwrap().to_vec(), |p| p.to_vec());
-    let shapes = Shapes::new(&recipe, size);
+    let shapes = Shapes::new(&recipe.data, recipe.train.batch, size);
     let specs = method.networks(&shapes.size).unwrap();
-    let step = trace_step(&recipe, method.as_ref(), &specs, &shapes).swap_remove(0);
+    let step = trace_step(&recipe, &method, &specs, &shapes).swap_remove(0);
     let mut states = States::new();
     specs.iter().for_each(|s| s.initialise::<f32>(&mut states, 1, recipe.optimiser.rule.slots()));
     let emulator = Emulator::like(mode, Math::Bf16, true, hopper, window);
@@ -59,7 +59,7 @@ pub fn step(model: &str, [hopper, window]: [Tailored; 2], mode: Mode) -> After {
     let mut program = GpuProgram::new(&emulator, step.graph(), &step.outputs(), &there).unwrap();
     let image = |n: usize| -> Vec<f32> { (0..n).map(|i| (i * 37 % 256) as f32 / 128.0 - 1.0).collect() };
     let (image, target) = (image(shapes.input().numel()), image(shapes.target().numel()));
-    let scalars = method::scalars(&specs, Run { part: 0, number: 0, takes_batch: true }, [1e-3; 2]);
+    let scalars = method.scalars(&specs, Run { part: 0, number: 0, takes_batch: true }, [1e-3; 2]);
     let mut inputs: Vec<(&str, &[f32])> = scalars.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
     inputs.extend([("input", &image[..]), ("target", &target[..])]);
     program.run(&there, &inputs).unwrap();

@@ -5,7 +5,7 @@ use gan::device::launch::Math;
 use gan::exec::States;
 use gan::exec::cost::{Bandwidth, Peaks};
 use gan::exec::gpu::{DeviceStates, GpuProgram};
-use gan::train::method::{self, Shapes};
+use gan::methods::Shapes;
 use gan::train::profile::gpu::{GpuTarget, Timing};
 use gan::train::profile::measure::{Effort, Work, measure};
 use gan::train::profile::report::Subject;
@@ -41,8 +41,8 @@ every = 2
 #[test]
 fn every_launch_of_a_step_is_timed_and_told() {
     let recipe = Recipe::parse(RECIPE, "tiny.toml", &[]).unwrap_or_else(|e| panic!("{e}"));
-    let method = method::build(&recipe).unwrap_or_else(|e| panic!("{e}"));
-    let shapes = Shapes::new(&recipe, vec![32, 32]);
+    let method = recipe.method().unwrap_or_else(|e| panic!("{e}"));
+    let shapes = Shapes::new(&recipe.data, recipe.train.batch, vec![32, 32]);
     let specs = method.networks(&shapes.size).unwrap_or_else(|e| panic!("{e}"));
     let mut states = States::new();
     for spec in &specs {
@@ -50,8 +50,8 @@ fn every_launch_of_a_step_is_timed_and_told() {
     }
     let emulator = Emulator::new(Mode::all()[0], Math::Fma);
     let there = DeviceStates::new(&emulator, &states).unwrap_or_else(|e| panic!("{e}"));
-    let steps = trace_step(&recipe, method.as_ref(), &specs, &shapes);
-    let bind = |s: &gan::train::step::StepBuilder| {
+    let steps = trace_step(&recipe, &method, &specs, &shapes);
+    let bind = |s: &gan::methods::step::StepBuilder| {
         GpuProgram::new(&emulator, s.graph(), &s.outputs(), &there).unwrap_or_else(|e| panic!("{e}"))
     };
     let programs: Vec<_> = steps.iter().map(bind).collect();
@@ -64,14 +64,8 @@ fn every_launch_of_a_step_is_timed_and_told() {
         Ok((vec![0.5f32; n], vec![0.25f32; n]))
     };
     let losses = vec![vec!["loss/l2".to_string()]];
-    let mut work = Work {
-        recipe: &recipe,
-        method: method.as_ref(),
-        specs: &specs,
-        size: &shapes.size,
-        losses,
-        next: &mut next,
-    };
+    let mut work =
+        Work { recipe: &recipe, method: &method, specs: &specs, size: &shapes.size, losses, next: &mut next };
     let effort = Effort { warm_up: 2, steps: 3, traced: 2 };
     let measured = measure(&mut target, &mut work, effort).unwrap_or_else(|e| panic!("{e}"));
     let peaks = Peaks { flops_per_s: 1e12, bandwidth: vec![Bandwidth { bytes: 1 << 30, bytes_per_s: 1e12 }] };

@@ -118,7 +118,7 @@ struct Account {
 const LATER: u64 = 1001;
 
 fn account(recipe: &Recipe, extents: &Extents, gpu: &GpuTraits) -> Account {
-    let method = gan::train::method::build(recipe).expect("a method");
+    let method = recipe.method().expect("a method");
     let programs = programs(recipe, extents, gpu).expect("a valid step");
     let mut all = Account { launches: 0, work: Cost::default(), megabytes: 0.0, floor_us: 0.0 };
     let peaks =

@@ -2,11 +2,12 @@
 
 use crate::emulated::Emulator;
 use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single};
+use crate::methods::method;
 use gan::dtype::Real;
-use gan::models::{ImageDiscriminator, ImageGenerator, PatchGan, ResnetGenerator};
-use gan::nn::Norm;
-use gan::train::cyclegan::{CycleGan, CycleGanLoss, CycleGanModel, LOSSES};
-use gan::train::step::StepBuilder;
+use gan::methods::step::StepBuilder;
+use gan::methods::{Given, Shapes};
+
+const LOSSES: [&str; 8] = ["G_A", "G_B", "cycle_A", "cycle_B", "idt_A", "idt_B", "D_A", "D_B"];
 
 fn rename(_: &Fixture, _: &str, key: &str) -> String {
     key.replace(".conv_block.", ".body.")
@@ -20,36 +21,30 @@ fn play<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let ndf = fixture.shape("D_A.model.0.weight")[0];
     let convs =
         (0..).step_by(3).skip(1).take_while(|i| fixture.has(&format!("D_A.model.{}.weight", i - 1))).count();
-    let method = CycleGan {
-        model: CycleGanModel {
-            generator: ImageGenerator::Resnet(ResnetGenerator { blocks, ngf, ..Default::default() }),
-            discriminator: ImageDiscriminator::Patch(PatchGan {
-                layers: convs - 1,
-                ndf,
-                norm: Norm::Instance,
-            }),
-        },
-        loss: CycleGanLoss { pool: 0, ..Default::default() },
-        channels_a,
-        channels_b,
-    };
+    let model = format!(
+        "kind = \"cyclegan\"
+         generator = {{ kind = \"resnet\", blocks = {blocks}, ngf = {ngf} }}
+         discriminator = {{ kind = \"patch\", layers = {}, ndf = {ndf}, norm = \"instance\" }}",
+        convs - 1
+    );
+    let method = method(&model, "pool = 0", [channels_a, channels_b, channels_b]);
     let shape = fixture.input_shape("a");
-    let specs = method.describe(&shape[1..3]).expect("valid sizes");
+    let specs = method.networks(&shape[1..3]).expect("valid sizes");
     let update = fixture.update();
     let mut step = StepBuilder::new(D::Element::DTYPE, 0);
-    let a = step.graph().input("a", shape);
-    let b = step.graph().input("b", fixture.input_shape("b"));
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
-    method.trace_step(&mut step, &nets, &a, &b, [&update, &update]);
+    let shapes =
+        Shapes { batch: shape[0], size: shape[1..3].to_vec(), inputs: channels_a, targets: channels_b };
+    method.trace(0, &mut step, &nets, &shapes, [&update, &update], &Given::default());
     Play {
         fixture,
         step,
         specs,
         rename,
-        inputs: ["a", "b"].map(|n| (n.to_string(), n.to_string())).to_vec(),
+        inputs: vec![("input".into(), "a".into()), ("target".into(), "b".into())],
         updates: |_, _| 1,
-        losses: LOSSES.iter().map(|l| (l.to_string(), l.replace("loss/", ""))).collect(),
-        outputs: vec![("fake_B", "fake_b"), ("fake_A", "fake_a")],
+        losses: LOSSES.map(|l| (format!("loss/{l}"), l.to_string())).to_vec(),
+        outputs: vec![("G_A(input)", "fake_b"), ("G_B(target)", "fake_a")],
     }
     .run::<D>()
 }

@@ -4,7 +4,7 @@ use crate::device::{self, Emulated};
 use crate::harness::Device;
 use gan::device::launch::Math;
 use gan::exec::States;
-use gan::train::step::StepBuilder;
+use gan::methods::step::StepBuilder;
 use gan_emu::Mode;
 
 /// The emulator in one of its nine modes, in mixed precision if `MIXED`.

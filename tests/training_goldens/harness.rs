@@ -2,9 +2,9 @@
 
 use gan::dtype::{DType, Real};
 use gan::exec::{Program, States};
+use gan::methods::step::{StepBuilder, Update};
 use gan::nn::NetSpec;
 use gan::ops::optimiser::Rule;
-use gan::train::step::{StepBuilder, Update};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;

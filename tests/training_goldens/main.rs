@@ -9,6 +9,8 @@ mod cyclegan;
 mod device;
 mod emulated;
 mod harness;
+#[path = "../common/methods.rs"]
+mod methods;
 mod noise;
 mod pix2pix;
 mod unet;

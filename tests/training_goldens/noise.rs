@@ -2,24 +2,25 @@
 
 use crate::emulated::Emulator;
 use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, follow_in_bf16};
+use crate::methods::method;
 use gan::dtype::Real;
-use gan::models::{DcganDiscriminator, DcganGenerator, NoiseDiscriminator, NoiseGenerator, NoiseModel};
-use gan::nn::Norm;
-use gan::train::adversarial::{Adversarial, LOSSES};
-use gan::train::step::StepBuilder;
-use gan::train::wgan::{CriticInputs, Wgan, WganLoss};
+use gan::methods::step::StepBuilder;
+use gan::methods::{Given, Shapes, Source};
+use std::collections::HashMap;
 
-/// The networks of a fixture.
-fn model(fixture: &Fixture, size: usize) -> NoiseModel {
+/// The networks of a fixture, and the numbers of noise.
+fn model(fixture: &Fixture, kind: &str, size: usize) -> (String, usize) {
     let levels = size.ilog2() as usize - 2;
     let ngf = fixture.shape(&format!("G.model.{}.weight", 3 * levels))[0];
     let ndf = fixture.shape("D.model.0.weight")[0];
-    let norm = if fixture.has("D.model.3.running_mean") { Norm::Batch } else { Norm::None };
-    NoiseModel {
-        nz: fixture.shape("G.model.0.weight")[0],
-        generator: NoiseGenerator::Dcgan(DcganGenerator { ngf, norm: Norm::Batch }),
-        discriminator: NoiseDiscriminator::Dcgan(DcganDiscriminator { ndf, norm }),
-    }
+    let norm = if fixture.has("D.model.3.running_mean") { "batch" } else { "none" };
+    let nz = fixture.shape("G.model.0.weight")[0];
+    let text = format!(
+        "kind = \"{kind}\"\nnz = {nz}
+         generator = {{ kind = \"dcgan\", ngf = {ngf} }}
+         discriminator = {{ kind = \"dcgan\", ndf = {ndf}, norm = \"{norm}\" }}"
+    );
+    (text, nz)
 }
 
 fn rename(_: &Fixture, _: &str, key: &str) -> String {
@@ -29,25 +30,25 @@ fn rename(_: &Fixture, _: &str, key: &str) -> String {
 fn dcgan<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let shape = fixture.input_shape("a");
     let (n, size) = (shape[0], shape[1]);
-    let model = model(fixture, size);
-    let nz = model.nz;
-    let method = Adversarial { model, loss: Default::default(), size, channels: shape[3] };
-    let specs = method.describe().expect("valid sizes");
+    let (model, nz) = model(fixture, "gan", size);
+    let method = method(&model, "", [shape[3], 0, 0]);
+    let specs = method.networks(&[size; 2]).expect("valid sizes");
     let update = fixture.update();
     let mut step = StepBuilder::new(D::Element::DTYPE, 0);
-    let real = step.graph().input("real", shape);
     let z = step.graph().input("z", [n, nz]);
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
-    method.trace_step(&mut step, &nets, &real, &z, [&update, &update]);
+    let shapes = Shapes { batch: n, size: vec![size; 2], inputs: shape[3], targets: 0 };
+    let given = Given { sources: HashMap::from([(Source::Noise, z)]), ..Given::default() };
+    method.trace(0, &mut step, &nets, &shapes, [&update, &update], &given);
     Play {
         fixture,
         step,
         specs,
         rename,
-        inputs: [("real", "a"), ("z", "z")].map(|(a, b)| (a.to_string(), b.to_string())).to_vec(),
+        inputs: [("input", "a"), ("z", "z")].map(|(a, b)| (a.to_string(), b.to_string())).to_vec(),
         updates: |_, _| 1,
-        losses: LOSSES.iter().map(|l| (l.to_string(), l.replace("loss/", ""))).collect(),
-        outputs: vec![("fake", "fake")],
+        losses: ["D_real", "D_fake", "G"].map(|l| (format!("loss/{l}"), l.to_string())).to_vec(),
+        outputs: vec![("G(noise)", "fake")],
     }
     .run::<D>()
 }
@@ -60,29 +61,28 @@ fn critics(fixture: &Fixture) -> usize {
 fn wgan_gp<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let shape = fixture.input_shape("a");
     let (n, size) = (shape[0], shape[1]);
-    let (model, critics) = (model(fixture, size), critics(fixture));
-    let nz = model.nz;
-    let method = Wgan { model, loss: WganLoss::gradient_penalty(), size, channels: shape[3] };
-    let specs = method.describe().expect("valid sizes");
+    let critics = critics(fixture);
+    let (model, nz) = model(fixture, "wgan", size);
+    let method = method(&model, "lipschitz = { penalty = 10.0 }", [shape[3], 0, 0]);
+    let specs = method.networks(&[size; 2]).expect("valid sizes");
     let update = fixture.update();
     let mut step = StepBuilder::new(D::Element::DTYPE, 0);
     let graph = step.graph().clone();
-    let real = graph.input("a", shape);
-    let z: Vec<_> = (0..=critics).map(|i| graph.input(&format!("z{i}"), [n, nz])).collect();
-    // Every update of the critic sees the same real images.
-    let inputs: Vec<CriticInputs> = (0..critics)
-        .map(|i| CriticInputs {
-            real: real.clone(),
-            z: z[i].clone(),
-            alpha: graph.input(&format!("alpha{i}"), [n, 1, 1, 1]),
-        })
-        .collect();
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
-    let losses = method.trace_step(&mut step, &nets, &inputs, &z[critics], [&update, &update]);
+    let shapes = Shapes { batch: n, size: vec![size; 2], inputs: shape[3], targets: 0 };
+    let real = graph.input("a", shape);
     let mut names = vec![("loss/G".to_string(), "G".to_string())];
-    for (i, l) in losses.iter().enumerate() {
-        for (name, value) in [("W", &l.w), ("GP", &l.penalty)] {
-            step.output(&format!("{name}{i}"), value);
+    // Every update of the critic sees the same real images; the last noise is the generator's.
+    for i in 0..=critics {
+        let z = graph.input(&format!("z{i}"), [n, nz]);
+        let sources = HashMap::from([(Source::Input, real.clone()), (Source::Noise, z)]);
+        let alpha = (i < critics).then(|| graph.input(&format!("alpha{i}"), [n, 1, 1, 1]));
+        let part = usize::from(i == critics);
+        method.trace(part, &mut step, &nets, &shapes, [&update, &update], &Given { sources, alpha });
+        for name in ["W", "GP"].into_iter().filter(|_| i < critics) {
+            let value =
+                step.outputs().iter().find(|(n, _)| *n == format!("loss/{name}")).expect("a loss").1.clone();
+            step.output(&format!("{name}{i}"), &value);
             names.push((format!("{name}{i}"), format!("{name}{i}")));
         }
     }
@@ -97,7 +97,7 @@ fn wgan_gp<D: Device>(fixture: &Fixture) -> Judge<'_> {
         inputs: noise.chain(alphas).chain([same("a".to_string())]).collect(),
         updates: |fixture, net| if net == "D" { crate::noise::critics(fixture) } else { 1 },
         losses: names,
-        outputs: vec![("fake", "fake")],
+        outputs: vec![("G(noise)", "fake")],
     }
     .run::<D>()
 }

@@ -2,12 +2,10 @@
 
 use crate::emulated::Emulator;
 use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, fixtures, follow_in_bf16};
+use crate::methods::method;
 use gan::dtype::Real;
-use gan::models::{ImageDiscriminator, ImageGenerator, PatchGan, UnetGenerator};
-use gan::nn::Norm;
-use gan::objectives::GanMode;
-use gan::train::pix2pix::{Pix2pix, Pix2pixLoss, Pix2pixModel};
-use gan::train::step::StepBuilder;
+use gan::methods::step::StepBuilder;
+use gan::methods::{Given, Shapes};
 
 fn downs(fixture: &Fixture) -> usize {
     (0..).take_while(|i| fixture.has(&format!("G.down.{i}.weight"))).count()
@@ -41,34 +39,31 @@ fn play<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let ndf = fixture.shape("D.model.0.weight")[0];
     let convs =
         (0..).step_by(3).skip(1).take_while(|i| fixture.has(&format!("D.model.{}.weight", i - 1))).count();
-    let generator = UnetGenerator { downs: downs(fixture), ngf, norm: Norm::Batch, dropout: 0.0 };
-    let method = Pix2pix {
-        model: Pix2pixModel {
-            generator: ImageGenerator::Unet(generator),
-            discriminator: ImageDiscriminator::Patch(PatchGan { layers: convs - 1, ndf, norm: Norm::Batch }),
-        },
-        loss: Pix2pixLoss { gan: GanMode::Bce, lambda_l1: 100.0, lambda_gan: 1.0, pool: 0 },
-        inputs,
-        targets,
-    };
+    let model = format!(
+        "kind = \"pix2pix\"
+         generator = {{ kind = \"unet\", downs = {}, ngf = {ngf}, norm = \"batch\", dropout = 0.0 }}
+         discriminator = {{ kind = \"patch\", layers = {}, ndf = {ndf}, norm = \"batch\" }}",
+        downs(fixture),
+        convs - 1
+    );
+    let method = method(&model, "lambda_l1 = 100.0", [inputs, targets, targets]);
     let shape = fixture.input_shape("a");
-    let specs = method.describe(shape[1], shape[2]).expect("valid sizes");
+    let specs = method.networks(&shape[1..3]).expect("valid sizes");
     let update = fixture.update();
     let mut step = StepBuilder::new(D::Element::DTYPE, 0);
-    let a = step.graph().input("input", shape);
-    let b = step.graph().input("target", fixture.input_shape("b"));
-    let [g, d] = [0, 1].map(|i| step.bind(&specs[i], update.rule.slots()));
-    method.trace_step(&mut step, &g, &d, &a, &b, [&update, &update]);
+    let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
+    let shapes = Shapes { batch: shape[0], size: shape[1..3].to_vec(), inputs, targets };
+    method.trace(0, &mut step, &nets, &shapes, [&update, &update], &Given::default());
     let same = |name: &str| (format!("loss/{name}"), name.to_string());
     Play {
         fixture,
         step,
-        specs: specs.to_vec(),
+        specs,
         rename,
         inputs: vec![("input".into(), "a".into()), ("target".into(), "b".into())],
         updates: |_, _| 1,
         losses: ["D_fake", "D_real", "G_GAN", "G_L1"].map(same).to_vec(),
-        outputs: vec![("fake_B", "fake")],
+        outputs: vec![("G(input)", "fake")],
     }
     .run::<D>()
 }

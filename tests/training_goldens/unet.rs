@@ -2,50 +2,42 @@
 
 use crate::emulated::Emulator;
 use crate::harness::{Cpu, Device, Fixture, Judge, Play, agree, agree_in_single, follow_in_bf16, same};
+use crate::methods::method;
 use gan::dtype::Real;
-use gan::models::{DenseNetwork, SegmentationUnet};
-use gan::nn::{Activation, Norm};
-use gan::train::step::StepBuilder;
-use gan::train::supervised::{Supervised, SupervisedLoss};
+use gan::methods::step::StepBuilder;
+use gan::methods::{Given, Shapes};
 
 fn play<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let first = fixture.shape("U.enc.0.0.weight");
-    let (norm, activation) = if fixture.has("U.enc.0.1.running_mean") {
-        (Norm::Batch, Activation::Relu)
+    let layers = if fixture.has("U.enc.0.1.running_mean") {
+        "norm = \"batch\", activation = \"relu\""
     } else {
-        (Norm::InstanceAffine, Activation::LeakyRelu(0.01))
+        "norm = \"instance-affine\", activation = { leaky-relu = 0.01 }"
     };
-    let network = SegmentationUnet {
-        base: first[0],
-        downs: (0..).take_while(|i| fixture.has(&format!("U.upc.{i}.weight"))).count(),
-        norm,
-        activation,
-        ..Default::default()
-    };
-    let method = Supervised {
-        network: DenseNetwork::Unet(network),
-        residual: false,
-        loss: SupervisedLoss::Regions { bce: 1.0, dice: 1.0, smooth: 1.0 },
-        inputs: first[1],
-        outputs: fixture.shape("U.head.weight")[0],
-    };
+    let downs = (0..).take_while(|i| fixture.has(&format!("U.upc.{i}.weight"))).count();
+    let model = format!(
+        "kind = \"supervised\"\nnetwork = {{ kind = \"unet\", base = {}, downs = {downs}, {layers} }}",
+        first[0]
+    );
+    let (inputs, outputs) = (first[1], fixture.shape("U.head.weight")[0]);
+    let method = method(&model, "kind = \"regions\"", [inputs, outputs, outputs]);
     let shape = fixture.input_shape("a");
-    let specs = method.describe(&shape[1..shape.len() - 1]).expect("valid sizes");
+    let size = shape[1..shape.len() - 1].to_vec();
+    let specs = method.networks(&size).expect("valid sizes");
     let update = fixture.update();
     let mut step = StepBuilder::new(D::Element::DTYPE, 0);
-    let x = step.graph().input("a", shape);
-    let target = step.graph().input("t", fixture.input_shape("t"));
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
-    method.trace_step(&mut step, &nets, &x, &target, &update);
+    let shapes = Shapes { batch: shape[0], size, inputs, targets: outputs };
+    method.trace(0, &mut step, &nets, &shapes, [&update, &update], &Given::default());
     Play {
         fixture,
         step,
         specs,
         rename: same,
-        inputs: ["a", "t"].map(|n| (n.to_string(), n.to_string())).to_vec(),
+        inputs: vec![("input".into(), "a".into()), ("target".into(), "t".into())],
         updates: |_, _| 1,
         losses: ["bce", "dice"].map(|n| (format!("loss/{n}"), n.to_string())).to_vec(),
-        outputs: vec![("output", "logits")],
+        outputs: vec![("U(input)", "logits")],
     }
     .run::<D>()
 }

@@ -3,8 +3,8 @@
 use super::target::{Kind, Samples, Span, Tape, Target};
 use crate::device::cpu::load::ProcessorTime;
 use crate::error::Result;
+use crate::methods::Method;
 use crate::nn::NetSpec;
-use crate::train::method::{self, Method};
 use crate::train::recipe::Recipe;
 use crate::train::session::pool_choices;
 
@@ -16,7 +16,7 @@ pub struct Work<'a> {
     /// The recipe.
     pub recipe: &'a Recipe,
     /// Its method.
-    pub method: &'a dyn Method,
+    pub method: &'a Method,
     /// The networks.
     pub specs: &'a [NetSpec],
     /// Extents of the images.
@@ -237,7 +237,7 @@ impl Run<'_, '_> {
                 false => None,
             };
             let began = tape.now();
-            let scalars = method::scalars(work.specs, run, rates);
+            let scalars = work.method.scalars(work.specs, run, rates);
             let mut inputs: Vec<(&str, &[f32])> =
                 scalars.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
             inputs.extend(pools.iter().map(|(n, v)| (n.as_str(), v.as_slice())));

@@ -18,7 +18,6 @@ pub mod trace;
 
 pub use report::Profile;
 
-use super::method::{self, Method, Shapes};
 use super::programs::{StepProgram, plan_step};
 use super::recipe::Recipe;
 use super::session::{check_batch, initial_states, open_loader};
@@ -28,6 +27,7 @@ use crate::exec::States;
 use crate::exec::cost::Peaks;
 use crate::exec::device::{Device, Planned};
 use crate::exec::gpu::{DeviceStates, GpuProgram};
+use crate::methods::{Method, Shapes};
 use gpu::{GpuTarget, Timing};
 use measure::{Effort, Work, measure};
 use report::Subject;
@@ -41,29 +41,29 @@ const BATCHES: u32 = 4;
 
 /// Profiles a recipe's training step on a device. With the spans of the first steps, as a trace.
 pub fn profile(recipe: &Recipe, device: &Device, effort: Effort, timing: Timing) -> Result<(Profile, Value)> {
-    let method = method::build(recipe)?;
+    let method = recipe.method()?;
     let open = OpenOptions { multiple: method.multiple(), ..Default::default() };
     let dataset = Arc::new(Dataset::open(&recipe.data, Split::Train, None, open)?);
     check_batch(recipe, &dataset)?;
-    let shapes = Shapes::new(recipe, recipe.data.size(dataset.fit()));
+    let shapes = Shapes::new(&recipe.data, recipe.train.batch, recipe.data.size(dataset.fit()));
     let specs = method.networks(&shapes.size)?;
     // Refuses what does not fit into memory, before anything takes time.
-    let programs = plan_step(recipe, device, method.as_ref(), &specs, &shapes)?;
-    let states = initial_states(recipe, method.as_ref(), &specs, &shapes, &Notes::default())?;
+    let programs = plan_step(recipe, device, &method, &specs, &shapes)?;
+    let states = initial_states(recipe, &method, &specs, &shapes, &Notes::default())?;
     // While nothing else is going on in this process.
     let peaks = Peaks::measure(device)?;
     let losses = programs.iter().map(|p| p.scalars.clone()).collect();
     let mut target = target(device, programs, states, timing)?;
-    let mut loader = open_loader(recipe, method.as_ref(), dataset.clone(), 0)?;
+    let mut loader = open_loader(recipe, &method, dataset.clone(), 0)?;
     let mut next = || loader.next().map(|batch| (batch.input, batch.target));
     let mut work =
-        Work { recipe, method: method.as_ref(), specs: &specs, size: &shapes.size, losses, next: &mut next };
+        Work { recipe, method: &method, specs: &specs, size: &shapes.size, losses, next: &mut next };
     let measured = measure(target.as_mut(), &mut work, effort)?;
     let mut profile =
         summary::summarise(target.as_ref(), &work, &measured, subject(recipe, &shapes, device), peaks)?;
     let trace = trace::trace(target.as_ref(), &work, &measured)?;
     drop(loader);
-    profile.input.batch_ms = Some(batch_ms(recipe, method.as_ref(), dataset)?);
+    profile.input.batch_ms = Some(batch_ms(recipe, &method, dataset)?);
     Ok((profile, trace))
 }
 
@@ -113,7 +113,7 @@ fn target(
 }
 
 /// How long one thread takes for a batch.
-fn batch_ms(recipe: &Recipe, method: &dyn Method, dataset: Arc<Dataset>) -> Result<f64> {
+fn batch_ms(recipe: &Recipe, method: &Method, dataset: Arc<Dataset>) -> Result<f64> {
     let mut alone = recipe.clone();
     alone.train.workers = 0;
     let mut loader = open_loader(&alone, method, dataset, 0)?;

@@ -103,7 +103,7 @@ fn overview(stories: &[Story]) -> String {
             rows,
             "<tr><td data-v=\"{0}\">{mark}{0}</td><td data-v=\"{1}\">{1}</td><td data-v=\"{2}\">{2}</td><td data-v=\"{3}\">{3}</td>{4}",
             text(&story.name),
-            story.recipe.model.kind(),
+            story.recipe.kind(),
             state(story),
             best,
             story.info.as_ref().filter(|i| i.seconds > 0.0).map_or_else(

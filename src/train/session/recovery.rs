@@ -84,8 +84,7 @@ impl Session<'_> {
     /// so: its weights are on the disk.
     fn roll_back(&mut self) -> Result<u64> {
         let shapes = shapes(self.recipe, &self.fit);
-        let mut states =
-            initial_states(self.recipe, self.method.as_ref(), &self.specs, &shapes, &Notes::default())?;
+        let mut states = initial_states(self.recipe, &self.method, &self.specs, &shapes, &Notes::default())?;
         let path = checkpoint::state_path(&self.run.checkpoints(), "last");
         let best = self.progress.best;
         self.progress = match path.exists() {
@@ -95,7 +94,7 @@ impl Session<'_> {
         self.progress.best = best;
         self.states.set(states)?;
         let first = self.method.batches_before(self.progress.step);
-        self.loader = open_loader(self.recipe, self.method.as_ref(), self.dataset.clone(), first)?;
+        self.loader = open_loader(self.recipe, &self.method, self.dataset.clone(), first)?;
         Ok(self.progress.step)
     }
 

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use toml::{Table, Value};
 
 /// Applies `a.b=c`: `c` is read as TOML, or as a string if it is none.
-pub(super) fn set(table: &mut Table, assignment: &str) -> Result<()> {
+pub fn set(table: &mut Table, assignment: &str) -> Result<()> {
     let (key, text) = assignment.split_once('=').ok_or_else(|| {
         Error::usage(format!("--set {assignment}: write it as key=value, for example --set train.batch=4"))
     })?;
@@ -33,7 +33,7 @@ pub(super) fn set(table: &mut Table, assignment: &str) -> Result<()> {
 }
 
 /// serde's message as one sentence with the full key and, for an unknown one, the nearest known one.
-pub(super) fn explain(path: &str, message: &str) -> String {
+pub fn explain(path: &str, message: &str) -> String {
     // The lines behind the first one say where, which the path does as well.
     let message = message.lines().next().unwrap_or(message);
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();

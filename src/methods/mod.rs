@@ -1,0 +1,481 @@
+//! What is trained, and by which losses: networks with roles, and updates by terms. Everything around it (sessions,
+//! checkpoints, predictions, scores) knows methods by [`Method`] alone, and no published method by name: those are presets.
+
+pub mod flow;
+pub mod preset;
+pub mod spec;
+pub mod step;
+pub mod text;
+pub mod times;
+mod trace;
+
+pub use flow::Given;
+pub use spec::{Role, Source, Spec, Target};
+
+use crate::data::DataConfig;
+use crate::error::{Error, Result};
+use crate::graph::Var;
+use crate::models::{Limits, Network, Signature};
+use crate::nn::{Net, NetSpec};
+use crate::rng::step_input;
+use crate::shape::Shape;
+use flow::Expr;
+use spec::{Comparison, NetworkSpec, TermKind};
+use step::StepBuilder;
+
+/// What a trained network does, and so how it is measured and what its predictions are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Makes an image from an image.
+    Translate,
+    /// Makes a label map from an image.
+    Segment,
+    /// Makes images from noise.
+    Generate,
+}
+
+/// Extents of what a step sees.
+#[derive(Clone, Debug)]
+pub struct Shapes {
+    /// Images at once.
+    pub batch: usize,
+    /// Two or three spatial extents.
+    pub size: Vec<usize>,
+    /// Channels of the input.
+    pub inputs: usize,
+    /// Channels of the target.
+    pub targets: usize,
+}
+
+impl Shapes {
+    /// Of batches of images of these extents.
+    pub fn new(data: &DataConfig, batch: usize, size: Vec<usize>) -> Self {
+        Shapes { batch, size, inputs: data.input.len(), targets: data.target_channels() }
+    }
+
+    /// Of a batch of inputs.
+    pub fn input(&self) -> Shape {
+        self.with(self.inputs)
+    }
+
+    /// Of a batch of targets.
+    pub fn target(&self) -> Shape {
+        self.with(self.targets)
+    }
+
+    fn with(&self, channels: usize) -> Shape {
+        Shape::from([&[self.batch], self.size.as_slice(), &[channels]].concat())
+    }
+}
+
+/// One run of one program within a training step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Which program.
+    pub part: usize,
+    /// How often it ran before, over all steps: its random numbers and its optimisers' counters come from this.
+    pub number: u64,
+    /// Whether it sees a new batch.
+    pub takes_batch: bool,
+}
+
+/// A method on data of known channels.
+#[derive(Clone, Debug)]
+pub struct Method {
+    spec: Spec,
+    /// Channels of the input, of the target as it is read, and of what predicts it.
+    inputs: usize,
+    targets: usize,
+    outputs: usize,
+    /// The updates of each program of a step.
+    programs: Vec<Vec<usize>>,
+}
+
+impl Method {
+    /// The method of a recipe: makes sure that it makes sense and that the data give what it learns from.
+    pub fn new(spec: &Spec, data: &DataConfig) -> Result<Method> {
+        let method = Self::of_channels(spec, data.input.len(), data.target_channels(), data.outputs());
+        method.check_data(data)?;
+        method.check()?;
+        Ok(method)
+    }
+
+    /// A method on images of so many channels: of the input, of the target, and of what is predicted (as many as the target's,
+    /// or one for each region or class).
+    pub fn of_channels(spec: &Spec, inputs: usize, targets: usize, outputs: usize) -> Method {
+        let mut programs: Vec<Vec<usize>> = Vec::new();
+        let mut open = false;
+        for (i, update) in spec.updates.iter().enumerate() {
+            match programs.last_mut().filter(|_| open && !update.apart) {
+                Some(program) => program.push(i),
+                None => programs.push(vec![i]),
+            }
+            open = !update.apart;
+        }
+        Method { spec: spec.clone(), inputs, targets, outputs, programs }
+    }
+
+    /// The method as data.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// What the trained network does.
+    pub fn task(&self) -> Task {
+        match self.spec.target {
+            Target::Image => Task::Translate,
+            Target::Regions | Target::Classes => Task::Segment,
+            Target::Nothing => Task::Generate,
+        }
+    }
+
+    /// Whether inputs and targets do not belong together.
+    pub fn unpaired(&self) -> bool {
+        self.spec.unpaired
+    }
+
+    /// The spatial extents must divide by this.
+    pub fn multiple(&self) -> usize {
+        let generating = self.spec.networks.iter().filter(|n| n.role != Role::Discriminator);
+        generating.map(|n| n.network.multiple()).max().unwrap_or(1)
+    }
+
+    /// Whether images may have three spatial extents.
+    pub fn takes_volumes(&self) -> bool {
+        self.spec.networks.iter().all(|n| n.network.takes_volumes())
+    }
+
+    /// Whether a network is trained to judge another's images, so that the two must be kept in balance.
+    pub fn adversarial(&self) -> bool {
+        self.spec.networks.iter().any(|n| n.role == Role::Discriminator)
+    }
+
+    /// Whether predictions lie in (-1, 1) whatever is learned.
+    pub fn bounded(&self) -> bool {
+        matches!(self.predicting().network.signature(), Signature::Image | Signature::Noise)
+    }
+
+    /// The loss that a person watches first.
+    pub fn headline(&self) -> String {
+        format!("loss/{}", self.spec.watch)
+    }
+
+    /// Numbers of noise per image, for what predicts from noise.
+    pub fn noise(&self) -> Option<usize> {
+        (self.spec.predict.source() == Source::Noise).then_some(self.spec.noise)
+    }
+
+    /// The network that predicts.
+    pub fn predictor(&self) -> &str {
+        &self.predicting().name
+    }
+
+    fn predicting(&self) -> &NetworkSpec {
+        match &self.spec.predict {
+            Expr::Apply(net, _) => &self.spec.networks[*net],
+            _ => &self.spec.networks[0],
+        }
+    }
+
+    /// Whether a network judges others: it has the discriminator's learning rate and no running mean of its weights.
+    pub fn discriminates(&self, net: &str) -> bool {
+        self.spec.networks.iter().any(|n| n.name == net && n.role == Role::Discriminator)
+    }
+
+    fn channels(&self, source: Source) -> usize {
+        match source {
+            Source::Input => self.inputs,
+            Source::Target => self.targets,
+            Source::Noise => self.spec.noise,
+        }
+    }
+
+    /// Number of classes, where the target is one of classes.
+    pub(crate) fn classes(&self) -> usize {
+        self.outputs
+    }
+
+    fn inputs_of(&self, net: &NetworkSpec) -> usize {
+        let seen = |s: &Source| match s {
+            // A discriminator sees classes as channels.
+            Source::Target if net.role == Role::Discriminator => self.outputs,
+            s => self.channels(*s),
+        };
+        net.takes.iter().map(seen).sum()
+    }
+
+    /// Channels, or elements of the vector, that a network gives.
+    pub(crate) fn outputs_of(&self, net: &NetworkSpec) -> usize {
+        match (net.role, net.gives) {
+            (Role::Discriminator, _) => 1,
+            (_, Source::Target) => self.outputs,
+            (_, source) => self.channels(source),
+        }
+    }
+
+    /// Channels of a value, as far as networks keep to what they are said to take.
+    fn channels_of(&self, value: &Expr) -> Result<usize> {
+        let (net, inner) = match value {
+            Expr::Source(source) => return Ok(self.channels(*source)),
+            Expr::Map(flow::Map::OneHot, _) => return Ok(self.classes()),
+            Expr::Map(_, inner) => return self.channels_of(inner),
+            Expr::Apply(net, inner) => (&self.spec.networks[*net], inner),
+        };
+        let (given, takes) = (self.channels_of(inner)?, self.inputs_of(net));
+        if given != takes {
+            return Err(Error::input(format!(
+                "`{}` has {given} channels, but {} takes {takes}",
+                self.text(inner),
+                net.name
+            )));
+        }
+        Ok(self.outputs_of(net))
+    }
+
+    fn limits<'a>(&self, net: &'a NetworkSpec, size: Option<&'a [usize]>) -> Limits<'a> {
+        Limits { key: &net.key, inputs: self.inputs_of(net), outputs: self.outputs_of(net), size }
+    }
+
+    /// Whether the settings make sense, as far as that can be said without knowing the images' size.
+    fn check(&self) -> Result<()> {
+        for net in &self.spec.networks {
+            self.check_role(net)?;
+            net.network.check(&self.limits(net, None))?;
+        }
+        let Expr::Apply(_, of) = &self.spec.predict else {
+            return Err(Error::input("`method.predict` must be what a network makes, such as \"G(input)\""));
+        };
+        if **of != Expr::Source(of.source()) || of.source() == Source::Target {
+            return Err(Error::input("`method.predict` must apply one network to input or to noise"));
+        }
+        if self.spec.target == Target::Classes && self.outputs < 2 {
+            return Err(Error::input(
+                "classes that exclude each other are at least two; use `regions` for one mask",
+            ));
+        }
+        for term in self.spec.updates.iter().flat_map(|u| &u.terms).filter(|t| t.weight > 0.0) {
+            let named = |e: Error| Error::input(format!("`{}`: {e}", term.key));
+            let values: Vec<&Expr> = match &term.kind {
+                TermKind::Compare { of, to, by } => {
+                    let (a, b) = (self.channels_of(of).map_err(named)?, self.channels_of(to).map_err(named)?);
+                    let alike = a == b || matches!(by, Comparison::CrossEntropy | Comparison::Dice { .. });
+                    if !alike {
+                        return Err(Error::input(format!(
+                            "`{}` compares `{}` with `{}`, which have {a} and {b} channels; set it to 0, or make `data.input` and `data.target` equally long",
+                            term.key,
+                            self.text(of),
+                            self.text(to)
+                        )));
+                    }
+                    let labels = matches!(by, Comparison::Image(_)) == (self.task() == Task::Segment);
+                    if labels && matches!(to, Expr::Source(Source::Target)) {
+                        return Err(Error::input(format!(
+                            "`{}` does not suit the target: images are compared by l1, l2 and their like, label maps by bce, cross_entropy and dice (`method.target`)",
+                            term.key
+                        )));
+                    }
+                    vec![]
+                }
+                TermKind::Adversarial { real, fake, .. } => {
+                    [real.as_ref(), Some(fake)].into_iter().flatten().collect()
+                }
+                TermKind::GradientPenalty { real, fake } => vec![real, fake],
+                TermKind::Gradient { at, .. } => vec![at],
+            };
+            for value in values {
+                self.channels_of(value).map_err(named)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a network's signature fits its role.
+    fn check_role(&self, net: &NetworkSpec) -> Result<()> {
+        let signature = net.network.signature();
+        let from_noise = net.takes == [Source::Noise];
+        let segments = self.task() == Task::Segment && net.name == self.predictor();
+        let (fits, wanted) = match net.role {
+            Role::Discriminator => {
+                (matches!(signature, Signature::Patches | Signature::Vector), "image -> logits")
+            }
+            _ if from_noise => (signature == Signature::Noise, "noise -> image"),
+            _ if segments => (signature == Signature::Dense, "image -> values per pixel"),
+            _ => (matches!(signature, Signature::Image | Signature::Dense), "image -> image"),
+        };
+        if !fits {
+            return Err(Error::input(format!(
+                "`{}.kind` can't be \"{}\": it is {signature}, and the {} {} must be {wanted}; `gan recipes --networks` lists what there is",
+                net.key,
+                net.network.kind(),
+                net.role.name(),
+                net.name
+            )));
+        }
+        let alike = self.inputs_of(net) == self.outputs_of(net) && !segments && !from_noise;
+        if net.residual && !alike {
+            return Err(Error::input(format!(
+                "`{}` adds the input to an image of as many channels; set it to false, or make `data.input` and `data.target` equally long",
+                net.residual_key
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether `data` gives what the method learns from.
+    fn check_data(&self, data: &DataConfig) -> Result<()> {
+        let wrong = |why: &str| Err(Error::input(why.to_string()));
+        let regions = data.labels.as_ref().map(|l| !l.regions.is_empty());
+        match self.spec.target {
+            Target::Nothing if !data.target.is_empty() => wrong(
+                "`data.target` names what an image is turned into, but this model makes images from noise; set it to []",
+            ),
+            _ if data.unpaired && !self.spec.unpaired => wrong(
+                "`data.unpaired` gives two sets of images without pairs, which only CycleGAN learns from; remove it",
+            ),
+            Target::Image if data.target.is_empty() => {
+                wrong("`data.target` lists no modality; name at least one")
+            }
+            Target::Regions | Target::Classes if regions.is_none() => {
+                wrong("this loss compares label maps; say in `data.labels` what the target's labels mean")
+            }
+            Target::Regions if regions == Some(false) => wrong(
+                "`loss.kind` is \"regions\", but `data.labels.regions` names none; add some, or use \"classes\"",
+            ),
+            Target::Classes if regions == Some(true) => wrong(
+                "`loss.kind` is \"classes\", but `data.labels.regions` may overlap; remove them, or use \"regions\"",
+            ),
+            Target::Image | Target::Nothing if regions.is_some() => {
+                wrong("`data.labels` belongs to segmentation, which this model does not do; remove it")
+            }
+            _ if data.patch.is_some() && !self.takes_volumes() => {
+                wrong("`data.patch` cuts volumes, but a network of this model takes slices only; remove it")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Which tensors the networks keep, for images of `size` (two or three spatial extents). Fails when the images are too
+    /// small for them.
+    pub fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
+        self.spec.networks.iter().enumerate().map(|(i, net)| self.describe(i, net, size)).collect()
+    }
+
+    fn describe(&self, index: usize, net: &NetworkSpec, size: &[usize]) -> Result<NetSpec> {
+        net.network.check(&self.limits(net, Some(size)))?;
+        let from_noise = net.takes == [Source::Noise];
+        let channels = self.inputs_of(net);
+        // Networks from noise see a batch of two, for batch norm.
+        let shape = if from_noise { vec![2, channels] } else { [&[1], size, &[channels]].concat() };
+        let spec = NetSpec::describe(&net.name, |cx, graph| {
+            let wanted = crate::models::Wanted { channels: self.outputs_of(net), size: size.to_vec() };
+            net.network.forward(cx, &graph.input("x", shape), &wanted);
+        });
+        let _ = index;
+        spec.map_err(|e| match net.role {
+            Role::Discriminator => Error::input(format!(
+                "images of {size:?} are too small for the discriminator {}; lower `{}.layers` or enlarge `data.canvas` ({e})",
+                net.name, net.key
+            )),
+            _ => e,
+        })
+    }
+
+    /// States that hold older generated images, by name; each with an input `<name>.choices`.
+    pub fn pools(&self, size: &[usize]) -> Vec<(String, Shape)> {
+        let terms = self.spec.updates.iter().flat_map(|u| &u.terms);
+        terms
+            .filter_map(|t| match &t.kind {
+                TermKind::Adversarial { pool: Some(pool), by, .. } => {
+                    let channels = self.inputs_of(&self.spec.networks[*by]);
+                    let shape = Shape::from([&[pool.size], size, &[channels]].concat());
+                    Some((pool.state.clone(), shape))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// How many programs a training step is made of.
+    pub fn parts(&self) -> usize {
+        self.programs.len()
+    }
+
+    pub(super) fn program(&self, part: usize) -> &[usize] {
+        &self.programs[part]
+    }
+
+    /// Whether a program sees images, which are then a new batch.
+    fn takes_batch(&self, part: usize) -> bool {
+        let sees = |e: &Expr| e.source() != Source::Noise;
+        self.programs[part].iter().any(|&u| {
+            let update = &self.spec.updates[u];
+            update.forward.iter().any(sees)
+                || update.terms.iter().filter(|t| t.weight > 0.0).any(|t| match &t.kind {
+                    TermKind::Adversarial { real, fake, form, by, .. } => {
+                        let others = &self.spec.networks[*by].takes;
+                        let real =
+                            real.as_ref().filter(|_| form.is_relativistic() || update.networks.contains(by));
+                        others.len() > 1 || sees(fake) || real.is_some_and(sees)
+                    }
+                    TermKind::GradientPenalty { real, fake } => sees(real) || sees(fake),
+                    TermKind::Gradient { at, .. } => sees(at),
+                    TermKind::Compare { of, to, .. } => sees(of) || sees(to),
+                })
+        })
+    }
+
+    /// What training step `step` (from 0) runs, in this order.
+    pub fn runs(&self, step: u64) -> Vec<Run> {
+        let mut runs = Vec::new();
+        for (part, updates) in self.programs.iter().enumerate() {
+            let times = &self.spec.updates[updates[0]].times;
+            let (before, takes_batch) = (times.before(step), self.takes_batch(part));
+            runs.extend((0..times.count(step)).map(|i| Run { part, number: before + i, takes_batch }));
+        }
+        runs
+    }
+
+    /// Batches that all steps before `step` took: where a resumed run goes on.
+    pub fn batches_before(&self, step: u64) -> u64 {
+        let taking = (0..self.parts()).filter(|&part| self.takes_batch(part));
+        taking.map(|part| self.spec.updates[self.programs[part][0]].times.before(step)).sum()
+    }
+
+    /// The small inputs of a run: its number, and of every network the learning rate (`rates` of generators and of
+    /// discriminators) and the number of the update. That one is an f32: a bias correction has long been 1 where it rounds.
+    pub fn scalars(&self, specs: &[NetSpec], run: Run, rates: [f64; 2]) -> Vec<(String, Vec<f32>)> {
+        let mut all = vec![("step".to_string(), step_input(run.number).to_vec())];
+        for spec in specs {
+            let lr = rates[usize::from(self.discriminates(&spec.name))] as f32;
+            all.push((format!("lr.{}", spec.name), vec![lr]));
+            all.push((format!("t.{}", spec.name), vec![(run.number + 1) as f32]));
+        }
+        all
+    }
+
+    /// Traces a prediction from images `[n, size.., inputs]`, or from noise `[n, noise]`, in evaluation mode: an image, or
+    /// probabilities of regions or classes.
+    pub fn trace_predict(&self, step: &StepBuilder, net: &Net, x: &Var, size: &[usize]) -> Var {
+        let Expr::Apply(index, _) = &self.spec.predict else { panic!("checked when the method was made") };
+        let y = self.apply(&step.eval(net), *index, x, size).remove(0);
+        step.graph().scope(&net.spec().name, || match self.spec.target {
+            Target::Regions => y.sigmoid(),
+            Target::Classes => y.softmax(y.rank().saturating_sub(1)),
+            Target::Image | Target::Nothing => y,
+        })
+    }
+
+    /// The settings that tell a network's architecture from others; stored with its weights.
+    pub fn settings(&self, name: &str) -> String {
+        let Some(net) = self.spec.networks.iter().find(|n| n.name == name) else { return String::new() };
+        let text = net.network.text();
+        if net.takes == [Source::Noise] {
+            return format!("{text} nz={}", self.spec.noise);
+        }
+        if net.role == Role::Network {
+            let residual = if net.residual { " residual" } else { "" };
+            return format!("{text} outputs={}{residual}", self.outputs_of(net));
+        }
+        text
+    }
+}

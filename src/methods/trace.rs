@@ -1,0 +1,381 @@
+//! Tracing a program of a training step: the updates of a method, term by term.
+
+use super::flow::{Expr, Flow, Given};
+use super::spec::{Comparison, Pool, Role, Term, TermKind, UpdateSpec};
+use super::step::{StepBuilder, Update};
+use super::{Method, Shapes};
+use crate::graph::{Graph, Var};
+use crate::nn::Net;
+use crate::objectives::GanMode;
+use crate::objectives::adversarial::{bce_with_logits, gradient_penalty, interpolate, r1_penalty};
+use crate::objectives::segmentation::{CrossEntropy, cross_entropy, dice};
+use crate::ops::image_pool::{PoolQuery, PoolStore};
+use crate::ops::optimiser::ClampParameters;
+use crate::shape::Shape;
+use std::collections::HashMap;
+
+/// The terms of one update.
+struct Terms<'a, 'b> {
+    flow: &'b mut Flow<'a>,
+    step: &'b mut StepBuilder,
+    graph: Graph,
+    /// "G", or what several names have in common.
+    name: String,
+    /// The networks that learn.
+    networks: Vec<usize>,
+    /// Whether a penalty differentiates the discriminator at generated and at real images.
+    penalised: [bool; 2],
+    /// What the discriminator said of images that it judged: of real and of generated ones.
+    judged: HashMap<bool, (Var, Vec<Var>)>,
+}
+
+impl Method {
+    /// Traces program `part` of a step; `nets` are as described, `updates` those of generators and of discriminators.
+    /// Leaves scalars named `loss/..` readable, and what networks make of the data, as `G(input)`.
+    pub fn trace(
+        &self,
+        part: usize,
+        step: &mut StepBuilder,
+        nets: &[Net],
+        shapes: &Shapes,
+        updates: [&Update; 2],
+        given: &Given,
+    ) {
+        let mut flow = Flow::new(self, nets, shapes, given);
+        for index in self.program(part) {
+            let update = &self.spec().updates[*index];
+            trace_update(&mut flow, step, update, updates);
+        }
+        let mut made: Vec<(String, Var)> = flow.made().map(|(e, v)| (self.text(e), v.clone())).collect();
+        made.sort_by(|a, b| a.0.cmp(&b.0));
+        for (name, value) in made {
+            step.output(&name, &value);
+        }
+    }
+
+    /// As it stands in a recipe.
+    pub(super) fn text(&self, value: &Expr) -> String {
+        match value {
+            Expr::Source(source) => source.name().to_string(),
+            Expr::Apply(net, inner) => format!("{}({})", self.spec().networks[*net].name, self.text(inner)),
+            Expr::Map(map, inner) => format!("{}({})", map.name(), self.text(inner)),
+        }
+    }
+}
+
+fn trace_update(flow: &mut Flow, step: &mut StepBuilder, update: &UpdateSpec, updates: [&Update; 2]) {
+    let graph = step.graph().clone();
+    let own: Vec<Net> = update.networks.iter().map(|&i| flow.nets[i].clone()).collect();
+    let role = flow.method.spec().networks[update.networks[0]].role;
+    for value in &update.forward {
+        flow.all(step, value);
+    }
+    let name = common(&own);
+    let penalised = [false, true].map(|which| {
+        let at = |t: &Term| matches!(t.kind, TermKind::Gradient { real, .. } if real == which);
+        update.terms.iter().any(|t| t.weight > 0.0 && at(t))
+    });
+    let mut terms = Terms {
+        flow,
+        step,
+        graph: graph.clone(),
+        name: name.clone(),
+        networks: update.networks.clone(),
+        penalised,
+        judged: HashMap::new(),
+    };
+    let loss = terms.total(&update.terms);
+    let rule = updates[usize::from(role == Role::Discriminator)];
+    graph
+        .phase(&format!("{name} backward"), || step.update_all(&own.iter().collect::<Vec<_>>(), &loss, rule));
+    if let Some(limit) = update.clip_weights {
+        for net in &own {
+            graph.phase("optimiser", || {
+                let clamp = ClampParameters { n: net.spec().param_count(), low: -limit, high: limit };
+                graph.write(net.store(), &graph.read(net.store()).apply(clamp, &[]));
+            });
+        }
+    }
+}
+
+/// The name of networks that are updated together: what their names have in common.
+fn common(nets: &[Net]) -> String {
+    let first = &nets[0].spec().name;
+    let same = |end: usize| nets.iter().all(|n| n.spec().name.starts_with(&first[..end]));
+    let length = (1..=first.len()).rev().find(|&end| first.is_char_boundary(end) && same(end)).unwrap_or(0);
+    let name = first[..length].trim_end_matches('_');
+    if name.is_empty() { first.clone() } else { name.to_string() }
+}
+
+/// The sum of a loss over the resolutions of a discriminator.
+fn total_of(logits: &[Var], loss: impl Fn(&Var) -> Var) -> Var {
+    logits[1..].iter().fold(loss(&logits[0]), |sum, l| sum.add(&loss(l)))
+}
+
+fn sum(terms: &[Var]) -> Option<Var> {
+    terms.iter().cloned().reduce(|a, b| a.add(&b))
+}
+
+fn scaled(x: Var, weight: f64) -> Var {
+    if weight == 1.0 { x } else { x.mul_scalar(weight) }
+}
+
+impl Terms<'_, '_> {
+    fn phase<T>(&self, what: &str, trace: impl FnOnce() -> T) -> T {
+        self.graph.phase(&format!("{} {what}", self.name), trace)
+    }
+
+    fn log(&mut self, name: &str, value: &Var) {
+        self.step.output(&format!("loss/{name}"), value);
+    }
+
+    /// The loss of an update.
+    ///
+    /// Where a network predicts at several resolutions, the terms that compare its predictions are taken at each, with
+    /// nnU-Net's weights: halved with every resolution, one in all.
+    fn total(&mut self, terms: &[Term]) -> Var {
+        let levels = terms.iter().map(|t| self.levels(t)).max().unwrap_or(1);
+        let halves: Vec<f64> = (0..levels).map(|i| 0.5f64.powi(i as i32)).collect();
+        let all: f64 = halves.iter().sum();
+        let (mut compared, mut others) = (Vec::new(), Vec::new());
+        for term in terms {
+            if term.weight == 0.0 {
+                self.nothing(term);
+                continue;
+            }
+            match &term.kind {
+                TermKind::Compare { by, of, to } => {
+                    let value = self.compare(*by, of, to, 0, term.weight);
+                    self.log(&term.log[0], &value);
+                    if levels > 1 { compared.push(value) } else { others.push(value) }
+                }
+                TermKind::Adversarial { form, by, real, fake, pool, real_first } => {
+                    others.push(if self.own(*by) {
+                        let real = real.as_ref().expect("checked when it was read");
+                        self.discriminate(term, *form, *by, [real, fake], pool.as_ref(), *real_first)
+                    } else {
+                        self.fool(term, *form, *by, real.as_ref(), fake)
+                    });
+                }
+                TermKind::GradientPenalty { real, fake } => others.push(self.penalty(term, real, fake)),
+                TermKind::Gradient { at, real } => others.push(self.gradient(term, at, *real)),
+            }
+        }
+        if levels > 1
+            && let Some(full) = sum(&compared)
+        {
+            let mut deep: Option<Var> = None;
+            for (i, half) in halves.iter().enumerate().skip(1) {
+                let mut parts = Vec::new();
+                for term in terms.iter().filter(|t| t.weight > 0.0) {
+                    if let TermKind::Compare { by, of, to } = &term.kind {
+                        parts.push(self.compare(*by, of, to, i, term.weight));
+                    }
+                }
+                let part = self.phase("loss", || sum(&parts).map(|s| s.mul_scalar(half / all)));
+                deep = match (deep, part) {
+                    (Some(a), Some(b)) => Some(self.phase("loss", || a.add(&b))),
+                    (a, b) => a.or(b),
+                };
+            }
+            let full = self.phase("loss", || full.mul_scalar(halves[0] / all));
+            others.insert(
+                0,
+                match deep {
+                    Some(deep) => {
+                        self.log("deep", &deep);
+                        self.phase("loss", || full.add(&deep))
+                    }
+                    None => full,
+                },
+            );
+        }
+        self.phase("loss", || sum(&others)).unwrap_or_else(|| self.graph.full(&Shape::scalar(), 0.0))
+    }
+
+    fn own(&self, net: usize) -> bool {
+        self.networks.contains(&net)
+    }
+
+    /// A term of weight 0 has a curve all the same, so that every run of a method has the same ones.
+    fn nothing(&mut self, term: &Term) {
+        if matches!(term.kind, TermKind::Compare { .. }) {
+            let zero = self.graph.full(&Shape::scalar(), 0.0);
+            self.log(&term.log[0], &zero);
+        }
+    }
+
+    /// At how many resolutions a term is taken.
+    fn levels(&mut self, term: &Term) -> usize {
+        match &term.kind {
+            TermKind::Compare { of, .. } if term.weight > 0.0 => self.flow.all(self.step, of).len(),
+            _ => 1,
+        }
+    }
+
+    /// A distance, or a loss of logits, at a resolution.
+    fn compare(&mut self, by: Comparison, of: &Expr, to: &Expr, level: usize, weight: f64) -> Var {
+        let all = self.flow.all(self.step, of);
+        let y = &all[level.min(all.len() - 1)];
+        let target = &self.flow.value(self.step, to);
+        let classes = matches!(self.flow.method.spec().target, super::Target::Classes);
+        let channel = y.rank().saturating_sub(1);
+        let labels = || target.reshape(&target.shape()[..channel.min(target.shape().rank())]);
+        self.phase("loss", || {
+            let value = match by {
+                Comparison::Image(distance) => distance.between(y, target),
+                Comparison::Bce => bce_with_logits(y, target, None),
+                Comparison::CrossEntropy => cross_entropy(y, &labels(), &CrossEntropy::default()),
+                Comparison::Dice { smooth, .. } if !classes => dice(&y.sigmoid(), target, smooth),
+                Comparison::Dice { smooth, background } => {
+                    let (mut p, mut t) = (y.softmax(channel), labels().one_hot(y.channels()));
+                    if !background {
+                        let others = y.channels().saturating_sub(1);
+                        (p, t) = (p.slice(channel, 1, others), t.slice(channel, 1, others));
+                    }
+                    dice(&p, &t, smooth)
+                }
+            };
+            scaled(value, weight)
+        })
+    }
+
+    /// The loss of a discriminator on real and on generated images.
+    fn discriminate(
+        &mut self,
+        term: &Term,
+        form: GanMode,
+        net: usize,
+        [real, fake]: [&Expr; 2],
+        pool: Option<&Pool>,
+        real_first: bool,
+    ) -> Var {
+        // Both before either is judged: values come before losses.
+        let fake = self.flow.value(self.step, fake).detach();
+        let real = self.flow.value(self.step, real);
+        let order = if real_first { [true, false] } else { [false, true] };
+        let mut losses: HashMap<bool, Var> = HashMap::new();
+        let mut logits: HashMap<bool, Vec<Var>> = HashMap::new();
+        for is_real in order {
+            let candidate = if is_real { &real } else { &fake };
+            let mut seen = self.flow.seen(self.step, net, candidate);
+            if let Some(pool) = pool.filter(|_| !is_real) {
+                seen = through_pool(self.step, &seen, pool);
+            }
+            let what = if is_real { "real" } else { "fake" };
+            let judge = || self.phase(what, || self.flow.judge(self.step, net, &seen));
+            // A penalty differentiates the discriminator twice, for which lower precision is too coarse.
+            let out = if self.penalised[usize::from(is_real)] { self.graph.exact(judge) } else { judge() };
+            if !form.is_relativistic() {
+                let loss = |l: &Var| if is_real { form.d_real(l) } else { form.d_fake(l) };
+                losses.insert(is_real, self.phase(what, || total_of(&out, loss)));
+            }
+            // Older images in the place of new ones do not depend on these.
+            if is_real || pool.is_none() {
+                self.judged.insert(is_real, (candidate.clone(), out.clone()));
+            }
+            logits.insert(is_real, out);
+        }
+        let name = self.flow.method.spec().networks[net].name.clone();
+        self.step.accuracy(&name, form, &logits[&true], &logits[&false]);
+        let total = self.phase("backward", || match order.map(|o| losses.get(&o)) {
+            [Some(first), Some(second)] => first.add(second),
+            _ => pairs(&logits[&true], &logits[&false], |r, f| form.d_pair(r, f)),
+        });
+        let total = self.phase("backward", || scaled(total, term.weight));
+        match &term.log[..] {
+            [real, fake] if losses.len() == 2 => {
+                let names = [(true, real.clone()), (false, fake.clone())];
+                let at = |which: bool| names[usize::from(!which)].1.clone();
+                for is_real in order {
+                    self.log(&at(is_real), &losses[&is_real]);
+                }
+            }
+            names => self.log(&names[0], &total),
+        }
+        total
+    }
+
+    /// The loss of a generator: how well the discriminator tells its images from real ones.
+    fn fool(&mut self, term: &Term, form: GanMode, net: usize, real: Option<&Expr>, fake: &Expr) -> Var {
+        let fake = self.flow.value(self.step, fake);
+        let real = real.filter(|_| form.is_relativistic()).map(|r| self.flow.value(self.step, r));
+        let mut judge = |x: &Var| {
+            let seen = self.flow.seen(self.step, net, x);
+            self.graph.phase(&format!("{} loss", self.name), || self.flow.judge(self.step, net, &seen))
+        };
+        let of_fake = judge(&fake);
+        let of_real = real.map(|r| judge(&r));
+        let value = self.phase("loss", || {
+            let value = match &of_real {
+                Some(of_real) => pairs(of_real, &of_fake, |r, f| form.g_pair(r, f)),
+                None => total_of(&of_fake, |l| form.g(l)),
+            };
+            scaled(value, term.weight)
+        });
+        self.log(&term.log[0], &value);
+        value
+    }
+
+    fn penalty(&mut self, term: &Term, real: &Expr, fake: &Expr) -> Var {
+        let net = self.networks[0];
+        let (real, fake) = (self.flow.value(self.step, real), self.flow.value(self.step, fake).detach());
+        let n = real.shape().first().copied().unwrap_or(1);
+        let alpha = self.flow.alpha(self.step, &real);
+        let graph = self.graph.clone();
+        let value = graph.phase(&format!("{} penalty", self.name), || {
+            let mix = interpolate(&alpha, &real, &fake);
+            let flow = std::cell::RefCell::new(&mut *self.flow);
+            let critic = |x: &Var| {
+                let seen = flow.borrow_mut().seen(self.step, net, x);
+                let out = flow.borrow().judge(self.step, net, &seen);
+                // One number per image, or patches: then the sum over the images, so that each one's gradient is its own.
+                if out.len() == 1 && out[0].rank() == 1 {
+                    out[0].clone()
+                } else {
+                    total_of(&out, Var::mean_all).mul_scalar(n as f64)
+                }
+            };
+            graph.exact(|| scaled(gradient_penalty(critic, &mix).0, term.weight))
+        });
+        self.log(&term.log[0], &value);
+        value
+    }
+
+    fn gradient(&mut self, term: &Term, at: &Expr, real: bool) -> Var {
+        let net = self.networks[0];
+        let images = self.flow.value(self.step, at);
+        let known = self.judged.get(&real).cloned();
+        let graph = self.graph.clone();
+        let value = graph.exact(|| {
+            let (at, logits) = known.unwrap_or_else(|| {
+                let images = images.detach();
+                let seen = self.flow.seen(self.step, net, &images);
+                let out = self.phase("penalty", || self.flow.judge(self.step, net, &seen));
+                (images, out)
+            });
+            self.phase("penalty", || total_of(&logits, |l| r1_penalty(l, &at)).mul_scalar(0.5 * term.weight))
+        });
+        self.log(&term.log[0], &value);
+        value
+    }
+}
+
+/// A loss of logits on real and on generated images, summed over resolutions.
+fn pairs(real: &[Var], fake: &[Var], loss: impl Fn(&Var, &Var) -> Var) -> Var {
+    let each = real.iter().zip(fake).map(|(r, f)| loss(r, f));
+    each.reduce(|a, b| a.add(&b)).expect("a discriminator has outputs")
+}
+
+/// What a discriminator is shown: the new images, or some older ones in their place (see [`crate::ops::image_pool`]). The input
+/// `<state>.choices` decides image by image.
+fn through_pool(step: &StepBuilder, images: &Var, pool: &Pool) -> Var {
+    let graph = step.graph();
+    let shape = images.shape();
+    let state = graph.state(&pool.state, shape.with(0, pool.size));
+    let choices = graph.input(&format!("{}.choices", pool.state), [shape[0]]);
+    let kept = graph.read(state);
+    let shown = kept.apply(PoolQuery, &[images, &choices]);
+    graph.write(state, &kept.apply(PoolStore, &[images, &choices]));
+    shown
+}
