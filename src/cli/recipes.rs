@@ -49,6 +49,7 @@ shipped!(
     "vdsr",
     "denoise",
     "denoise-wgan",
+    "unet-plus-plus",
 );
 
 pub fn run(args: &Args) -> Result<()> {

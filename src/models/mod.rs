@@ -12,6 +12,7 @@ pub mod resnet_generator;
 pub mod segmentation_unet;
 pub mod srcnn;
 pub mod unet_generator;
+pub mod unet_plus_plus;
 pub mod vdsr;
 
 pub use dcgan::{DcganDiscriminator, DcganGenerator};
@@ -26,6 +27,7 @@ pub use resnet_generator::ResnetGenerator;
 pub use segmentation_unet::{SegmentationUnet, Widths};
 pub use srcnn::Srcnn;
 pub use unet_generator::UnetGenerator;
+pub use unet_plus_plus::UnetPlusPlus;
 pub use vdsr::Vdsr;
 
 use crate::graph::Var;

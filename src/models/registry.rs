@@ -4,7 +4,7 @@ use super::network::{Limits, Network, Signature, Wanted, settings};
 use super::{
     DcganDiscriminator, DcganGenerator, Denoiser, MlpDiscriminator, MlpGenerator, MultiScaleGan, PatchGan,
     PixelGan, ResidualCritic, ResidualGenerator, ResnetGenerator, SegmentationUnet, Srcnn, UnetGenerator,
-    Vdsr,
+    UnetPlusPlus, Vdsr,
 };
 use crate::error::{Error, Result};
 use crate::graph::Var;
@@ -23,6 +23,7 @@ pub const REGISTRY: &[Entry] = &[
     Entry::new::<PixelGan>("pixel", "PixelGAN (Isola et al., CVPR 2017)"),
     Entry::new::<MultiScaleGan>("multi-scale", "PatchGANs at several resolutions (Wang et al., CVPR 2018)"),
     Entry::new::<SegmentationUnet>("unet", "U-Net, 2D and 3D (Ronneberger et al., 2015; Cicek et al., 2016)"),
+    Entry::new::<UnetPlusPlus>("unet-plus-plus", "U-Net++, 2D and 3D (Zhou et al., DLMIA 2018)"),
     Entry::new::<Srcnn>("srcnn", "SRCNN (Dong et al., ECCV 2014)"),
     Entry::new::<Vdsr>("vdsr", "VDSR (Kim et al., CVPR 2016)"),
     Entry::new::<Denoiser>("denoiser", "DnCNN (Zhang et al., IEEE TIP 2017)"),
