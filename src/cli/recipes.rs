@@ -50,6 +50,7 @@ shipped!(
     "denoise",
     "denoise-wgan",
     "unet-plus-plus",
+    "vox2vox",
 );
 
 pub fn run(args: &Args) -> Result<()> {

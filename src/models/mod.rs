@@ -14,6 +14,7 @@ pub mod srcnn;
 pub mod unet_generator;
 pub mod unet_plus_plus;
 pub mod vdsr;
+pub mod vox2vox;
 
 pub use dcgan::{DcganDiscriminator, DcganGenerator};
 pub use denoiser::Denoiser;
@@ -29,6 +30,7 @@ pub use srcnn::Srcnn;
 pub use unet_generator::UnetGenerator;
 pub use unet_plus_plus::UnetPlusPlus;
 pub use vdsr::Vdsr;
+pub use vox2vox::Vox2Vox;
 
 use crate::graph::Var;
 use crate::ops::resample::AxisMap;
