@@ -51,6 +51,7 @@ shipped!(
     "denoise-wgan",
     "unet-plus-plus",
     "vox2vox",
+    "r3gan-mr",
 );
 
 pub fn run(args: &Args) -> Result<()> {

@@ -3,8 +3,8 @@
 use super::network::{Limits, Network, Signature, Wanted, settings};
 use super::{
     DcganDiscriminator, DcganGenerator, Denoiser, MlpDiscriminator, MlpGenerator, MultiScaleGan, PatchGan,
-    PixelGan, ResidualCritic, ResidualGenerator, ResnetGenerator, SegmentationUnet, Srcnn, UnetGenerator,
-    UnetPlusPlus, Vdsr, Vox2Vox,
+    PixelGan, R3Discriminator, R3Generator, ResidualCritic, ResidualGenerator, ResnetGenerator,
+    SegmentationUnet, Srcnn, UnetGenerator, UnetPlusPlus, Vdsr, Vox2Vox,
 };
 use crate::error::{Error, Result};
 use crate::graph::Var;
@@ -32,6 +32,8 @@ pub const REGISTRY: &[Entry] = &[
     Entry::new::<DcganDiscriminator>("dcgan-discriminator", "DCGAN (Radford et al., ICLR 2016)"),
     Entry::new::<ResidualGenerator>("residual-generator", "WGAN-GP (Gulrajani et al., NeurIPS 2017)"),
     Entry::new::<ResidualCritic>("residual-discriminator", "WGAN-GP (Gulrajani et al., NeurIPS 2017)"),
+    Entry::new::<R3Generator>("r3gan-generator", "R3GAN (Huang et al., NeurIPS 2024)"),
+    Entry::new::<R3Discriminator>("r3gan-discriminator", "R3GAN (Huang et al., NeurIPS 2024)"),
     Entry::new::<MlpGenerator>("mlp-generator", "fully connected (Goodfellow et al., NeurIPS 2014)"),
     Entry::new::<MlpDiscriminator>("mlp-discriminator", "fully connected (Goodfellow et al., NeurIPS 2014)"),
 ];
