@@ -12,8 +12,13 @@
 //! | 5 | [`nn`] | layers, initialisation, optimisers |
 //! | 6 | [`models`], [`objectives`], [`data`], [`metrics`], [`weights`], [`export`] | networks, losses, images, measures, other programs' files |
 //! | 7 | [`methods`] | which networks are trained, by which losses |
-//! | 8 | [`train`] | recipe, session, checkpoint, logging |
-//! | 9 | [`cli`] | one file per subcommand |
+//! | 8 | [`recipe`] | everything that determines a run, as text |
+//! | 9 | [`watch`] | event files, tables, pictures |
+//! | 10 | [`run`] | a run's folder, checkpoints, trained networks |
+//! | 11 | [`evaluate`] | how good predictions are |
+//! | 12 | [`train`] | the session that trains |
+//! | 13 | [`profile`], [`report`] | where a step's time goes; pages of results |
+//! | 14 | [`cli`] | one file per subcommand |
 
 pub mod dtype;
 pub mod error;
@@ -25,6 +30,7 @@ pub mod cli;
 pub mod compile;
 pub mod data;
 pub mod device;
+pub mod evaluate;
 pub mod exec;
 pub mod export;
 pub mod graph;
@@ -34,5 +40,10 @@ pub mod models;
 pub mod nn;
 pub mod objectives;
 pub mod ops;
+pub mod profile;
+pub mod recipe;
+pub mod report;
+pub mod run;
 pub mod train;
+pub mod watch;
 pub mod weights;

@@ -1,7 +1,7 @@
 //! The documents say what the program does: `docs/recipes.md` lists every key that a recipe may have, no other, and the
 //! defaults that the program has; code that a document quotes stands in the source; links lead somewhere.
 
-use gan::train::recipe::Recipe;
+use gan::recipe::Recipe;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};

@@ -14,8 +14,8 @@ mod work;
 
 use gan::compile::plan::{Passes, plan_with};
 use gan::methods::Shapes;
-use gan::train::programs::trace_step;
-use gan::train::recipe::Recipe;
+use gan::recipe::Recipe;
+use gan::run::programs::trace_step;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;

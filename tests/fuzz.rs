@@ -7,8 +7,8 @@ mod common;
 use gan::data::nifti_io::{Frame, LoadOptions, NanPolicy, inspect};
 use gan::data::orient::{Orientation, Plane};
 use gan::data::{DataConfig, DataFit, Volume};
-use gan::train::checkpoint::Tensors;
-use gan::train::recipe::Recipe;
+use gan::recipe::Recipe;
+use gan::run::checkpoint::Tensors;
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
@@ -124,7 +124,7 @@ proptest! {
         states.set("a", &[1f32, 2.0, 3.0]);
         states.set("b", &[4f32; 16]);
         let progress = Default::default();
-        gan::train::checkpoint::save_state(&path, &[], &states, &progress, "hash").unwrap();
+        gan::run::checkpoint::save_state(&path, &[], &states, &progress, "hash").unwrap();
         let good = fs::read(&path).unwrap();
         fs::write(&path, change(&good, usize::MAX, &changes)).unwrap();
         if let Ok(file) = Tensors::read(&path) {
@@ -135,6 +135,6 @@ proptest! {
                 }
             }
         }
-        let _ = gan::train::checkpoint::load_state(&path, &[], &mut states, "hash");
+        let _ = gan::run::checkpoint::load_state(&path, &[], &mut states, "hash");
     }
 }

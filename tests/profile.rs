@@ -5,7 +5,7 @@
 mod common;
 
 use common::{gan, workshop};
-use gan::train::profile::Profile;
+use gan::profile::Profile;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;

@@ -7,7 +7,7 @@ mod common;
 use common::{gan, tree};
 use gan::data::affine::Affine;
 use gan::data::{Dataset, Loader, LoaderConfig, OpenOptions, Split, Volume};
-use gan::train::recipe::Recipe;
+use gan::recipe::Recipe;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

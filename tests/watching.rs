@@ -6,8 +6,8 @@
 mod common;
 
 use common::{gan, nifti, not_checked, sha256, workshop};
-use gan::train::checkpoint::{Tensors, write};
-use gan::train::table::Table;
+use gan::run::checkpoint::{Tensors, write};
+use gan::watch::table::Table;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

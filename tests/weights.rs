@@ -298,7 +298,7 @@ fn another_networks_weights_are_refused_by_name() {
             })
             .collect();
         change(&mut all);
-        gan::train::checkpoint::write(&path, all, &[]).unwrap();
+        gan::run::checkpoint::write(&path, all, &[]).unwrap();
         Kind::Pix2pixDiscriminator.recognise(&StateDict::read(&path).unwrap()).map_err(|e| e.to_string())
     };
     rewritten(&|_| ()).expect("the same tensors in safetensors");

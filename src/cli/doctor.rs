@@ -5,9 +5,9 @@ use crate::device::cuda::driver::Driver;
 use crate::device::cuda::nvrtc::Nvrtc;
 use crate::device::launch::Math;
 use crate::error::{Error, Result};
-use crate::exec::device::Choice;
+use crate::exec::choice::Choice;
 use crate::exec::probe::probe_all;
-use crate::train::csvlog::bytes;
+use crate::watch::csvlog::bytes;
 
 /// Tell what this machine can compute on, and what is missing
 ///

@@ -1,11 +1,13 @@
 use super::{Which, say};
 use crate::data::Split;
 use crate::error::{Error, Result};
-use crate::exec::device::{Choice, Device};
+use crate::evaluate::evaluation;
+use crate::evaluate::folders::{self, Compare, Folders};
+use crate::exec::choice::Choice;
+use crate::exec::device::Device;
 use crate::fsio;
-use crate::train::evaluation;
-use crate::train::folders::{self, Compare, Folders};
-use crate::train::run::{Predictor, RunDir};
+use crate::run::folder::RunDir;
+use crate::run::predictor::Predictor;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,8 @@ use super::{Which, say};
 use crate::error::{Error, Result};
 use crate::exec::device::Device;
 use crate::fsio;
-use crate::train::run::{Predictor, RunDir};
+use crate::run::folder::RunDir;
+use crate::run::predictor::Predictor;
 use std::path::PathBuf;
 
 /// Write a trained network for other programs

@@ -1,6 +1,6 @@
 use super::say;
 use crate::error::Result;
-use crate::train::checkpoint;
+use crate::run::checkpoint;
 use crate::weights::{Kind, StateDict};
 use std::path::PathBuf;
 

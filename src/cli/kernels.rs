@@ -5,10 +5,11 @@ use crate::device::cuda::target;
 use crate::device::cuda::workers;
 use crate::device::launch::Math;
 use crate::error::{Error, Result};
-use crate::exec::device::{Choice, Device};
-use crate::train::csvlog::bytes;
+use crate::exec::choice::Choice;
+use crate::exec::device::Device;
+use crate::recipe::Recipe;
 use crate::train::kernels::{Extents, specialisations};
-use crate::train::recipe::Recipe;
+use crate::watch::csvlog::bytes;
 use std::path::PathBuf;
 
 /// Show, empty or fill the cache of compiled CUDA kernels, and find the fastest for a device
@@ -64,7 +65,7 @@ struct Build {
     multiprocessors: Option<u16>,
     /// Height and width of slices, as N or H,W [default: what the recipe's data gives, which is read; patches have the
     /// extents that the recipe says]
-    #[arg(long, value_parser = size)]
+    #[arg(long, value_parser = super::size::size)]
     size: Option<[usize; 2]>,
     /// Processes that compile at the same time [default: as many as there are cores]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -139,16 +140,5 @@ fn architecture(text: &str) -> Result<String, String> {
         Ok(text.to_string())
     } else {
         Err("write sm_NN or compute_NN, for example sm_90".into())
-    }
-}
-
-/// `256` or `96,128`.
-pub(super) fn size(text: &str) -> Result<[usize; 2], String> {
-    let numbers: Option<Vec<usize>> =
-        text.split(',').map(|n| n.trim().parse().ok().filter(|n| *n > 0)).collect();
-    match numbers.as_deref() {
-        Some([n]) => Ok([*n; 2]),
-        Some([h, w]) => Ok([*h, *w]),
-        _ => Err("write one number or two, for example 256 or 96,128".into()),
     }
 }

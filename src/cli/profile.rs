@@ -1,14 +1,15 @@
 use super::say;
 use crate::device::launch::Math;
 use crate::error::{Error, Result};
-use crate::exec::device::{Choice, Device};
+use crate::exec::choice::Choice;
+use crate::exec::device::Device;
 use crate::fsio;
-use crate::train::profile::diff::{Diff, Verdict};
-use crate::train::profile::gpu::Timing;
-use crate::train::profile::measure::Effort;
-use crate::train::profile::{Profile, html, profile, text};
-use crate::train::recipe::Recipe;
-use crate::train::tuning::Source;
+use crate::profile::diff::{Diff, Verdict};
+use crate::profile::gpu::Timing;
+use crate::profile::measure::Effort;
+use crate::profile::{Profile, html, profile, text};
+use crate::recipe::Recipe;
+use crate::run::tuning::Source;
 use std::path::PathBuf;
 
 /// Tell where a training step's time and memory go

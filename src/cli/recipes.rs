@@ -1,7 +1,7 @@
 use super::say;
 use crate::error::{Error, Result};
 use crate::models::REGISTRY;
-use crate::train::recipe::Recipe;
+use crate::recipe::Recipe;
 use std::path::Path;
 
 /// List the recipes that come with the program, or print one

@@ -1,10 +1,10 @@
 use super::Which;
 use crate::data::Split;
 use crate::error::{Error, Result};
-use crate::exec::device::Choice;
-use crate::train::report::{self, Options};
+use crate::exec::choice::Choice;
+use crate::report::{self, Options};
+use crate::run::folder::RunDir;
 use crate::train::reporter;
-use crate::train::run::RunDir;
 use std::path::PathBuf;
 
 /// Put a run, or several beside each other, on one page

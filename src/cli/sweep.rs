@@ -2,16 +2,17 @@ use super::say;
 use crate::data::Split;
 use crate::data::folds::{self, Fold};
 use crate::error::{Error, Result};
-use crate::exec::device::Choice;
+use crate::evaluate::evaluation::evaluate;
+use crate::exec::choice::Choice;
 use crate::fsio;
 use crate::metrics::case::{CaseScores, Summary};
-use crate::train::evaluation::evaluate;
-use crate::train::info::RunInfo;
-use crate::train::recipe::Recipe;
-use crate::train::run::{Predictor, RunDir};
-use crate::train::session::{TrainOptions, train};
-use crate::train::splits;
-use crate::train::tuning::Source;
+use crate::recipe::Recipe;
+use crate::run::folder::RunDir;
+use crate::run::info::RunInfo;
+use crate::run::predictor::Predictor;
+use crate::run::splits;
+use crate::run::tuning::Source;
+use crate::train::{options::TrainOptions, session::train};
 use std::path::{Path, PathBuf};
 
 /// Train a recipe with several seeds and folds, and summarise
@@ -130,7 +131,7 @@ pub fn run(args: &Args) -> Result<()> {
         let finished = run.exists() && run.load_json::<RunInfo>("run.json").is_ok_and(|i| i.finished);
         if finished {
             // Only a run of these very settings counts.
-            let differ = crate::train::run::differences(&run.recipe()?, &recipe);
+            let differ = crate::run::folder::differences(&run.recipe()?, &recipe);
             if !differ.is_empty() {
                 return Err(Error::input(format!(
                     "{} was trained with other settings: {}; choose another folder with --out",

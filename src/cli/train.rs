@@ -1,11 +1,11 @@
 use crate::device::launch::Math;
 use crate::error::{Error, Result};
-use crate::exec::device::Choice;
-use crate::train::recipe::Recipe;
+use crate::exec::choice::Choice;
+use crate::recipe::Recipe;
+use crate::run::folder::RunDir;
+use crate::run::tuning::Source;
 use crate::train::reporter;
-use crate::train::run::RunDir;
-use crate::train::session::{TrainOptions, train};
-use crate::train::tuning::Source;
+use crate::train::{options::TrainOptions, session::train};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

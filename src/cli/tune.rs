@@ -4,12 +4,13 @@ use crate::device::backend::Backend;
 use crate::device::choices::Choices;
 use crate::device::launch::{GpuTraits, Math};
 use crate::error::{Error, Result};
+use crate::exec::choice::Choice;
 use crate::exec::choices::{Chosen, Place, Table};
-use crate::exec::device::{Choice, Device};
+use crate::exec::device::Device;
 use crate::exec::tune::tune;
 use crate::ops::conv::variants::ConvShape;
+use crate::recipe::Recipe;
 use crate::train::kernels::{Extents, programs};
-use crate::train::recipe::Recipe;
 use crate::train::reporter::line;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ pub struct Args {
     #[arg(long, default_value = "f32")]
     precision: Math,
     /// Height and width of slices, as N or H,W [default: what the recipe's data gives, which is read]
-    #[arg(long, value_parser = super::kernels::size)]
+    #[arg(long, value_parser = super::size::size)]
     size: Option<[usize; 2]>,
 }
 

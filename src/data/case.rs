@@ -3,6 +3,7 @@
 use super::affine::Affine;
 use super::config::{DataConfig, Window};
 use super::duplicates::{self, Print, Role};
+use super::fit::DataFit;
 use super::manifest::{Entry, Manifest};
 use super::nifti_io::{LoadOptions, Volume};
 use super::normalise::{Fitted, Normalisation, Scope, percentile};
@@ -11,7 +12,6 @@ use super::orient::{Orientation, Plane};
 use super::window::{Place, View, around, brightest};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,18 +19,6 @@ use std::sync::Arc;
 const TOLERANCE_MM: f64 = 1e-3;
 /// At most so many voxels are looked at for a percentile over a data set.
 const MOST_SAMPLED: usize = 1 << 24;
-
-/// What is fitted on the training split and must be stored with the network: a prediction needs it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataFit {
-    /// Height and width of the slices.
-    pub canvas: [usize; 2],
-    /// Per input channel: the data set's normalisation, or none if each volume has its own.
-    pub input: Vec<Option<Fitted>>,
-    /// Per target channel: the data set's normalisation. With `scope = "volume"` it serves only where the target is unknown.
-    pub target: Vec<Fitted>,
-}
 
 /// The volumes of one case.
 #[derive(Debug)]
@@ -518,4 +506,15 @@ impl Case {
     fn reference(&self) -> Volume {
         self.data.reference.clone()
     }
+}
+
+/// Looks at images without keeping them; one that can't be read is said, not refused: it is not needed yet.
+pub fn look(manifest: &Manifest, entries: &[&Entry], config: &DataConfig, notes: &Notes) -> Result<()> {
+    entries.par_iter().try_for_each(|entry| match CaseData::prints_of(manifest, entry, config) {
+        Ok(prints) => manifest.seen.check(manifest, entry, &prints, config.degrade.is_some()),
+        Err(e) => {
+            notes.add(format!("`gan evaluate` will not be able to measure {}: {e}", entry.id));
+            Ok(())
+        }
+    })
 }

@@ -1,7 +1,7 @@
 //! Settings of a data set, as they stand in a recipe.
 
-use super::case::DataFit;
 use super::degrade::Degrade;
+use super::fit::DataFit;
 use super::folds::{self, Fold};
 use super::labels::Labels;
 use super::manifest::{Manifest, check_fractions};
@@ -393,7 +393,7 @@ impl DataConfig {
                 )),
             };
         }
-        duplicates::check_files(&manifest, self)?;
+        duplicates::check_files(&manifest, &self.input, &self.target, self.degrade.is_some())?;
         self.say(&manifest);
         Ok(manifest)
     }
@@ -429,6 +429,13 @@ impl DataConfig {
     pub fn fold_list(&self) -> Result<Vec<Fold>> {
         let whole = DataConfig { fold: None, splits: None, ..self.clone() };
         self.deal_folds(&whole.manifest()?)
+    }
+
+    /// What the labels of the target mean; an error where the recipe does not say it.
+    pub fn known_labels(&self) -> Result<&Labels> {
+        self.labels
+            .as_ref()
+            .ok_or_else(|| Error::input("the recipe says nothing of labels; set `data.labels`"))
     }
 
     /// How files are read.

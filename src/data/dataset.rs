@@ -3,9 +3,9 @@
 mod told;
 mod unpaired;
 
-use super::case::{self, Case, CaseData, DataFit};
+use super::case::{self, Case, CaseData};
 use super::config::DataConfig;
-use super::duplicates;
+use super::fit::DataFit;
 use super::manifest::{Entry, Manifest, Split};
 use super::notes::Notes;
 use super::window::View;
@@ -202,7 +202,7 @@ impl Dataset {
                 ));
                 Ok(())
             }
-            _ => duplicates::look(&self.manifest, &entries, &self.config, self.notes()),
+            _ => case::look(&self.manifest, &entries, &self.config, self.notes()),
         }
     }
 

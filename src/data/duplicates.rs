@@ -1,9 +1,7 @@
 //! The same image twice: a line that was copied and half changed, a file that was exported under two names. Between training
 //! and test it makes scores that say nothing; as input and target of one case there is nothing to learn.
 
-use super::config::DataConfig;
 use super::manifest::{Entry, Manifest, Split};
-use super::notes::Notes;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -48,9 +46,9 @@ struct Place<'a> {
 }
 
 /// Refuses a file that stands under subjects of two splits, or as input and target of one case.
-pub fn check_files(manifest: &Manifest, config: &DataConfig) -> Result<()> {
-    let roles = config.input.iter().map(|m| (m, Role::Input));
-    let roles: Vec<(&String, Role)> = roles.chain(config.target.iter().map(|m| (m, Role::Target))).collect();
+pub fn check_files(manifest: &Manifest, input: &[String], target: &[String], degraded: bool) -> Result<()> {
+    let roles = input.iter().map(|m| (m, Role::Input));
+    let roles: Vec<(&String, Role)> = roles.chain(target.iter().map(|m| (m, Role::Target))).collect();
     let of = |entry: &'_ Entry| {
         let images = roles.iter().filter_map(|(m, role)| Some((m.as_str(), *role, entry.files.get(*m)?)));
         images.map(|(m, role, path)| (m.to_string(), role, identity(path))).collect::<Vec<_>>()
@@ -66,16 +64,16 @@ pub fn check_files(manifest: &Manifest, config: &DataConfig) -> Result<()> {
         }
     }
     for places in uses.values().filter(|p| p.len() > 1) {
-        judge(manifest, config, places)?;
+        judge(manifest, input, degraded, places)?;
     }
     Ok(())
 }
 
-fn judge(manifest: &Manifest, config: &DataConfig, places: &[Place]) -> Result<()> {
+fn judge(manifest: &Manifest, input: &[String], degraded: bool, places: &[Place]) -> Result<()> {
     let first = &places[0];
     // An atlas that every case has beside its own images.
     let everywhere = places.len() == manifest.entries.len()
-        && config.input.len() > 1
+        && input.len() > 1
         && places.iter().all(|p| p.role == Role::Input && p.modality == first.modality);
     if everywhere {
         manifest.notes.about(
@@ -87,7 +85,7 @@ fn judge(manifest: &Manifest, config: &DataConfig, places: &[Place]) -> Result<(
     for other in &places[1..] {
         let (a, b) = (first, other);
         let same_case = a.entry.id == b.entry.id;
-        if same_case && a.role != b.role && config.degrade.is_none() {
+        if same_case && a.role != b.role && !degraded {
             return Err(input_is_target(&manifest.source, &a.entry.id, a.path, b.path));
         }
         if a.entry.subject != b.entry.subject && a.entry.split != b.entry.split && !manifest.shared {
@@ -215,15 +213,4 @@ impl Seen {
         }
         Ok(())
     }
-}
-
-/// Looks at images without keeping them; one that can't be read is said, not refused: it is not needed yet.
-pub fn look(manifest: &Manifest, entries: &[&Entry], config: &DataConfig, notes: &Notes) -> Result<()> {
-    entries.par_iter().try_for_each(|entry| match super::case::CaseData::prints_of(manifest, entry, config) {
-        Ok(prints) => manifest.seen.check(manifest, entry, &prints, config.degrade.is_some()),
-        Err(e) => {
-            notes.add(format!("`gan evaluate` will not be able to measure {}: {e}", entry.id));
-            Ok(())
-        }
-    })
 }

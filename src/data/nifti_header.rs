@@ -7,7 +7,7 @@
 //! Source: nifti1.h and nifti2.h (nifti.nimh.nih.gov), and nibabel's rules where those are silent.
 
 use super::affine::Affine;
-use super::nifti_stream::failed;
+use super::nifti_fault::failed;
 use crate::error::{Error, Result};
 use nifti::{NiftiHeader, NiftiType};
 use num_traits::FromPrimitive;

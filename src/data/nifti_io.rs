@@ -5,6 +5,7 @@
 //! reader trusts the extents of a damaged header with an allocation, and a NaN slope makes a volume of NaN).
 
 use super::affine::Affine;
+use super::nifti_fault;
 use super::nifti_header::Header;
 use super::nifti_stream;
 use super::nifti_values::{self, Decoded, encode, refuse_types};
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-pub use super::nifti_values::Statistics;
+pub use super::nifti_values::{Statistics, Stored};
 
 /// A 3-D image (or several frames of one) with its geometry.
 #[derive(Clone, Debug)]
@@ -71,20 +72,6 @@ pub struct LoadOptions {
     pub frame: Frame,
     /// A recipe says so, and messages may name its keys.
     pub recipe: bool,
-}
-
-/// How [`Volume::save_as`] stores the numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Stored {
-    /// 32-bit floats, slope 1, intercept 0.
-    Float32,
-    /// Whole numbers 0 to 255 (labels); other values are rounded and clamped.
-    Uint8,
-    /// Value = stored * slope; rounded and clamped to 16 bits.
-    Int16 {
-        /// Size of a step.
-        slope: f32,
-    },
 }
 
 impl Volume {
@@ -277,7 +264,7 @@ impl Bytes {
         let left = (header.frames() - first - count) as u64;
         let unread = left.checked_mul(frame_bytes as u64).ok_or_else(damaged)?;
 
-        let reading = |e| nifti_stream::failed(&voxel_file, e);
+        let reading = |e| nifti_fault::failed(&voxel_file, e);
         io::copy(&mut (&mut stream).take(skip), &mut io::sink()).map_err(reading)?;
         // The buffer grows with what is there, not with what the header promises.
         let mut bytes = Vec::with_capacity(wanted.min(1 << 26));

@@ -1,10 +1,10 @@
 //! The bytes of a NIfTI file: found, opened and unpacked, with what is wrong said for what it is.
 
 use super::names::{self, Kind};
+use super::nifti_fault::{Behind, failed};
 use super::nifti_header::Header;
 use crate::error::{Error, Result};
 use flate2::bufread::GzDecoder;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -117,34 +117,6 @@ fn other_format(start: &[u8]) -> Option<&'static str> {
     }
     kinds.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, what)| *what)
 }
-
-/// An error in the middle of a stream as a sentence about its file.
-pub(super) fn failed(file: &Path, e: io::Error) -> Error {
-    let p = file.display();
-    if let Some(Behind(bytes)) = e.get_ref().and_then(|inner| inner.downcast_ref::<Behind>()) {
-        return Error::input(format!(
-            "{p} has {bytes} bytes behind the compressed data that are not gzip's, so it is not the file that was written; fetch it again, or keep what unpacks: gzip -dc {p} > image.nii"
-        ));
-    }
-    match e.kind() {
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-            Error::input(format!("{p} is truncated or damaged ({e}); fetch or compress it again"))
-        }
-        _ => Error::io("read", file)(e),
-    }
-}
-
-/// Bytes behind a file's last member that are neither zeros nor a member.
-#[derive(Debug)]
-struct Behind(u64);
-
-impl fmt::Display for Behind {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} bytes behind the compressed data", self.0)
-    }
-}
-
-impl std::error::Error for Behind {}
 
 /// Unpacks as gzip does: all members one after another, and zeros between and behind them (tapes and block devices pad
 /// so) mean nothing. flate2's own reader of several members takes the zeros for a damaged one.

@@ -1,10 +1,23 @@
 //! Stored bytes to values and back, and what a file's values are like.
 
 use super::nifti_header::{Endian, Header};
-use super::nifti_io::Stored;
 use crate::error::{Error, Result};
 use nifti::NiftiType;
 use std::path::Path;
+
+/// How [`super::Volume::save_as`] stores the numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stored {
+    /// 32-bit floats, slope 1, intercept 0.
+    Float32,
+    /// Whole numbers 0 to 255 (labels); other values are rounded and clamped.
+    Uint8,
+    /// Value = stored * slope; rounded and clamped to 16 bits.
+    Int16 {
+        /// Size of a step.
+        slope: f32,
+    },
+}
 
 /// Whole numbers up to this are exact in float32.
 const EXACT: f64 = (1u32 << 24) as f64;

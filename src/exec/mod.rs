@@ -1,6 +1,7 @@
 //! Running a plan: here on the CPU device, in [`gpu`] on a device that runs launches, in [`device`] on whichever was chosen.
 
 pub mod checked;
+pub mod choice;
 pub mod choices;
 pub mod cost;
 pub mod device;

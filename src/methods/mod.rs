@@ -8,9 +8,11 @@ pub mod step;
 pub mod text;
 pub mod times;
 mod trace;
+pub mod value;
 
 pub use flow::Given;
-pub use spec::{Role, Source, Spec, Target};
+pub use spec::{Role, Spec, Target};
+pub use value::Source;
 
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
@@ -19,9 +21,9 @@ use crate::models::{Limits, Network, Signature};
 use crate::nn::{Net, NetSpec};
 use crate::rng::step_input;
 use crate::shape::Shape;
-use flow::Expr;
 use spec::{Comparison, NetworkSpec, TermKind};
 use step::StepBuilder;
+use value::Expr;
 
 /// What a trained network does, and so how it is measured and what its predictions are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,7 +219,7 @@ impl Method {
     fn channels_of(&self, value: &Expr) -> Result<usize> {
         let (net, inner) = match value {
             Expr::Source(source) => return Ok(self.channels(*source)),
-            Expr::Map(flow::Map::OneHot, _) => return Ok(self.classes()),
+            Expr::Map(value::Map::OneHot, _) => return Ok(self.classes()),
             Expr::Map(_, inner) => return self.channels_of(inner),
             Expr::Apply(net, inner) => (&self.spec.networks[*net], inner),
         };

@@ -1,9 +1,9 @@
 //! A method as data: its networks, and which terms of which losses update them. Written in recipes (`[method]`,
 //! `[networks.NAME]`, `[[train.update]]`) or by a preset ([`super::preset`]) in the same language.
 
-use super::flow::Expr;
 use super::text::explain;
 use super::times::Times;
+use super::value::{Expr, Source};
 use crate::error::{Error, Result};
 use crate::models::AnyNetwork;
 use crate::objectives::GanMode;
@@ -31,29 +31,6 @@ impl Role {
             Role::Generator => "generator",
             Role::Network => "network",
             Role::Discriminator => "discriminator",
-        }
-    }
-}
-
-/// What the data give, or a step draws.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// The images of `data.input`.
-    Input,
-    /// The images of `data.target`, or its label map.
-    Target,
-    /// Standard normal numbers, drawn anew by each program of a step.
-    Noise,
-}
-
-impl Source {
-    /// As in recipes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Source::Input => "input",
-            Source::Target => "target",
-            Source::Noise => "noise",
         }
     }
 }

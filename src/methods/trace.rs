@@ -1,8 +1,9 @@
 //! Tracing a program of a training step: the updates of a method, term by term.
 
-use super::flow::{Expr, Flow, Given};
+use super::flow::{Flow, Given};
 use super::spec::{Comparison, Pool, Role, Term, TermKind, UpdateSpec};
 use super::step::{StepBuilder, Update};
+use super::value::Expr;
 use super::{Method, Shapes};
 use crate::graph::{Graph, Var};
 use crate::nn::Net;

@@ -1,10 +1,10 @@
 //! Weights to start from in place of random ones: `train.init` of a recipe.
 
-use super::recipe::Recipe;
 use crate::data::Notes;
 use crate::error::{Error, Result};
 use crate::exec::States;
 use crate::nn::NetSpec;
+use crate::recipe::Recipe;
 use crate::weights::StateDict;
 
 /// Reads the files of `train.init` into the networks that they are named for. A file must have just the network's tensors,

@@ -1,15 +1,15 @@
 //! Which kernels a recipe needs, found by tracing its programs: no GPU is asked.
 
-use super::forward::{self, BATCH};
-use super::generation::MOST;
-use super::programs::trace_step;
-use super::recipe::Recipe;
-use super::run::predicting;
 use crate::data::{Dataset, OpenOptions, Split};
 use crate::device::launch::{GpuTraits, Specialisation};
 use crate::error::Result;
+use crate::evaluate::generation::MOST;
 use crate::exec::gpu::Prepared;
 use crate::methods::{Shapes, Task};
+use crate::recipe::Recipe;
+use crate::run::forward::{self, BATCH};
+use crate::run::predictor::predicting;
+use crate::run::programs::trace_step;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The extents that a recipe's data gives its programs.

@@ -1,36 +1,13 @@
-//! Training: recipes, the session, checkpoints, and what a run writes for the person who watches it.
+//! The session that trains: it enters a run's folder, takes steps, watches, validates, saves, and recovers.
 
 pub mod advice;
-pub mod baselines;
-pub mod checkpoint;
-pub mod csvlog;
-mod curves;
-pub mod evaluation;
-pub mod folders;
-pub mod forward;
-pub mod generation;
 pub mod guard;
-pub mod health;
-pub mod info;
 pub mod init;
 pub mod kernels;
-pub mod model_graph;
-mod pairing;
-pub mod panels;
-pub mod profile;
-pub mod programs;
-pub mod recipe;
+pub mod options;
 pub mod record;
-pub mod report;
 pub mod reporter;
-pub mod run;
-pub mod schedule;
-pub mod score;
-pub mod segmentation;
+mod said;
 pub mod session;
-pub mod splits;
+pub mod setup;
 pub mod start;
-pub mod table;
-pub mod tensorboard;
-pub mod tuning;
-pub mod validation;

@@ -1,13 +1,13 @@
 //! What a run writes for those who watch it: TensorBoard's events, `metrics.csv` and sample pictures.
 
-use super::csvlog::MetricsLog;
-use super::curves;
-use super::recipe::Recipe;
-use super::run::RunDir;
-use super::tensorboard::{Events, HParam};
-use super::validation::Seen;
 use crate::error::Result;
+use crate::evaluate::validation::Seen;
 use crate::nn::NetSpec;
+use crate::recipe::Recipe;
+use crate::run::folder::RunDir;
+use crate::watch::csvlog::MetricsLog;
+use crate::watch::curves;
+use crate::watch::tensorboard::{Events, HParam};
 use tensorboard_proto::graph::GraphDef;
 use toml::Value;
 

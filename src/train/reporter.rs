@@ -1,11 +1,11 @@
 //! What is seen of a run while it goes on: for people a progress bar, or plain lines where there is no terminal; for
 //! programs a JSON object a line on standard output (`docs/watching.md` describes them).
 
-use super::checkpoint::Progress;
-use super::csvlog::{duration, rate};
-use super::run::RunDir;
-use super::table::Table;
 use crate::device::cuda::workers::{self, Compilation};
+use crate::run::checkpoint::Progress;
+use crate::run::folder::RunDir;
+use crate::watch::csvlog::{duration, rate};
+use crate::watch::table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use std::io::{IsTerminal, Write};

@@ -2,61 +2,38 @@
 
 mod recovery;
 
-use super::advice;
-use super::checkpoint::{self, Progress};
-use super::csvlog;
 use super::guard::Guard;
-use super::health::Health;
-use super::info::{self, RunInfo};
-use super::init;
-use super::model_graph;
-use super::programs::{StepCost, StepProgram, check_validation, plan_step, trace_step};
-use super::recipe::Recipe;
+use super::options::TrainOptions;
 use super::record::Record;
 use super::reporter::Reporter;
-use super::run::{self, RunDir};
-use super::splits;
+use super::said::{about, describe_plan, tell};
+use super::setup::{
+    check_batch, initial_states, open_loader, pool_choices, prediction_states, shapes, total_steps,
+};
 use super::start;
-use super::tuning;
-use super::validation::{SSIM_SIDE, Validator};
-use crate::data::normalise::Method as Normal;
-use crate::data::{DataFit, Dataset, Loader, LoaderConfig, Notes, OpenOptions, Split};
+use crate::data::{DataFit, Dataset, Loader, OpenOptions, Split};
 use crate::error::{Error, Result};
-use crate::exec::States;
+use crate::evaluate::validation::Validator;
 use crate::exec::device::{Device, LiveStates, Runner};
 use crate::fsio;
-use crate::methods::{Method, Shapes, Task};
+use crate::methods::Method;
 use crate::nn::NetSpec;
 use crate::nn::schedule::Schedule;
-use crate::ops::image_pool;
-use crate::shape::Shape;
+use crate::recipe::Recipe;
+use crate::run::checkpoint::{self, Progress};
+use crate::run::folder::{self, RunDir};
+use crate::run::info::{self, RunInfo};
+use crate::run::predictor;
+use crate::run::programs::{StepCost, StepProgram, check_validation, plan_step, trace_step};
+use crate::run::splits;
+use crate::run::tuning;
+use crate::watch::health::Health;
+use crate::watch::model_graph;
 use serde_json::json;
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
-
-/// What the command line adds to a recipe.
-#[derive(Clone, Debug)]
-pub struct TrainOptions {
-    /// The run folder.
-    pub out: PathBuf,
-    /// Continue the run that is there.
-    pub resume: bool,
-    /// Show nothing but errors.
-    pub quiet: bool,
-    /// Tell programs how it goes, on standard output.
-    pub json_lines: bool,
-    /// The command, for `run.json`.
-    pub command: String,
-    /// Where to compute.
-    pub device: Device,
-    /// Which variants of kernels a new run takes.
-    pub choices: tuning::Source,
-    /// Set from outside to stop after the current step.
-    pub stop: Arc<AtomicBool>,
-}
 
 /// Trains a recipe to its end. Fails with [`Error::Interrupted`], after a checkpoint, when asked to stop.
 pub fn train(recipe: &Recipe, options: &TrainOptions) -> Result<()> {
@@ -145,14 +122,14 @@ impl<'a> Session<'a> {
                 phantom.dir.display()
             ));
         }
-        let cases = splits::of_training(&run, &recipe.data, options.resume, reporter)?;
+        let cases = splits::of_training(&run, &recipe.data, options.resume, &|text| reporter.note(text))?;
         let dataset = Dataset::open_from(&recipe.data, &cases, Split::Train, None, open)?;
         reporter.note(&format!("data: {}", dataset.stats()));
         check_batch(recipe, &dataset)?;
         let fit = dataset.fit().clone();
         let shapes = shapes(recipe, &fit);
         let specs = method.networks(&shapes.size)?;
-        let hash = run::recipe_hash(recipe, &fit);
+        let hash = folder::recipe_hash(recipe, &fit);
 
         let table = if options.resume && run.exists() {
             tuning::apply_recorded(&run, &options.device)?
@@ -174,13 +151,17 @@ impl<'a> Session<'a> {
             _ => Some(Validator::open(recipe, &method, &cases, &fit, open, &options.device)?),
         };
         if validator.is_some() {
-            let net = run::predicting(&method, &specs);
+            let net = predictor::predicting(&method, &specs);
             check_validation(recipe, &options.device, &method, net, &programs, &shapes)?;
         }
         let before = run.load_json::<RunInfo>("run.json").ok().map(|info| info.device);
         let progress = start::restore(&run, options, &specs, &mut states, &hash, reporter)?;
         let begins = progress.step == 0;
-        let record_of = if begins { Some(splits::record(&cases, &recipe.data, reporter)?) } else { None };
+        let record_of = if begins {
+            Some(splits::record(&cases, &recipe.data, &|text| reporter.note(text))?)
+        } else {
+            None
+        };
         if begins {
             dataset.compare_with(Split::Test)?;
         }
@@ -410,7 +391,7 @@ impl<'a> Session<'a> {
     /// Predicts the validation subjects, scores them, draws samples, and keeps the best checkpoint.
     fn validate(&mut self, reporter: &Reporter) -> Result<Vec<(String, f64)>> {
         let step = self.progress.step;
-        let net = run::predicting(&self.method, &self.specs);
+        let net = predictor::predicting(&self.method, &self.specs);
         let Some(validator) = &mut self.validator else { return Ok(Vec::new()) };
         let states = prediction_states(self.recipe, &self.method, self.states.host()?, net);
         let seen = validator.look(self.recipe, &self.method, net, states)?;
@@ -437,7 +418,7 @@ impl<'a> Session<'a> {
                 &checkpoint::weights_path(&dir, which, &net.name),
                 net,
                 &prediction_states(self.recipe, &self.method, states, net),
-                &run::architecture(self.recipe, &self.method, &net.name),
+                &predictor::architecture(self.recipe, &self.method, &net.name),
             )?;
         }
         if which == "last" {
@@ -481,157 +462,4 @@ impl<'a> Session<'a> {
         reporter.summary(&self.run, &self.progress, self.began.elapsed());
         Ok(())
     }
-}
-
-/// What each image pool does with the images of step `step`: its input's name and value.
-pub(super) fn pool_choices(recipe: &Recipe, pools: &[(String, Shape)], step: u64) -> Vec<(String, Vec<f32>)> {
-    let choices = |(name, shape): &(String, Shape)| {
-        let stream = name.trim_start_matches("pool.");
-        let choices = image_pool::choices(recipe.seed, stream, step, recipe.train.batch, shape[0]);
-        (format!("{name}.choices"), choices.into_iter().map(|c| c as f32).collect())
-    };
-    pools.iter().map(choices).collect()
-}
-
-/// Refuses a batch of more images than there are.
-pub(super) fn check_batch(recipe: &Recipe, dataset: &Dataset) -> Result<()> {
-    if recipe.train.batch > dataset.len() {
-        return Err(Error::input(format!(
-            "`train.batch` is {}, but the split `train` has {} slices only; lower it, or add images",
-            recipe.train.batch,
-            dataset.len()
-        )));
-    }
-    Ok(())
-}
-
-/// Notes what training leaves out of the data, and what a prediction can't hold.
-fn tell(recipe: &Recipe, method: &Method, dataset: &Dataset) {
-    let (n, batch) = (dataset.len(), recipe.train.batch);
-    if n % batch > 0 {
-        dataset.notes().add(format!(
-            "{} of {n} training slices are left out of each epoch, other ones each time, as `train.batch` = {batch} does not divide them",
-            n % batch
-        ));
-    }
-    let bounded = matches!(method.task(), Task::Translate) && method.bounded();
-    let limits = recipe.data.target_normalisation().method;
-    if bounded && !matches!(limits, Normal::None) {
-        for (target, fit) in recipe.data.target.iter().zip(&dataset.fit().target) {
-            let (low, high) = (fit.invert(-1.0), fit.invert(1.0));
-            dataset.notes().add(format!(
-                "a predicted `{target}` lies between {low} and {high}: what is beyond in a target can't be predicted (data.normalise_target)"
-            ));
-        }
-    }
-    let size = recipe.data.size(dataset.fit());
-    let [h, w] = dataset.fit().canvas;
-    if size.len() == 2 && matches!(method.task(), Task::Translate) && h.min(w) < SSIM_SIDE {
-        dataset.notes().add(format!(
-            "`gan evaluate` can't measure slices of {h} x {w}, smaller than SSIM's window of {SSIM_SIDE} x {SSIM_SIDE}; set a larger `data.canvas`"
-        ));
-    }
-}
-
-/// What a run is, for people, in Markdown.
-fn about(options: &TrainOptions, specs: &[NetSpec]) -> String {
-    // A list: TensorBoard breaks words in the narrow columns of a table.
-    let mut text = String::new();
-    let mut row = |name: &str, value: &str| text += &format!("- **{name}**: {value}\n");
-    row("program", &format!("gan {}", env!("CARGO_PKG_VERSION")));
-    if let Some(commit) = info::commit() {
-        row("commit", &commit);
-    }
-    row("command", &format!("`{}`", options.command));
-    row("device", &options.device.describe());
-    row("begun", &info::now());
-    for net in specs {
-        row(&net.name, &format!("{} parameters", csvlog::count(net.param_count() as u64)));
-    }
-    text
-}
-
-pub(super) fn open_loader(
-    recipe: &Recipe,
-    method: &Method,
-    dataset: Arc<Dataset>,
-    first_batch: u64,
-) -> Result<Loader> {
-    let config = LoaderConfig {
-        batch: recipe.train.batch,
-        seed: recipe.seed,
-        workers: recipe.train.workers,
-        shuffle: true,
-        augment: recipe.data.augment,
-        drop_last: true,
-        unpaired: method.unpaired(),
-    };
-    Loader::new(dataset, config, first_batch)
-}
-
-fn total_steps(recipe: &Recipe, per_epoch: u64) -> u64 {
-    recipe.train.steps.unwrap_or((recipe.train.epochs + recipe.train.decay_epochs) as u64 * per_epoch)
-}
-
-pub(super) fn initial_states(
-    recipe: &Recipe,
-    method: &Method,
-    specs: &[NetSpec],
-    shapes: &Shapes,
-    notes: &Notes,
-) -> Result<States> {
-    let mut states = States::new();
-    for spec in specs {
-        spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
-    }
-    init::from_files(recipe, specs, &mut states, notes)?;
-    if recipe.optimiser.ema.is_some() {
-        for spec in specs.iter().filter(|s| !method.discriminates(&s.name)) {
-            let start = states.get::<f32>(&spec.store_name())[..spec.param_count()].to_vec();
-            states.set(&spec.ema_name(), &start);
-        }
-    }
-    for (name, shape) in method.pools(&shapes.size) {
-        states.set(&name, &vec![0f32; shape.numel()]);
-    }
-    Ok(states)
-}
-
-/// The states of a network that predictions use: its parameters (or their running mean) without moments.
-fn prediction_states(recipe: &Recipe, method: &Method, all: &States, net: &NetSpec) -> States {
-    let mut states = States::new();
-    let averaged = recipe.optimiser.ema.is_some() && !method.discriminates(&net.name);
-    let source = if averaged { net.ema_name() } else { net.store_name() };
-    states.set(&net.store_name(), &all.get::<f32>(&source)[..net.param_count()]);
-    states.set(&net.buffers_name(), all.get::<f32>(&net.buffers_name()));
-    states
-}
-
-/// What a step of a recipe sees, on the data that was fitted.
-fn shapes(recipe: &Recipe, fit: &DataFit) -> Shapes {
-    Shapes::new(&recipe.data, recipe.train.batch, recipe.data.size(fit))
-}
-
-fn describe_plan(
-    reporter: &mut Reporter,
-    specs: &[NetSpec],
-    cost: &StepCost,
-    device: &Device,
-    total: u64,
-    per_epoch: u64,
-) {
-    let params: Vec<String> =
-        specs.iter().map(|s| format!("{} {}", s.name, csvlog::count(s.param_count() as u64))).collect();
-    reporter.note(&format!("networks: {} parameters", params.join(", ")));
-    reporter.note(&format!(
-        "a step: {} operations, {:.2} GFLOP; memory {} of temporaries (peak) and {} of parameters and moments",
-        cost.operations,
-        cost.flops as f64 / 1e9,
-        csvlog::bytes(cost.temporaries as u64),
-        csvlog::bytes(cost.states as u64)
-    ));
-    if let (Device::Cuda(_), Some(line)) = (device, advice::channels(specs, device.precision())) {
-        reporter.note(&line);
-    }
-    reporter.note(&format!("training: {total} steps, {per_epoch} an epoch, on {}", device.describe()));
 }

@@ -1,15 +1,6 @@
 //! How a run's folder is entered: a new one is made, an old one is taken up where its last checkpoint left it, and anything
 //! else is left alone.
 
-use super::checkpoint::{self, Progress};
-use super::info::{self, RunInfo};
-use super::programs::StepCost;
-use super::recipe::Recipe;
-use super::reporter::Reporter;
-use super::run::{self, RunDir};
-use super::session::TrainOptions;
-use super::splits;
-use super::tuning;
 use crate::data::splits::Splits;
 use crate::data::{DataFit, Notes, folds};
 use crate::error::{Error, Result};
@@ -17,6 +8,15 @@ use crate::exec::States;
 use crate::exec::choices::Table;
 use crate::fsio;
 use crate::nn::NetSpec;
+use crate::recipe::Recipe;
+use crate::run::checkpoint::{self, Progress};
+use crate::run::folder::{self, RunDir};
+use crate::run::info::{self, RunInfo};
+use crate::run::programs::StepCost;
+use crate::run::splits;
+use crate::run::tuning;
+use crate::train::options::TrainOptions;
+use crate::train::reporter::Reporter;
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
@@ -88,7 +88,7 @@ pub fn check_settings(run: &RunDir, resume: bool, recipe: &Recipe) -> Result<()>
     if !resume || !checkpoint::state_path(&run.checkpoints(), "last").exists() {
         return Ok(());
     }
-    let differences = run::differences(&run.recipe()?, recipe);
+    let differences = folder::differences(&run.recipe()?, recipe);
     if differences.is_empty() {
         return Ok(());
     }

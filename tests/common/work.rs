@@ -3,8 +3,8 @@
 use gan::compile::plan::{Passes, plan_with};
 use gan::graph::Cost;
 use gan::methods::Shapes;
-use gan::train::programs::trace_step;
-use gan::train::recipe::Recipe;
+use gan::recipe::Recipe;
+use gan::run::programs::trace_step;
 use std::path::Path;
 
 /// FLOPs and bytes of a whole training step at a size and a batch: that of a critic's family with all updates of the

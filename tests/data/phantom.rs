@@ -4,7 +4,7 @@ use crate::message;
 use gan::data::manifest::{Manifest, Split};
 use gan::data::phantom::{MODALITIES, PhantomConfig, Subject, ensure, simulate};
 use gan::data::{DataConfig, Dataset, OpenOptions, Volume};
-use gan::train::score::{apply_lookup, fit_lookup};
+use gan::evaluate::score::{apply_lookup, fit_lookup};
 use std::fs;
 use std::path::Path;
 

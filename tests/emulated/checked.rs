@@ -10,9 +10,9 @@ use gan::graph::{Graph, Var};
 use gan::methods::{Run, Shapes};
 use gan::ops::conv::ConvSpec;
 use gan::ops::norm::NormKind;
+use gan::recipe::Recipe;
+use gan::run::programs::trace_step;
 use gan::train::guard::{Finding, Guard};
-use gan::train::programs::trace_step;
-use gan::train::recipe::Recipe;
 use gan_emu::Mode;
 
 /// Three layers, of which the weights are states.

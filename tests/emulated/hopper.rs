@@ -6,8 +6,8 @@ use gan::device::launch::{Math, Tailored};
 use gan::exec::States;
 use gan::exec::gpu::{DeviceStates, GpuProgram, Prepared};
 use gan::methods::{Run, Shapes};
-use gan::train::programs::trace_step;
-use gan::train::recipe::Recipe;
+use gan::recipe::Recipe;
+use gan::run::programs::trace_step;
 use gan_emu::Mode;
 
 const MODELS: [&str; 2] = [

@@ -6,14 +6,14 @@ use gan::exec::States;
 use gan::exec::cost::{Bandwidth, Peaks};
 use gan::exec::gpu::{DeviceStates, GpuProgram};
 use gan::methods::Shapes;
-use gan::train::profile::gpu::{GpuTarget, Timing};
-use gan::train::profile::measure::{Effort, Work, measure};
-use gan::train::profile::report::Subject;
-use gan::train::profile::summary::summarise;
-use gan::train::profile::target::Target;
-use gan::train::profile::{html, text, trace};
-use gan::train::programs::trace_step;
-use gan::train::recipe::Recipe;
+use gan::profile::gpu::{GpuTarget, Timing};
+use gan::profile::measure::{Effort, Work, measure};
+use gan::profile::report::Subject;
+use gan::profile::summary::summarise;
+use gan::profile::target::Target;
+use gan::profile::{html, text, trace};
+use gan::recipe::Recipe;
+use gan::run::programs::trace_step;
 use gan_emu::Mode;
 
 /// Few kernels, so that few are built.
@@ -88,7 +88,7 @@ fn every_launch_of_a_step_is_timed_and_told() {
     let plan = target.plan(0);
     assert!(launches >= plan.steps.len(), "{launches} launches of {} steps", plan.steps.len());
     assert_eq!(p.work.flops, plan.cost().flops);
-    let told = |f: &dyn Fn(&gan::train::profile::report::Kernel) -> u64| -> u64 {
+    let told = |f: &dyn Fn(&gan::profile::report::Kernel) -> u64| -> u64 {
         p.kernels.iter().map(|k| f(k) * k.calls as u64).sum()
     };
     assert_eq!(

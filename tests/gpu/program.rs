@@ -3,7 +3,7 @@
 use crate::Outcome;
 use crate::record::Record;
 use gan::rng::Philox;
-use gan::train::checkpoint::{Tensors, write};
+use gan::run::checkpoint::{Tensors, write};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -4,8 +4,8 @@ use crate::recipes::{names, recipe};
 use gan::device::cuda::target;
 use gan::device::launch::{Launch, Math};
 use gan::exec::gpu::Prepared;
+use gan::recipe::Recipe;
 use gan::train::kernels::{Extents, programs};
-use gan::train::recipe::Recipe;
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -2,8 +2,9 @@
 //! images may differ.
 
 use super::{Dataset, OpenOptions};
-use crate::data::case::{self, DataFit};
+use crate::data::case;
 use crate::data::config::DataConfig;
+use crate::data::fit::DataFit;
 use crate::data::manifest::{Manifest, Split};
 use crate::data::normalise::{Fitted, Normalisation, Scope};
 use crate::error::{Error, Result};

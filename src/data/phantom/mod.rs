@@ -14,6 +14,7 @@
 //! ```
 
 pub mod anatomy;
+pub mod mix;
 pub mod scanner;
 pub mod shape;
 pub mod tissue;

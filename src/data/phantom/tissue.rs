@@ -6,7 +6,7 @@
 /// Number of tissues.
 pub const COUNT: usize = 12;
 
-/// A tissue; the discriminant is its index in a [`super::anatomy::Mix`] and its number in the tissue label map.
+/// A tissue; the discriminant is its index in a [`super::mix::Mix`] and its number in the tissue label map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Tissue {

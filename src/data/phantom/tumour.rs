@@ -1,6 +1,6 @@
 //! A glioma: nested, perturbed ellipsoids; necrosis in an enhancing rim in oedema.
 
-use super::anatomy::{CORTEX, Mix, Uptake, WHITE};
+use super::mix::{CORTEX, Mix, Uptake, WHITE};
 use super::shape::{Ellipsoid, P3, Waves, step, sub};
 use super::tissue::Tissue;
 use crate::rng::Philox;

@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 use super::simd::{Portable, Vector};
-use super::tile::{ROW_STRIDE, copy_short};
 use crate::dtype::Real;
 use std::any::TypeId;
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +16,26 @@ pub(super) type Kernel<T> = unsafe fn(usize, usize, *const T, *const T, &[*mut T
 
 /// `(source rows, source columns, source, its stride, target, its stride)`.
 pub(super) type Transpose<T> = unsafe fn(usize, usize, *const T, usize, *mut T, usize);
+
+/// Largest depth of [`super::tile::Left::Rows`].
+pub const ROW_DEPTH: usize = 256;
+
+/// Elements between rows of [`super::tile::Left::Rows`]: an odd number of cache lines, lest all rows of a tile fall in one set of
+/// the cache; a constant, so that the kernel's addresses are.
+pub const ROW_STRIDE: usize = ROW_DEPTH + 16;
+
+/// Copies a few dozen elements, without the call that `copy_from_slice` makes.
+#[inline]
+pub fn copy_short<T: Copy>(dst: &mut [T], src: &[T]) {
+    let (dst8, dst1) = dst.as_chunks_mut::<8>();
+    let (src8, src1) = src.as_chunks::<8>();
+    for (d, s) in dst8.iter_mut().zip(src8) {
+        *d = *s;
+    }
+    for (d, s) in dst1.iter_mut().zip(src1) {
+        *d = *s;
+    }
+}
 
 /// The arguments of [`super::tile::pack_right`].
 pub(super) type Pack<T> = fn(&mut [T], usize, usize, usize, usize, &[T], usize);

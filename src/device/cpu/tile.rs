@@ -9,14 +9,8 @@
 
 use super::blocks::BlockMut;
 use super::kernels::{Kernels, MAX_ROWS, kernels};
+pub use super::kernels::{ROW_DEPTH, ROW_STRIDE, copy_short};
 use crate::dtype::Real;
-
-/// Largest depth of [`Left::Rows`].
-pub const ROW_DEPTH: usize = 256;
-
-/// Elements between rows of [`Left::Rows`]: an odd number of cache lines, lest all rows of a tile fall in one set of
-/// the cache; a constant, so that the kernel's addresses are.
-pub const ROW_STRIDE: usize = ROW_DEPTH + 16;
 
 /// The left operand.
 #[derive(Clone, Copy)]
@@ -154,19 +148,6 @@ pub fn pack_left<T: Real>(
 /// Copies `run` to the columns from `col` on of depth `at` of a right operand of depth `depth`.
 pub fn put_right<T: Real>(dst: &mut [T], depth: usize, at: usize, col: usize, run: &[T]) {
     (kernels::<T>().put_right)(dst, depth, at, col, run);
-}
-
-/// Copies a few dozen elements, without the call that `copy_from_slice` makes.
-#[inline]
-pub fn copy_short<T: Copy>(dst: &mut [T], src: &[T]) {
-    let (dst8, dst1) = dst.as_chunks_mut::<8>();
-    let (src8, src1) = src.as_chunks::<8>();
-    for (d, s) in dst8.iter_mut().zip(src8) {
-        *d = *s;
-    }
-    for (d, s) in dst1.iter_mut().zip(src1) {
-        *d = *s;
-    }
 }
 
 /// Writes the transpose of `n` rows of `count` elements, `stride` apart in `src`, to depths `at..at + count` of a

@@ -1,13 +1,14 @@
 //! When numbers stop being numbers: finding out where, and going on or ending.
 
-use super::{Session, initial_states, open_loader, shapes};
+use super::super::setup::{initial_states, open_loader, shapes};
+use super::Session;
 use crate::data::Notes;
 use crate::error::{Error, Result};
 use crate::exec::device::Device;
-use crate::train::checkpoint::{self, Progress};
+use crate::recipe::OnNan;
+use crate::run::checkpoint::{self, Progress};
+use crate::run::info::RunInfo;
 use crate::train::guard::{self, Finding, Guard};
-use crate::train::info::RunInfo;
-use crate::train::recipe::OnNan;
 use crate::train::reporter::Reporter;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
