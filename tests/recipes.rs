@@ -403,6 +403,24 @@ fn an_expanded_recipe_trains_to_the_same_bits() {
     }
 }
 
+/// Editors and people learn from the program itself what may be written.
+#[test]
+fn recipes_and_networks_are_described() {
+    let dir = workshop();
+    let schema = gan(dir.path(), &["recipes", "--schema"]).ok().stdout;
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    let defs = &schema["$defs"];
+    assert_eq!(schema["properties"]["model"]["properties"]["kind"]["enum"][0], "pix2pix");
+    assert_eq!(defs["Train"]["properties"]["batch"]["default"], 1);
+    assert!(defs["DataConfig"]["properties"]["canvas"]["description"].as_str().is_some_and(|d| d.len() > 20));
+    let list = gan(dir.path(), &["recipes", "--networks"]).ok().stdout;
+    assert!(list.lines().any(|l| l.starts_with("unet-plus-plus") && l.contains("image -> values per pixel")));
+    let one = gan(dir.path(), &["recipes", "--networks", "unet-plus-plus"]).ok().stdout;
+    assert!(one.contains("downs = 4\n    How often the resolution is halved."), "{one}");
+    let unknown = gan(dir.path(), &["recipes", "--networks", "unet-plus"]);
+    assert!(unknown.code == Some(1) && unknown.stderr.contains("did you mean unet-plus-plus?"));
+}
+
 /// The list knows every file in `recipes/`.
 #[test]
 fn all_recipes_are_listed() {

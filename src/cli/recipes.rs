@@ -1,7 +1,7 @@
 use super::say;
 use crate::error::{Error, Result};
 use crate::models::REGISTRY;
-use crate::recipe::Recipe;
+use crate::recipe::{self, Recipe};
 use std::path::Path;
 
 /// List the recipes that come with the program, or print one
@@ -20,9 +20,12 @@ pub struct Args {
     /// Print the recipe with all its settings, and its method written in full: networks, updates and the terms of their losses
     #[arg(long, requires = "name")]
     expanded: bool,
-    /// List the networks that recipes can name: what goes in and comes out, and who described them
-    #[arg(long, conflicts_with = "name")]
-    networks: bool,
+    /// List the networks that recipes can name: what goes in and comes out, and who described them; with a NETWORK its settings
+    #[arg(long, value_name = "NETWORK", num_args = 0..=1, default_missing_value = "", conflicts_with = "name")]
+    networks: Option<String>,
+    /// Print the JSON schema of recipes, for editors: every key with its type, default and meaning
+    #[arg(long, conflicts_with_all = ["name", "networks"])]
+    schema: bool,
 }
 
 macro_rules! shipped {
@@ -55,7 +58,14 @@ shipped!(
 );
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.networks {
+    if args.schema {
+        say(serde_json::to_string_pretty(&recipe::schema()).expect("plain data"));
+        return Ok(());
+    }
+    if let Some(kind) = args.networks.as_deref().filter(|k| !k.is_empty()) {
+        return network(kind);
+    }
+    if args.networks.is_some() {
         let width = REGISTRY.iter().map(|e| e.kind.len()).max().unwrap_or(0);
         for entry in REGISTRY {
             say(format!("{:width$}  {:24}  {}", entry.kind, entry.signature()?.text(), entry.about));
@@ -87,6 +97,24 @@ pub fn run(args: &Args) -> Result<()> {
     for (name, text) in SHIPPED {
         let recipe = Recipe::parse(text, name, &[])?;
         say(format!("{name:width$}  {}", recipe.about));
+    }
+    Ok(())
+}
+
+/// Prints what a network is and its settings with their defaults.
+fn network(kind: &str) -> Result<()> {
+    let Some(entry) = REGISTRY.iter().find(|e| e.kind == kind) else {
+        let nearest = REGISTRY.iter().min_by_key(|e| strsim::damerau_levenshtein(e.kind, kind));
+        return Err(Error::input(format!(
+            "there is no network {kind}; did you mean {}? `gan recipes --networks` lists all",
+            nearest.map_or("", |e| e.kind)
+        )));
+    };
+    let (about, settings) = entry.settings()?;
+    say(format!("{}: {}\n{}\n\n{about}\n", entry.kind, entry.about, entry.signature()?.text()));
+    for setting in &settings {
+        say(format!("{} = {}", setting.name, setting.default));
+        say(format!("    {}", setting.about));
     }
     Ok(())
 }

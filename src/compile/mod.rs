@@ -6,8 +6,8 @@ pub mod losses;
 pub mod plan;
 pub mod precision;
 pub mod rewrite;
-pub mod shadow;
 pub mod stats;
+pub mod weight_casts;
 pub mod work;
 
 use crate::graph::{Node, NodeId, Source, State};

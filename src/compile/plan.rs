@@ -8,8 +8,8 @@ use super::fuse::fuse;
 use super::losses::losses;
 use super::precision::mix;
 use super::rewrite::rewrite;
-use super::shadow::shadow;
 use super::stats::stats;
+use super::weight_casts::cast_weights;
 use super::work::{cost, mark_constants, work};
 use crate::device::cpu::{Place, Slot};
 use crate::dtype::DType;
@@ -121,7 +121,7 @@ pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Res
         stats(&mut nodes, &mut states, &mut outputs);
     }
     if passes.mixed {
-        shadow(&mut nodes, &mut states, &mut outputs);
+        cast_weights(&mut nodes, &mut states, &mut outputs);
     }
     Ok(Plan { work, ..Planner::new(nodes, states, outputs, graph.dtype()).run() })
 }

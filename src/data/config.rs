@@ -11,6 +11,7 @@ use super::orient::Plane;
 use super::phantom::{self, PhantomConfig};
 use super::{duplicates, visits};
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 const LARGEST_CANVAS: usize = 8192;
 
 /// The `[data]` table. Exactly one of `manifest`, `pattern` and `phantom` says where the images are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// CSV file with the columns subject, split and one per modality.
@@ -101,7 +102,7 @@ pub struct DataConfig {
 }
 
 /// Where in a slice a smaller canvas lies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Window {
     /// In the middle.
@@ -115,7 +116,7 @@ pub enum Window {
 }
 
 /// Random changes of a training slice; the same for input and target except where it says "input". Default: flip only.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
     /// Probability of mirroring left and right (default 0.5; in a recipe whose target is a label map that is not

@@ -4,10 +4,11 @@ use super::normalise::percentile;
 use super::orient::Plane;
 use super::phantom::scanner;
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is done to the inputs of a data set. Images that are given to a trained network are left as they are.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Degrade {
     /// Slices lose resolution by this factor along both axes (means of so many pixels) and are enlarged again by cubic

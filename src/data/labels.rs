@@ -1,6 +1,7 @@
 //! Label maps as targets: whole numbers in a file, masks or class numbers for a network, and back.
 
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use std::path::Path;
 const MOST: usize = 64;
 
 /// What the labels of the target mean. Without regions every label is a class of its own; the first one is the background.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Labels {
     /// All numbers that a label map may hold, 0 to 255.
@@ -24,7 +25,7 @@ pub struct Labels {
 }
 
 /// A union of labels.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Region {
     /// Short name, such as "TC".

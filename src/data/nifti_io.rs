@@ -14,6 +14,7 @@ use crate::fsio;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use nifti::NiftiType;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ pub struct Volume {
 }
 
 /// What to do with NaN and infinities in a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NanPolicy {
     /// Refuse the file (the default): a silent hole in the data is worse.

@@ -4,8 +4,10 @@
 //! is clipped: values outside the fitted interval leave [-1, 1], and the inverse loses nothing.
 
 use crate::error::{Error, Result};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 
 /// How an image's intensities are brought to the network's range.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +35,7 @@ pub enum Method {
 }
 
 /// What a method is fitted to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Each volume by itself: right for inputs whose units are arbitrary (MR).
@@ -82,8 +84,18 @@ impl Normalisation {
     }
 }
 
-/// A [`Normalisation`] as it is written.
-#[derive(Clone, Serialize, Deserialize)]
+impl JsonSchema for Normalisation {
+    fn schema_name() -> Cow<'static, str> {
+        "Normalisation".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Table::json_schema(generator)
+    }
+}
+
+/// How intensities become numbers around zero.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Table {
     method: Name,
@@ -94,7 +106,7 @@ struct Table {
     scope: Option<Scope>,
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Name {
     Minmax,
@@ -149,7 +161,7 @@ pub(super) fn for_target<'de, D: Deserializer<'de>>(d: D) -> Result<Normalisatio
 }
 
 /// A fitted map: `y = (x - centre) / half`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fitted {
     /// The value that becomes 0.

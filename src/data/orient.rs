@@ -12,6 +12,7 @@
 //! | sagittal | x, to the right | superior to inferior | anterior to posterior |
 
 use super::affine::Affine;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How stored axes map to canonical ones: canonical axis `a` is stored axis `from[a]`, reversed where `flip[a]`.
@@ -82,7 +83,7 @@ impl Orientation {
 }
 
 /// The plane in which a volume is cut.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Plane {
     /// Horizontal (the default).

@@ -112,7 +112,7 @@ impl<'a> Flow<'a> {
     }
 
     /// What a discriminator says of what it sees: a set of logits per resolution.
-    pub fn judge(&self, step: &StepBuilder, net: usize, seen: &Var) -> Vec<Var> {
+    pub fn logits(&self, step: &StepBuilder, net: usize, seen: &Var) -> Vec<Var> {
         self.method.apply(&step.train(&self.nets[net]), net, seen, &self.shapes.size)
     }
 }

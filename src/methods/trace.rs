@@ -26,8 +26,8 @@ struct Terms<'a, 'b> {
     networks: Vec<usize>,
     /// Whether a penalty differentiates the discriminator at generated and at real images.
     penalised: [bool; 2],
-    /// What the discriminator said of images that it judged: of real and of generated ones.
-    judged: HashMap<bool, (Var, Vec<Var>)>,
+    /// What the discriminator gave for images, real and generated ones, with these.
+    outputs: HashMap<bool, (Var, Vec<Var>)>,
 }
 
 impl Method {
@@ -83,7 +83,7 @@ fn trace_update(flow: &mut Flow, step: &mut StepBuilder, update: &UpdateSpec, up
         name: name.clone(),
         networks: update.networks.clone(),
         penalised,
-        judged: HashMap::new(),
+        outputs: HashMap::new(),
     };
     let loss = terms.total(&update.terms);
     let rule = updates[usize::from(role == Role::Discriminator)];
@@ -251,7 +251,7 @@ impl Terms<'_, '_> {
         pool: Option<&Pool>,
         real_first: bool,
     ) -> Var {
-        // Both before either is judged: values come before losses.
+        // Both before the discriminator sees either: values come before losses.
         let fake = self.flow.value(self.step, fake).detach();
         let real = self.flow.value(self.step, real);
         let order = if real_first { [true, false] } else { [false, true] };
@@ -264,16 +264,16 @@ impl Terms<'_, '_> {
                 seen = through_pool(self.step, &seen, pool);
             }
             let what = if is_real { "real" } else { "fake" };
-            let judge = || self.phase(what, || self.flow.judge(self.step, net, &seen));
+            let pass = || self.phase(what, || self.flow.logits(self.step, net, &seen));
             // A penalty differentiates the discriminator twice, for which lower precision is too coarse.
-            let out = if self.penalised[usize::from(is_real)] { self.graph.exact(judge) } else { judge() };
+            let out = if self.penalised[usize::from(is_real)] { self.graph.exact(pass) } else { pass() };
             if !form.is_relativistic() {
                 let loss = |l: &Var| if is_real { form.d_real(l) } else { form.d_fake(l) };
                 losses.insert(is_real, self.phase(what, || total_of(&out, loss)));
             }
             // Older images in the place of new ones do not depend on these.
             if is_real || pool.is_none() {
-                self.judged.insert(is_real, (candidate.clone(), out.clone()));
+                self.outputs.insert(is_real, (candidate.clone(), out.clone()));
             }
             logits.insert(is_real, out);
         }
@@ -301,12 +301,12 @@ impl Terms<'_, '_> {
     fn fool(&mut self, term: &Term, form: GanMode, net: usize, real: Option<&Expr>, fake: &Expr) -> Var {
         let fake = self.flow.value(self.step, fake);
         let real = real.filter(|_| form.is_relativistic()).map(|r| self.flow.value(self.step, r));
-        let mut judge = |x: &Var| {
+        let mut pass = |x: &Var| {
             let seen = self.flow.seen(self.step, net, x);
-            self.graph.phase(&format!("{} loss", self.name), || self.flow.judge(self.step, net, &seen))
+            self.graph.phase(&format!("{} loss", self.name), || self.flow.logits(self.step, net, &seen))
         };
-        let of_fake = judge(&fake);
-        let of_real = real.map(|r| judge(&r));
+        let of_fake = pass(&fake);
+        let of_real = real.map(|r| pass(&r));
         let value = self.phase("loss", || {
             let value = match &of_real {
                 Some(of_real) => pairs(of_real, &of_fake, |r, f| form.g_pair(r, f)),
@@ -329,7 +329,7 @@ impl Terms<'_, '_> {
             let flow = std::cell::RefCell::new(&mut *self.flow);
             let critic = |x: &Var| {
                 let seen = flow.borrow_mut().seen(self.step, net, x);
-                let out = flow.borrow().judge(self.step, net, &seen);
+                let out = flow.borrow().logits(self.step, net, &seen);
                 // One number per image, or patches: then the sum over the images, so that each one's gradient is its own.
                 if out.len() == 1 && out[0].rank() == 1 {
                     out[0].clone()
@@ -346,13 +346,13 @@ impl Terms<'_, '_> {
     fn gradient(&mut self, term: &Term, at: &Expr, real: bool) -> Var {
         let net = self.networks[0];
         let images = self.flow.value(self.step, at);
-        let known = self.judged.get(&real).cloned();
+        let known = self.outputs.get(&real).cloned();
         let graph = self.graph.clone();
         let value = graph.exact(|| {
             let (at, logits) = known.unwrap_or_else(|| {
                 let images = images.detach();
                 let seen = self.flow.seen(self.step, net, &images);
-                let out = self.phase("penalty", || self.flow.judge(self.step, net, &seen));
+                let out = self.phase("penalty", || self.flow.logits(self.step, net, &seen));
                 (images, out)
             });
             self.phase("penalty", || total_of(&logits, |l| r1_penalty(l, &at)).mul_scalar(0.5 * term.weight))

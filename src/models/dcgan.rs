@@ -5,10 +5,11 @@ use super::network::{Limits, Network, Signature, Wanted};
 use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{ConvLayer, Ctx, Norm};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// From noise to images: a 4x4 image, doubled by transposed convolutions until it is as large as wanted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DcganGenerator {
     /// Channels before the last layer; doubled with every halving of the image.
@@ -18,7 +19,7 @@ pub struct DcganGenerator {
 }
 
 /// From images to one logit each: convolutions 4x4/2 down to 4x4, then one over all that is left.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DcganDiscriminator {
     /// Channels of the first layer; doubled with every halving of the image.

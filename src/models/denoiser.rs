@@ -5,11 +5,12 @@ use super::network::{Limits, Network, Signature, Wanted};
 use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{ConvLayer, Ctx, Norm, Scheme};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `x - noise(x)`, 3x3 convolutions without biases, norm and ReLU behind all but the first and the last. `[n, spatial..,
 /// c]` keeps its shape; borders are padded with zeros. Keys `dncnn.{0, 2, 3, 5, 6, ..}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Denoiser {
     /// Number of convolutions, at least 2: 17 for one level of noise, 20 for several.

@@ -5,10 +5,11 @@ use super::network::{Limits, Network, Signature, Wanted};
 use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{Ctx, Norm, Scheme};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// From noise to images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MlpGenerator {
     /// Outputs of the hidden layers.
@@ -18,7 +19,7 @@ pub struct MlpGenerator {
 }
 
 /// From images to one logit each.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MlpDiscriminator {
     /// Outputs of the hidden layers.

@@ -7,12 +7,13 @@ use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::Ctx;
 use crate::ops::max_pool::Window;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The same [`PatchGan`], with weights of its own, on the image and on halved copies of it. The copies are means over
 /// 3x3 windows, zeros beyond the border not counted. Keys: `layer{i}.` before the PatchGAN's, with the finest image at
 /// the highest `i`, as in pix2pixHD (whose convolutions, unlike these, pad by 2).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MultiScaleGan {
     /// Number of resolutions.

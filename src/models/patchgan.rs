@@ -5,11 +5,12 @@ use super::network::{Limits, Network, Signature, Wanted};
 use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{ConvLayer, Ctx, Norm};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// 4x4 convolutions, `layers` of them with stride 2; one logit per patch. With 3 layers a patch is 70x70 and
 /// 256x256 gives 30x30 logits.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchGan {
     /// Number of convolutions with stride 2.
@@ -24,7 +25,7 @@ pub struct PatchGan {
 }
 
 /// 1x1 convolutions: judges every pixel by itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PixelGan {
     /// Channels of the first layer.

@@ -7,11 +7,12 @@ use crate::graph::Var;
 use crate::nn::params::{Init, Layout};
 use crate::nn::{ConvLayer, Ctx, Scheme};
 use crate::ops::max_pool::Window;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// From noise to images: a learned 4x4 image, weighted by the noise, and stages of residual blocks that double it. No tanh:
 /// the output has no bounds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct R3Generator {
     /// Channels of the stages, from 4x4 up; images have `4 x 2^(stages - 1)` pixels a side.
@@ -23,7 +24,7 @@ pub struct R3Generator {
 }
 
 /// From images to one logit each: the generator's stages in the opposite order, a depthwise 4x4 convolution, a linear layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct R3Discriminator {
     /// Channels of the stages, from 4x4 up.

@@ -9,6 +9,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::Ctx;
+use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -45,19 +46,48 @@ pub struct Entry {
     /// What it is and who described it.
     pub about: &'static str,
     read: fn(Value) -> Result<AnyParts, toml::de::Error>,
+    schema: fn() -> Schema,
 }
 
 type AnyParts = (Arc<dyn Network>, serde_json::Map<String, serde_json::Value>);
 
+/// A setting of a network.
+pub struct Setting {
+    /// Its name in recipes.
+    pub name: String,
+    /// Its default, as TOML.
+    pub default: String,
+    /// What it means.
+    pub about: String,
+}
+
 impl Entry {
-    /// What goes in and what comes out of it, with the settings that it has where a recipe gives none.
-    pub fn signature(&self) -> Result<Signature> {
-        let (network, _) = (self.read)(Value::Table(Table::new()))
-            .map_err(|e| Error::input(format!("{}: {}", self.kind, e.message())))?;
-        Ok(network.signature())
+    /// What it is, as its documentation begins, and its settings.
+    pub fn settings(&self) -> Result<(String, Vec<Setting>)> {
+        let schema = (self.schema)();
+        let one_line = |v: Option<&serde_json::Value>| {
+            v.and_then(|d| d.as_str()).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let (_, defaults) = self.defaults()?;
+        let about = |name: &str| one_line(schema.get("properties").and_then(|p| p[name].get("description")));
+        let settings = defaults.iter().map(|(name, value)| {
+            let default = toml::Value::try_from(value).map_or_else(|_| value.to_string(), |v| v.to_string());
+            Setting { name: name.clone(), default, about: about(name) }
+        });
+        Ok((one_line(schema.get("description")), settings.collect()))
     }
 
-    const fn new<N: Network + Serialize + DeserializeOwned + 'static>(
+    fn defaults(&self) -> Result<AnyParts> {
+        (self.read)(Value::Table(Table::new()))
+            .map_err(|e| Error::input(format!("{}: {}", self.kind, e.message())))
+    }
+
+    /// What goes in and what comes out of it, with the settings that it has where a recipe gives none.
+    pub fn signature(&self) -> Result<Signature> {
+        Ok(self.defaults()?.0.signature())
+    }
+
+    const fn new<N: Network + Serialize + DeserializeOwned + JsonSchema + 'static>(
         kind: &'static str,
         about: &'static str,
     ) -> Self {
@@ -69,6 +99,7 @@ impl Entry {
                 let settings = settings(&network);
                 Ok((Arc::new(network), settings))
             },
+            schema: || schemars::schema_for!(N),
         }
     }
 }
@@ -203,6 +234,10 @@ mod tests {
         for (i, entry) in REGISTRY.iter().enumerate() {
             assert!(REGISTRY[..i].iter().all(|e| e.kind != entry.kind), "{} stands twice", entry.kind);
             assert!(!entry.about.is_empty() && entry.signature().is_ok(), "{}", entry.kind);
+            let (about, settings) = entry.settings().expect("it has defaults");
+            assert!(!about.is_empty(), "{} is not described", entry.kind);
+            let silent: Vec<_> = settings.iter().filter(|s| s.about.is_empty()).map(|s| &s.name).collect();
+            assert!(silent.is_empty(), "{}: no meaning of {silent:?}", entry.kind);
         }
     }
 }

@@ -6,10 +6,11 @@ use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{ConvLayer, Ctx, Norm, Scheme};
 use crate::ops::max_pool::Window;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// From noise to images: a linear layer, four residual blocks that double the image, a 3x3 convolution, tanh.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResidualGenerator {
     /// Channels of the last block; the blocks have 8, 4, 2 and 1 times as many.
@@ -20,7 +21,7 @@ pub struct ResidualGenerator {
 ///
 /// Layer norm stands where a discriminator would have batch norm: the penalty judges every image by itself, so images
 /// of a batch must not be mixed. Its scale and shift are per channel, as in the authors' code.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResidualCritic {
     /// Channels of the first layer; the blocks give 2, 4, 8 and 8 times as many.

@@ -6,13 +6,14 @@ use super::padded;
 use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{ConvLayer, Ctx, Norm};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Two convolutions down, residual blocks, two transposed convolutions up; borders are mirrored.
 ///
 /// Input `[n, h, w, c]` of any size (it is padded to a multiple of 4 and the output cropped back), at least 8 along each
 /// axis; output `[n, h, w, channels]` in (-1, 1). 3D inputs `[n, d, h, w, c]` work alike.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResnetGenerator {
     /// Residual blocks: 9 for 256x256 images, 6 for smaller ones.

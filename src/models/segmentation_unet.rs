@@ -7,6 +7,7 @@ use crate::graph::Var;
 use crate::nn::{Activation, ConvLayer, Ctx, Norm, Scheme};
 use crate::ops::concat::concat;
 use crate::ops::max_pool::Window;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Two convolutions 3x3 (norm and activation behind each) a level, max pooling down, transposed convolutions 2x2 up,
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Keys: `enc.{level}` and `dec.{level}` hold the modules convolution (0, 3), norm (1, 4), activation; `upc.{level}`
 /// leads from the level below; `head`; with deep supervision `heads.{level}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SegmentationUnet {
     /// Channels of the first level; doubled with every level.
@@ -35,7 +36,7 @@ pub struct SegmentationUnet {
 }
 
 /// Where a U-Net doubles its channels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Widths {
     /// Behind pooling: both convolutions of a level have the level's width; the way up halves it (2D original).

@@ -5,11 +5,12 @@ use super::network::{Limits, Network, Signature, Wanted};
 use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{ConvLayer, Ctx, Scheme};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// 9-1-5: patches to features, features to features, features to pixels. `[n, spatial.., c]` to `[n, spatial..,
 /// channels]`; borders are padded with zeros. Keys `conv1`, `conv2`, `conv3`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Srcnn {
     /// Outputs of the first and of the second layer.

@@ -6,13 +6,14 @@ use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{ConvLayer, Ctx, Norm};
 use crate::ops::concat::concat;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `downs` convolutions 4x4/2 down and as many transposed ones up, joined by skips.
 ///
 /// Input `[n, h, w, c]` of any size (it is padded to a multiple of `2^downs` and the output cropped back), output
 /// `[n, h, w, channels]` in (-1, 1). 3D inputs `[n, d, h, w, c]` work alike.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnetGenerator {
     /// How often the resolution is halved: at least 2; 8 takes 256x256 down to 1x1.

@@ -8,6 +8,7 @@ use crate::graph::Var;
 use crate::nn::{ConvLayer, Ctx, Norm, Scheme};
 use crate::ops::concat::concat;
 use crate::ops::max_pool::Window;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Node `x[i][j]` (level `i`, column `j`) sees all nodes of its level before it and the enlarged node `x[i + 1][j - 1]`; two
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Input `[n, spatial.., c]` in two or three dimensions, of any size; output logits `[n, spatial.., channels]`. Keys
 /// `conv{i}_{j}.{conv1, bn1, conv2, bn2}`, `final`; with deep supervision `final{j}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UnetPlusPlus {
     /// Channels of the first level; doubled with every level.

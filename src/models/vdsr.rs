@@ -5,11 +5,12 @@ use super::network::{Limits, Network, Signature, Wanted};
 use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{ConvLayer, Ctx, Scheme};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `x + convs(x)`, all 3x3, no biases. `[n, spatial.., c]` keeps its shape; borders are padded with zeros. Keys
 /// `input`, `residual_layer.{i}.conv`, `output`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vdsr {
     /// Number of convolutions, at least 2.

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{ConvLayer, Ctx, Norm, Scheme};
 use crate::ops::concat::concat;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The generator: convolutions 4/2 down, a bottleneck of four convolutions that also pass on what they see before their norm,
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Input `[n, spatial.., c]` in two or three dimensions, of any size; output logits `[n, spatial.., channels]`. Keys `down.{i}`,
 /// `middle.{i}`, `up.{i}`, each `{conv, norm}`; `head`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vox2Vox {
     /// Channels of the first level; doubled with every level.

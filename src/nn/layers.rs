@@ -4,11 +4,12 @@ use super::params::{Ctx, Layout, Scheme};
 use crate::graph::Var;
 use crate::ops::norm::NormKind;
 use crate::ops::optimiser::RunningStats;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 
 /// Which normalisation a network uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Norm {
     /// Batch norm with running statistics, scale and shift.
@@ -34,7 +35,7 @@ impl Norm {
 }
 
 /// A pointwise non-linearity. In a recipe: `"relu"`, or `{ leaky-relu = 0.01 }`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
     /// max(x, 0)

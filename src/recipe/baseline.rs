@@ -1,9 +1,10 @@
 //! The baselines that a recipe may name.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A way to predict without a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Baseline {
     /// The best pointwise function of the inputs.

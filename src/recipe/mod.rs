@@ -10,6 +10,7 @@ use crate::methods::text::{explain, set};
 use crate::methods::{Method, Spec, Task, preset};
 use crate::ops::optimiser::Rule;
 use baseline::Baseline;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -66,30 +67,63 @@ pub enum Written {
 }
 
 /// A recipe as it is written.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Raw {
+    /// Short name; the default run folder is `runs/<name>`.
     name: String,
+    /// One line on what it is for.
     #[serde(default)]
     about: String,
+    /// Seed of weights, order, augmentation, dropout and noise.
     #[serde(default = "one")]
     seed: u64,
+    /// Which images.
     #[serde(default)]
     data: DataConfig,
+    /// A preset of a published method by its name under `kind`, its networks, and what else belongs to these.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     model: Option<Table>,
+    /// The preset's losses.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     loss: Option<Table>,
+    /// In place of `model`: a method written in full (docs/adding-a-method.md).
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     method: Option<Table>,
+    /// The networks of a method written in full, by name.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     networks: Option<Table>,
+    /// How networks are optimised.
     #[serde(default)]
     optimiser: Optimiser,
+    /// For how long.
     #[serde(default)]
     train: Train,
+    /// How the run is watched.
     #[serde(default)]
     validate: Validate,
+    /// What is written, how often.
     #[serde(default)]
     log: Log,
+    /// What is watched beside the losses, and what follows a NaN.
     #[serde(default)]
     health: Health,
+}
+
+/// The JSON schema of recipes, for editors: every key with its type, default and meaning.
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(Raw);
+    let kinds = |names: Vec<&str>| serde_json::json!({ "type": "string", "enum": names });
+    let properties = schema.ensure_object()["properties"].as_object_mut();
+    if let Some(properties) = properties {
+        let networks: Vec<&str> = crate::models::REGISTRY.iter().map(|e| e.kind).collect();
+        properties["model"]["properties"] = serde_json::json!({ "kind": kinds(preset::names()) });
+        let role = kinds(vec!["generator", "network", "discriminator"]);
+        properties["networks"]["additionalProperties"] = serde_json::json!({
+            "type": "object", "properties": { "role": role, "kind": { "type": "string", "examples": networks } },
+        });
+    }
+    schema.into()
 }
 
 impl Raw {
@@ -116,7 +150,7 @@ impl Raw {
 }
 
 /// The optimisers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimiser {
     /// Learning rate of the generator.
@@ -150,7 +184,7 @@ impl Default for Optimiser {
 }
 
 /// How the learning rate changes from epoch to epoch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Schedule {
     /// Stays.
@@ -181,7 +215,7 @@ pub enum Schedule {
 }
 
 /// For how long, in which portions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Train {
     /// Slices per step.
@@ -197,6 +231,7 @@ pub struct Train {
     pub workers: usize,
     /// What a step does, where the method is written in full.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
     pub update: Vec<Table>,
     /// Files of weights to start from, by network: `init = { G = "G.safetensors" }`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -218,7 +253,7 @@ impl Default for Train {
 }
 
 /// Validation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Validate {
     /// Epochs between validations; 0 for none.
@@ -240,7 +275,7 @@ impl Default for Validate {
 }
 
 /// What decides on the best checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
     /// Peak signal-to-noise ratio; higher is better.
@@ -300,7 +335,7 @@ impl Metric {
 }
 
 /// What is written, how often.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// Steps between logged losses.
@@ -320,7 +355,7 @@ impl Default for Log {
 }
 
 /// What is watched beside the losses, and what is done when numbers stop being numbers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Health {
     /// Logs how often discriminators are right, the norms of the gradients, and how diverse generated images are; and
@@ -341,7 +376,7 @@ impl Default for Health {
 }
 
 /// What follows a NaN or an infinity in losses or weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnNan {
     /// The run ends; its last checkpoint stands.

@@ -27,11 +27,12 @@ pub use folder::{Phantom, ensure};
 pub use subject::{MODALITIES, Modality, Subject, simulate};
 
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Settings of the phantom. Everything has a default; the same settings give the same files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PhantomConfig {
     /// Folder that holds it, made if absent (default `data/phantom`).

@@ -27,11 +27,12 @@ use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Var};
 use crate::shape::Shape;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How a gradient changes the parameters. In a recipe: `{ kind = "adam", beta1 = 0.5 }`; what is left out takes
 /// PyTorch's default.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Rule {
     /// Adam (Kingma and Ba 2015), decay added to the gradient. Slots: parameters, mean, mean square, and with

@@ -24,7 +24,7 @@ struct Weights {
 
 /// Copies every version of a store of parameters once, right before the first weight of it is looked at, and leads the
 /// reads by products there. Nodes get new numbers.
-pub fn shadow(nodes: &mut Vec<Node>, states: &mut [State], outputs: &mut [(String, NodeId)]) {
+pub fn cast_weights(nodes: &mut Vec<Node>, states: &mut [State], outputs: &mut [(String, NodeId)]) {
     let mut stores = weights(nodes, &super::live(nodes, states, outputs));
     stores.retain(|_, w| w.reads > 1);
     let store_of: BTreeMap<NodeId, NodeId> =
