@@ -262,6 +262,43 @@ fn penalties_flatten_the_discriminator_at_both_kinds_of_images() {
     }
 }
 
+/// Feature matching and total variation join a generator's loss; the discriminator is asked once for each image.
+#[test]
+fn a_generator_learns_by_what_the_discriminator_sees_inside() {
+    let mut spec = from_noise("gan", 4, [DCGAN, BATCH], "gan = \"lsgan\"").spec().clone();
+    let text = "forward = []\nnetwork = \"G\"\nterms = [\n{ adversarial = \"lsgan\", by = \"D\", fake = \"G(noise)\", log = \"G\" },\n{ feature_matching = 10.0, by = \"D\", real = \"input\", fake = \"G(noise)\", log = \"FM\" },\n{ total_variation = 0.1, of = \"G(noise)\", log = \"TV\" }]";
+    let parsed = |text: &str| text.parse::<toml::Table>().unwrap_or_else(|e| panic!("{e}"));
+    let method = parsed("predict = \"G(noise)\"\ntarget = \"nothing\"\nnoise = 4");
+    let networks = parsed(
+        "G = { role = \"generator\", kind = \"dcgan\", ngf = 4, takes = [\"noise\"], gives = \"input\" }\nD = { role = \"discriminator\", kind = \"dcgan\", ndf = 4, takes = [\"input\"] }",
+    );
+    let d = parsed(
+        "network = \"D\"\nterms = [{ adversarial = \"lsgan\", real = \"input\", fake = \"G(noise)\" }]",
+    );
+    let updates = vec![toml::Value::Table(d), toml::Value::Table(parsed(text))];
+    let own = gan::methods::Spec::read(method, networks, updates, &Default::default())
+        .unwrap_or_else(|e| panic!("{e}"));
+    spec.updates[1] = own.updates[1].clone();
+    let method = Method::of_channels(&spec, 1, 0, 0);
+    let rule = Rule::adam(0.5, 0.999);
+    let (step, specs) = traced(&method, 8, 16, 1, rule);
+    let mut program = Program::new(step.graph(), &step.outputs()).expect("plans");
+    let mut states = initialised(&specs, rule.slots());
+    let images = vec![0.5f32; 8 * 256];
+    let mut seen = Vec::new();
+    for s in 0..60 {
+        run(&mut program, &mut states, s, 2e-3, &[("input", &images)]);
+        seen.push(["FM", "TV"].map(|n| program.scalar(&mut states, &format!("loss/{n}"))));
+    }
+    assert!(seen.iter().flatten().all(|v| v.is_finite() && *v >= 0.0), "{seen:?}");
+    let late = seen[50..].iter().map(|v| v[0]).sum::<f64>() / 10.0;
+    assert!(late < 0.7 * seen[0][0], "features come nearer: {seen:?}");
+    // In a step the discriminator sees real images twice (its own loss, feature matching) and generated ones twice.
+    let updates_statistics = |n: &&gan::graph::Node| matches!(&n.source, gan::graph::Source::Op { op, .. } if op.name() == "running_stats");
+    let running = step.graph().nodes().iter().filter(updates_statistics).count();
+    assert_eq!(running, 4 * specs[1].buffers.len() / 2 + specs[0].buffers.len() / 2, "running statistics");
+}
+
 fn cyclegan(pool: usize, lambda_identity: f64) -> Method {
     method(
         "kind = \"cyclegan\"

@@ -113,7 +113,14 @@ impl<'a> Flow<'a> {
 
     /// What a discriminator says of what it sees: a set of logits per resolution.
     pub fn logits(&self, step: &StepBuilder, net: usize, seen: &Var) -> Vec<Var> {
-        self.method.apply(&step.train(&self.nets[net]), net, seen, &self.shapes.size)
+        self.pass(step, net, seen).0
+    }
+
+    /// As [`Flow::logits`], with the inner values that the network makes known.
+    pub fn pass(&self, step: &StepBuilder, net: usize, seen: &Var) -> (Vec<Var>, Vec<Var>) {
+        let cx = step.train(&self.nets[net]);
+        let logits = self.method.apply(&cx, net, seen, &self.shapes.size);
+        (logits, cx.features().into_iter().map(|(_, value)| value).collect())
     }
 }
 

@@ -281,8 +281,10 @@ impl Method {
                 TermKind::Adversarial { real, fake, .. } => {
                     [real.as_ref(), Some(fake)].into_iter().flatten().collect()
                 }
-                TermKind::GradientPenalty { real, fake } => vec![real, fake],
-                TermKind::Gradient { at, .. } => vec![at],
+                TermKind::GradientPenalty { real, fake } | TermKind::FeatureMatching { real, fake, .. } => {
+                    vec![real, fake]
+                }
+                TermKind::Gradient { at, .. } | TermKind::TotalVariation { of: at } => vec![at],
             };
             for value in values {
                 self.channels_of(value).map_err(named)?;
@@ -419,8 +421,9 @@ impl Method {
                             real.as_ref().filter(|_| form.is_relativistic() || update.networks.contains(by));
                         others.len() > 1 || sees(fake) || real.is_some_and(sees)
                     }
-                    TermKind::GradientPenalty { real, fake } => sees(real) || sees(fake),
-                    TermKind::Gradient { at, .. } => sees(at),
+                    TermKind::GradientPenalty { real, fake }
+                    | TermKind::FeatureMatching { real, fake, .. } => sees(real) || sees(fake),
+                    TermKind::Gradient { at, .. } | TermKind::TotalVariation { of: at } => sees(at),
                     TermKind::Compare { of, to, .. } => sees(of) || sees(to),
                 })
         })

@@ -162,6 +162,21 @@ pub enum TermKind {
         /// Whether they are real.
         real: bool,
     },
+    /// How far a discriminator's inner values on generated images are from those on real ones: the mean over what the network
+    /// makes known of the mean absolute differences (Salimans et al., NeurIPS 2016; Wang et al., CVPR 2018).
+    FeatureMatching {
+        /// The discriminator.
+        by: usize,
+        /// Real images.
+        real: Expr,
+        /// Generated images.
+        fake: Expr,
+    },
+    /// How much neighbours differ.
+    TotalVariation {
+        /// The image.
+        of: Expr,
+    },
     /// How far two values are from each other.
     Compare {
         /// By which measure.
@@ -182,6 +197,11 @@ pub enum Comparison {
     Bce,
     /// Cross entropy of the logits of classes.
     CrossEntropy,
+    /// Focal loss of logits, region by region.
+    Focal {
+        /// How much less what is nearly right counts; 0 is the binary cross entropy.
+        gamma: f64,
+    },
     /// Soft Dice over regions or classes.
     Dice {
         /// Added to both sides of the fraction.
@@ -317,6 +337,9 @@ struct WrittenTerm {
     bce: Option<Weight>,
     cross_entropy: Option<Weight>,
     dice: Option<Weight>,
+    focal: Option<Weight>,
+    feature_matching: Option<Weight>,
+    total_variation: Option<Weight>,
     weight: Option<Weight>,
     by: Option<String>,
     of: Option<String>,
@@ -327,6 +350,7 @@ struct WrittenTerm {
     pool: Option<WrittenPool>,
     smooth: Option<f64>,
     background: Option<bool>,
+    gamma: Option<f64>,
     log: Option<OneOrMore<String>>,
 }
 
@@ -568,6 +592,9 @@ fn term(
         ("bce", &w.bce),
         ("cross_entropy", &w.cross_entropy),
         ("dice", &w.dice),
+        ("focal", &w.focal),
+        ("feature_matching", &w.feature_matching),
+        ("total_variation", &w.total_variation),
     ];
     let mut kinds: Vec<(&str, Option<&Weight>)> =
         factors.into_iter().filter(|(_, f)| f.is_some()).map(|(n, f)| (n, f.as_ref())).collect();
@@ -602,6 +629,19 @@ fn term(
         "distance" => distance(w.distance.unwrap_or_default())?,
         "bce" => compare(Comparison::Bce)?,
         "cross_entropy" => compare(Comparison::CrossEntropy)?,
+        "focal" => compare(Comparison::Focal { gamma: w.gamma.unwrap_or(2.0) })?,
+        "total_variation" => TermKind::TotalVariation { of: given(&w.of, "of")? },
+        "feature_matching" => {
+            let by = find(w.by.as_deref().unwrap_or_default(), &format!("{place}.by"))?;
+            if networks[by].role != Role::Discriminator || own.contains(&by) {
+                return Err(Error::input(format!(
+                    "`{}` must name a discriminator that another update trains; {} is none",
+                    keys.name(&format!("{place}.by")),
+                    networks[by].name
+                )));
+            }
+            TermKind::FeatureMatching { by, real: given(&w.real, "real")?, fake: given(&w.fake, "fake")? }
+        }
         _ => {
             let background = w.background.unwrap_or(false);
             compare(Comparison::Dice { smooth: w.smooth.unwrap_or(1.0), background })?

@@ -5,11 +5,12 @@ use super::spec::{Comparison, Pool, Role, Term, TermKind, UpdateSpec};
 use super::step::{StepBuilder, Update};
 use super::value::Expr;
 use super::{Method, Shapes};
-use crate::graph::{Graph, Var};
+use crate::graph::{Graph, NodeId, Var};
 use crate::nn::Net;
 use crate::objectives::GanMode;
 use crate::objectives::adversarial::{bce_with_logits, gradient_penalty, interpolate, r1_penalty};
-use crate::objectives::segmentation::{CrossEntropy, cross_entropy, dice};
+use crate::objectives::pixel::{l1, total_variation};
+use crate::objectives::segmentation::{CrossEntropy, cross_entropy, dice, focal_sigmoid};
 use crate::ops::image_pool::{PoolQuery, PoolStore};
 use crate::ops::optimiser::ClampParameters;
 use crate::shape::Shape;
@@ -28,6 +29,8 @@ struct Terms<'a, 'b> {
     penalised: [bool; 2],
     /// What the discriminator gave for images, real and generated ones, with these.
     outputs: HashMap<bool, (Var, Vec<Var>)>,
+    /// What other discriminators gave for candidates: logits and inner values.
+    passes: Vec<((usize, Option<NodeId>), (Vec<Var>, Vec<Var>))>,
 }
 
 impl Method {
@@ -84,6 +87,7 @@ fn trace_update(flow: &mut Flow, step: &mut StepBuilder, update: &UpdateSpec, up
         networks: update.networks.clone(),
         penalised,
         outputs: HashMap::new(),
+        passes: Vec::new(),
     };
     let loss = terms.total(&update.terms);
     let rule = updates[usize::from(role == Role::Discriminator)];
@@ -159,6 +163,15 @@ impl Terms<'_, '_> {
                     });
                 }
                 TermKind::GradientPenalty { real, fake } => others.push(self.penalty(term, real, fake)),
+                TermKind::FeatureMatching { by, real, fake } => {
+                    others.push(self.feature_matching(term, *by, real, fake));
+                }
+                TermKind::TotalVariation { of } => {
+                    let x = self.flow.value(self.step, of);
+                    let value = self.phase("loss", || scaled(total_variation(&x), term.weight));
+                    self.log(&term.log[0], &value);
+                    others.push(value);
+                }
                 TermKind::Gradient { at, real } => others.push(self.gradient(term, at, *real)),
             }
         }
@@ -226,6 +239,7 @@ impl Terms<'_, '_> {
             let value = match by {
                 Comparison::Image(distance) => distance.between(y, target),
                 Comparison::Bce => bce_with_logits(y, target, None),
+                Comparison::Focal { gamma } => focal_sigmoid(y, target, gamma, None),
                 Comparison::CrossEntropy => cross_entropy(y, &labels(), &CrossEntropy::default()),
                 Comparison::Dice { smooth, .. } if !classes => dice(&y.sigmoid(), target, smooth),
                 Comparison::Dice { smooth, background } => {
@@ -301,18 +315,41 @@ impl Terms<'_, '_> {
     fn fool(&mut self, term: &Term, form: GanMode, net: usize, real: Option<&Expr>, fake: &Expr) -> Var {
         let fake = self.flow.value(self.step, fake);
         let real = real.filter(|_| form.is_relativistic()).map(|r| self.flow.value(self.step, r));
-        let mut pass = |x: &Var| {
-            let seen = self.flow.seen(self.step, net, x);
-            self.graph.phase(&format!("{} loss", self.name), || self.flow.logits(self.step, net, &seen))
-        };
-        let of_fake = pass(&fake);
-        let of_real = real.map(|r| pass(&r));
+        let of_fake = self.pass(net, &fake).0;
+        let of_real = real.map(|r| self.pass(net, &r).0);
         let value = self.phase("loss", || {
             let value = match &of_real {
                 Some(of_real) => pairs(of_real, &of_fake, |r, f| form.g_pair(r, f)),
                 None => total_of(&of_fake, |l| form.g(l)),
             };
             scaled(value, term.weight)
+        });
+        self.log(&term.log[0], &value);
+        value
+    }
+
+    /// What a discriminator that does not learn here says of a candidate, and its inner values. Asked twice for one, it is run
+    /// once: its running statistics see every image once.
+    fn pass(&mut self, net: usize, candidate: &Var) -> (Vec<Var>, Vec<Var>) {
+        let key = (net, candidate.id());
+        if let Some((_, known)) = self.passes.iter().find(|(k, _)| *k == key) {
+            return known.clone();
+        }
+        let seen = self.flow.seen(self.step, net, candidate);
+        let out = self.phase("loss", || self.flow.pass(self.step, net, &seen));
+        self.passes.push((key, out.clone()));
+        out
+    }
+
+    fn feature_matching(&mut self, term: &Term, net: usize, real: &Expr, fake: &Expr) -> Var {
+        let (real, fake) = (self.flow.value(self.step, real), self.flow.value(self.step, fake));
+        let of_fake = self.pass(net, &fake).1;
+        let of_real = self.pass(net, &real).1;
+        let value = self.phase("loss", || {
+            let each = of_fake.iter().zip(&of_real).map(|(f, r)| l1(f, &r.detach()));
+            let sum = each.reduce(|a, b| a.add(&b));
+            let none = || self.graph.full(&Shape::scalar(), 0.0);
+            sum.map_or_else(none, |s| s.mul_scalar(term.weight / of_fake.len() as f64))
         });
         self.log(&term.log[0], &value);
         value
