@@ -28,7 +28,6 @@ pub const KERNELS: &[Source] = &[
     ("resample.cu", include_str!("../../../kernels/resample.cu")),
     ("softmax.cu", include_str!("../../../kernels/softmax.cu")),
     ("sum_slices.cu", include_str!("../../../kernels/sum_slices.cu")),
-    ("transpose.cu", include_str!("../../../kernels/transpose.cu")),
 ];
 
 /// What the kernels include; there is nothing else for them to include.
