@@ -394,8 +394,9 @@ fn the_other_kernels_run_clean_under_the_sanitizers() {
             &norm,
             "norm_averages",
             grid([1, 1, 1], 0),
-            &[shape.into(), (&x).into(), Arg::Null, (&y).into()],
+            &[shape.into(), 1i32.into(), (&x).into(), Arg::Null, (&y).into()],
         );
+        run("norm.cu", &norm, "norm_join", grid([1, 1, 1], 0), &[shape.into(), (&x).into(), (&y).into()]);
         let reduce = [
             "OUT=float",
             "KEPT_RANK=1",
