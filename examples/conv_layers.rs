@@ -1,6 +1,6 @@
 //! Times the CPU convolutions layer by layer, in all three directions, and sums them up for one training step.
 //!
-//!     cargo run --release --example conv_layers -- [pix2pix|cyclegan|dcgan|unet|unet3d] [threads] [repetitions] [name]
+//!     cargo run --release --example conv_layers -- [pix2pix|cyclegan|dcgan|unet|unet3d|groups] [threads] [repetitions] [name]
 //!
 //! Every figure is the minimum over the repetitions; with one thread it is processor time, so that other programs do not
 //! count, else wall-clock time. Before each call the operands are pushed out of the caches, as the
@@ -29,6 +29,7 @@ fn main() {
         "dcgan" => dcgan(),
         "unet" => unet(2, 32, 64, 64),
         "unet3d" => unet(3, 1, 64, 32),
+        "groups" => groups(),
         other => panic!("no layers for {other}"),
     };
     layers.retain(|layer| args.get(3).is_none_or(|name| layer.name.contains(name.as_str())));
@@ -212,5 +213,25 @@ fn unet(dims: usize, n: usize, size: usize, base: usize) -> Vec<Layer> {
         }
     }
     layers.push(layer("head", dims, n, (base, size, 1), (1, 1, 0), [1; 3]));
+    layers
+}
+
+/// The same layer with more and more groups, down to depthwise, and depthwise layers as networks have them.
+fn groups() -> Vec<Layer> {
+    let grouped = |name: &str, dims, (c, size, k), (kernel, stride), groups| {
+        let mut layer = layer(name, dims, 1, (c, size, k), (kernel, stride, kernel / 2), [1; 3]);
+        layer.geometry.groups = groups;
+        layer
+    };
+    let mut layers: Vec<Layer> = [1, 4, 8, 16, 32, 64, 128, 256]
+        .map(|groups| grouped(&format!("{}-wide", 256 / groups), 2, (256, 64, 256), (3, 1), groups))
+        .into();
+    layers.extend([
+        grouped("s2", 2, (256, 64, 256), (3, 2), 256),
+        grouped("x2", 2, (128, 64, 256), (3, 1), 128),
+        grouped("7x7", 2, (96, 64, 96), (7, 1), 96),
+        grouped("3d", 3, (64, 32, 64), (3, 1), 64),
+        grouped("odd", 2, (99, 64, 99), (3, 1), 99),
+    ]);
     layers
 }

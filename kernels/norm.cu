@@ -24,8 +24,11 @@
 //
 //   norm_stats, norm_grad_sums    grid (outer, channels / LANES, slices), because only x counts beyond 65535; block 256;
 //                                 a counter for each slice's tile
-//   norm_finish, norm_averages    grid: a warp for each set; block 256
+//   norm_finish, norm_averages, norm_join    grid: a warp for each set; block 256
 //   norm_apply, norm_grad_apply   any grid (grid-stride loops); block 256
+//
+// A group norm behind whatever takes statistics of channels (a convolution) is that of single channels with the statistics that
+// norm_join makes of theirs: every channel has its group's. Then averages are of `copies` such sets each, which all get them.
 //
 // Constants: IN, OUT: types of x (and dx) and y (and dy); LANES, a power of two up to 32, about the channels;
 // dy may be a slice of the channels of a wider tensor, of dy_pitch channels. Without scale and shift `gamma` is null. ACTIVATION:
@@ -140,9 +143,25 @@ norm_grad_sums(const Shape shape, int slices, float eps, const IN* __restrict__ 
     tile_sums<256, LANES>(sum, c, shape.channels, at, partial, counters + blockIdx.y * gridDim.x + blockIdx.x, sums, block);
 }
 
-// averages[set] = {average of gamma dy, average of gamma dy hat}.
+// The statistics of groups, [2, outer, channels], from those of channels: all are of equally many elements.
+KERNEL __launch_bounds__(256, 4) norm_join(const Shape shape, const float* __restrict__ stats, float* joined) {
+    const int blocks = shape.channels / shape.group, set = int(global_thread() / 32), places = shape.outer * shape.channels;
+    if (set >= shape.outer * blocks) return;
+    const int first = set * shape.group;
+    float sum = 0, deviations = 0;
+    for (int c = lane_id(); c < shape.group; c += 32) sum += stats[first + c];
+    const float mean = warp_sum<32>(sum) / float(shape.group);
+    for (int c = lane_id(); c < shape.group; c += 32) deviations += stats[places + first + c] + square(stats[first + c] - mean);
+    const float variance = warp_sum<32>(deviations) / float(shape.group);
+    for (int c = lane_id(); c < shape.group; c += 32) {
+        joined[first + c] = mean;
+        joined[places + first + c] = variance;
+    }
+}
+
+// averages[set] = {average of gamma dy, average of gamma dy hat}, `copies` times.
 KERNEL __launch_bounds__(256, 4)
-norm_averages(const Shape shape, const float* __restrict__ sums, const float* __restrict__ gamma, Pair* averages) {
+norm_averages(const Shape shape, int copies, const float* __restrict__ sums, const float* __restrict__ gamma, Pair* averages) {
     const int blocks = shape.channels / shape.group, set = int(global_thread() / 32);
     if (set >= shape.outer * blocks) return;
     const int outer = set / blocks, c0 = set % blocks * shape.group;
@@ -155,7 +174,7 @@ norm_averages(const Shape shape, const float* __restrict__ sums, const float* __
     }
     const float count = float(shape.inner) * float(shape.group);
     sum = {warp_sum<32>(sum.first), warp_sum<32>(sum.second)};
-    if (lane_id() == 0) averages[set] = {sum.first / count, sum.second / count};
+    for (int i = lane_id(); i < copies; i += 32) averages[set * copies + i] = {sum.first / count, sum.second / count};
 }
 
 // Without `averages` every set is one channel, and `sums` has them.

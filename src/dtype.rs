@@ -56,6 +56,7 @@ pub trait Real:
     + Default
     + std::fmt::Debug
     + std::fmt::Display
+    + bytemuck::Pod
     + Send
     + Sync
     + 'static

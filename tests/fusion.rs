@@ -313,7 +313,7 @@ fn a_norm_s_gradient_is_summed_where_it_is_computed() {
         sizes.iter().map(|&(n, k)| (n.to_string(), numbers(n, k))).collect();
     let (x, w) = (graph.input("x", [2, 6, 6, 4]), graph.input("w", [4, 3, 3, 4]));
     let (v, [g, h]) = (graph.input("v", [6, 4, 4, 4]), ["g", "h"].map(|n| graph.input(n, [4])));
-    for (kind, own) in [(NormKind::Batch, true), (NormKind::Instance, true), (NormKind::Group(2), false)] {
+    for kind in [NormKind::Batch, NormKind::Instance, NormKind::Group(2), NormKind::Group(1)] {
         let normed = x.conv(&w, &ConvSpec::new(2, 1, 1)).normalize(kind, 1e-5, Some((&g, &h)));
         let loss = normed.leaky_relu(0.2).conv(&v, &ConvSpec::new(2, 2, 1)).square().sum_all();
         let one = graph.full(&loss.shape(), 1.0);
@@ -323,8 +323,38 @@ fn a_norm_s_gradient_is_summed_where_it_is_computed() {
             .collect();
         let [_, fused] = compare("sums", &graph, &inputs, &outputs).unwrap();
         let count = |name: &str| names(&fused).iter().filter(|n| **n == name).count();
-        assert_eq!(count("conv_grad_sums"), usize::from(own), "{:?}", names(&fused));
-        assert_eq!(count("norm_grad_sums"), usize::from(!own), "{:?}", names(&fused));
+        assert_eq!(count("conv_grad_sums"), 1, "{:?}", names(&fused));
+        assert_eq!(count("norm_grad_sums"), 0, "{:?}", names(&fused));
+    }
+}
+
+/// A norm of groups of channels takes the same ways as one of channels: one small step more, and the map joins what follows.
+#[test]
+fn a_group_norm_is_an_instance_norm_with_other_statistics() {
+    let graph = Graph::new(DType::F64);
+    let sizes = [("x", 2 * 6 * 6 * 8), ("w", 8 * 9 * 8), ("v", 8 * 9 * 8), ("g", 8), ("h", 8)];
+    let inputs: Vec<(String, Vec<f64>)> =
+        sizes.iter().map(|&(n, k)| (n.to_string(), numbers(n, k))).collect();
+    let x = graph.input("x", [2, 6, 6, 8]);
+    let ([w, v], [g, h]) =
+        (["w", "v"].map(|n| graph.input(n, [8, 3, 3, 8])), ["g", "h"].map(|n| graph.input(n, [8])));
+    let plan = |kind: NormKind| {
+        let spec = ConvSpec::new(2, 1, 1);
+        let normed = x.conv(&w, &spec).normalize(kind, 1e-5, Some((&g, &h)));
+        let loss = normed.leaky_relu(0.2).conv(&v, &spec).square().sum_all();
+        let one = graph.full(&loss.shape(), 1.0);
+        let wrt = [x.clone(), w.clone(), v.clone(), g.clone(), h.clone()];
+        let outputs: Vec<Var> = vjp(&[(loss, one)], &wrt).into_iter().flatten().collect();
+        let [_, fused] = compare("group", &graph, &inputs, &outputs).unwrap();
+        names(&fused).iter().map(|n| n.to_string()).collect::<Vec<_>>()
+    };
+    let instance = plan(NormKind::Instance);
+    let of = |names: &[String], name: &str| names.iter().filter(|n| *n == name).count();
+    for groups in [1, 2, 4] {
+        let mut group = plan(NormKind::Group(groups));
+        assert_eq!(of(&group, "join_stats"), 1, "{group:?}");
+        group.retain(|n| n != "join_stats");
+        assert_eq!(group, instance, "{groups} groups");
     }
 }
 

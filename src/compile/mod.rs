@@ -2,6 +2,7 @@
 //! derivatives, lives one level below in [`crate::ops::gradient`].)
 
 pub mod fuse;
+pub mod groups;
 pub mod losses;
 pub mod plan;
 pub mod precision;

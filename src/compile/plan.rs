@@ -5,6 +5,7 @@
 //! is allocated in the loop.
 
 use super::fuse::fuse;
+use super::groups::groups;
 use super::losses::losses;
 use super::precision::mix;
 use super::rewrite::rewrite;
@@ -111,6 +112,7 @@ pub fn plan_with(graph: &Graph, outputs: &[(&str, &Var)], passes: Passes) -> Res
     let work = work(&nodes, &states, &outputs);
     if passes.fuse {
         rewrite(&mut nodes, &mut states, &mut outputs);
+        groups(&mut nodes, &mut states, &mut outputs);
         fuse(&mut nodes, &states, &outputs);
     }
     if passes.mixed {

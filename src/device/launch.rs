@@ -202,7 +202,7 @@ by_value!(i32, u32, i64, f32);
 /// A struct of ints.
 impl From<&[i32]> for LaunchArg {
     fn from(v: &[i32]) -> Self {
-        LaunchArg::Bytes(v.iter().flat_map(|i| i.to_ne_bytes()).collect())
+        LaunchArg::Bytes(bytemuck::cast_slice(v).to_vec())
     }
 }
 
@@ -277,7 +277,8 @@ impl LaunchList {
 
     /// A table of ints.
     pub fn ints(&mut self, values: impl IntoIterator<Item = usize>) -> LaunchArg {
-        self.table(values.into_iter().flat_map(|v| (v as i32).to_ne_bytes()).collect())
+        let values: Vec<i32> = values.into_iter().map(|v| v as i32).collect();
+        self.table(bytemuck::cast_slice(&values).to_vec())
     }
 
     /// Counters for blocks of one launch that wait for none (`last_block.cuh`): zeros.
@@ -287,7 +288,8 @@ impl LaunchList {
 
     /// A table of numbers.
     pub fn floats(&mut self, values: impl IntoIterator<Item = f64>) -> LaunchArg {
-        self.table(values.into_iter().flat_map(|v| (v as f32).to_ne_bytes()).collect())
+        let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+        self.table(bytemuck::cast_slice(&values).to_vec())
     }
 
     fn table(&mut self, bytes: Vec<u8>) -> LaunchArg {

@@ -29,7 +29,7 @@ impl<B: Backend> DeviceStates<B> {
         let mut own = DeviceStates { backend: backend.clone(), buffers: BTreeMap::new() };
         for (name, buffer) in &states.buffers {
             let memory = backend.allocate(buffer.len())?;
-            backend.upload(&bytes_of(buffer.slice()), &memory, 0)?;
+            backend.upload(bytemuck::cast_slice(buffer.slice::<f32>()), &memory, 0)?;
             own.buffers.insert(name.clone(), (memory, buffer.len()));
         }
         Ok(own)
@@ -49,7 +49,7 @@ impl<B: Backend> DeviceStates<B> {
         for (name, (memory, bytes)) in &self.buffers {
             let values = states.get::<f32>(name);
             assert_eq!(size_of_val(values), *bytes, "size of state {name}");
-            self.backend.upload(&bytes_of(values), memory, 0)?;
+            self.backend.upload(bytemuck::cast_slice(values), memory, 0)?;
         }
         Ok(())
     }
@@ -59,21 +59,20 @@ impl<B: Backend> DeviceStates<B> {
     }
 }
 
-fn bytes_of(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_ne_bytes()).collect()
-}
-
 /// Reads stretches of memory (which, from where, bytes), waiting once.
 fn read<B: Backend>(backend: &B, what: &[(&B::Memory, usize, usize)]) -> Result<Vec<Vec<f32>>> {
-    let mut raw: Vec<Vec<u8>> = what.iter().map(|(_, _, bytes)| vec![0; *bytes]).collect();
+    let mut all: Vec<Vec<f32>> = what.iter().map(|(_, _, bytes)| vec![0.0; bytes / ELEMENT]).collect();
     let mut fetches: Vec<Fetch<B::Memory>> = what
         .iter()
-        .zip(&mut raw)
-        .map(|((from, offset, _), into)| Fetch { from: *from, offset: *offset, into })
+        .zip(&mut all)
+        .map(|((from, offset, _), into)| Fetch {
+            from: *from,
+            offset: *offset,
+            into: bytemuck::cast_slice_mut(into),
+        })
         .collect();
     backend.download(&mut fetches)?;
-    let number = |b: &[u8]| f32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
-    Ok(raw.iter().map(|bytes| bytes.chunks_exact(4).map(number).collect()).collect())
+    Ok(all)
 }
 
 /// A launch with its kernel loaded and its addresses known.
@@ -326,8 +325,7 @@ impl<B: Backend> GpuProgram<B> {
                     .find(|(n, _)| n == name)
                     .unwrap_or_else(|| panic!("input {name} is missing"));
                 assert_eq!(values.len(), slot.shape.numel(), "size of input {name}");
-                let own = bytes[piece.from..piece.from + piece.bytes].chunks_exact_mut(ELEMENT);
-                own.zip(*values).for_each(|(b, v)| b.copy_from_slice(&v.to_ne_bytes()));
+                bytes[piece.from..piece.from + piece.bytes].copy_from_slice(bytemuck::cast_slice(values));
             }
         })?;
         self.backend.unstage(&mut self.staging, &self.arena, &self.pieces)

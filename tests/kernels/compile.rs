@@ -231,8 +231,6 @@ fn items() -> Vec<Item> {
             plain("softmax.cu", &[&element, "LOG=0", lanes]);
         }
         plain("image_pool.cu", &[&element]);
-        plain("transpose.cu", &["IN=float", &output]);
-        plain("transpose.cu", &[&input, "OUT=float"]);
     }
     plain("blend.cu", &[]);
     plain("random.cu", &["NORMAL=0"]);
@@ -317,9 +315,9 @@ fn every_specialisation_compiles_without_spills_and_within_its_budget() {
 fn ptx_is_the_way_up_for_newer_devices() {
     let Some(nvrtc) = nvrtc() else { return };
     let compiler = Compiler::with(nvrtc, cache());
-    let what = Specialisation::new("transpose.cu", ["IN=float", "OUT=float"]);
+    let what = Specialisation::new("resample.cu", ["IN=float", "OUT=float"]);
     let text = String::from_utf8(compiler.image(&what, "compute_90").unwrap().bytes).unwrap();
-    assert!(text.contains(".target sm_90") && text.contains(".entry transpose"), "{text}");
+    assert!(text.contains(".target sm_90") && text.contains(".entry resample"), "{text}");
 }
 
 #[test]
@@ -379,7 +377,7 @@ fn worker_processes_compile_the_same() {
         types.iter().map(|t| Specialisation::new("pool.cu", [format!("TYPE={t}")])).collect();
     for (x, y) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         let constants = [format!("IN={}", types[x]), format!("OUT={}", types[y])];
-        all.push(Specialisation::new("transpose.cu", constants));
+        all.push(Specialisation::new("resample.cu", constants));
     }
     let begun: Arc<Mutex<Vec<usize>>> = Arc::default();
     let seen = begun.clone();

@@ -1,4 +1,4 @@
-//! Pointwise expressions, dropout, the optimisers and the transpose.
+//! Pointwise expressions, dropout and the optimisers.
 
 use crate::common::{
     assert_close, buffer, in_every_mode, module, normal, numbers, precision, rounded, unwritten,
@@ -430,35 +430,5 @@ fn optimisers_over_flat_stores() {
                 }
             }
         }
-    }
-}
-
-#[test]
-fn transposes() {
-    for (batch, rows, columns, to) in
-        [(2usize, 3usize, 50usize, "bf16"), (1, 64, 32, "float"), (3, 33, 1, "float")]
-    {
-        let x = normal(1, batch * rows * columns);
-        let rx = rounded(to, &x);
-        let mut want = vec![0.0; x.len()];
-        for b in 0..batch {
-            for r in 0..rows {
-                for c in 0..columns {
-                    want[(b * columns + c) * rows + r] = rx[(b * rows + r) * columns + c];
-                }
-            }
-        }
-        in_every_mode(
-            &module("transpose.cu", &["IN=float".to_string(), format!("OUT={to}")]),
-            "transpose",
-            Shape {
-                grid: [columns.div_ceil(32) as u32, rows.div_ceil(32) as u32, batch as u32],
-                threads: 256,
-                shared: 0,
-            },
-            || (Buffer::f32(&x), unwritten(to, x.len())),
-            |(x, y)| vec![(rows as i32).into(), (columns as i32).into(), x.into(), y.into()],
-            |(_, y)| assert_close("transpose", &numbers(to, y), &want, 0.0),
-        );
     }
 }

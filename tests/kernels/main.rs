@@ -5,6 +5,7 @@ mod common;
 mod compile;
 mod conv;
 mod cubin;
+mod depthwise;
 mod distinct;
 mod elementwise;
 #[path = "../common/geometry.rs"]

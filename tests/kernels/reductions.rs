@@ -212,7 +212,7 @@ fn every_kind_of_norm() {
                 launch("norm_grad_sums", tiles, args);
                 assert!(counters.to_i32().iter().all(|c| *c == 0), "counters are left as they were");
                 if group > 1 {
-                    let args = vec![s(), (&sums).into(), if_affine(&vgamma), (&averages).into()];
+                    let args = vec![s(), 1i32.into(), (&sums).into(), if_affine(&vgamma), (&averages).into()];
                     launch("norm_averages", warps, args);
                 }
                 launch(

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::channels::{self, Run};
 use super::simd::{Portable, Vector};
 use crate::dtype::Real;
 use std::any::TypeId;
@@ -40,6 +41,12 @@ pub fn copy_short<T: Copy>(dst: &mut [T], src: &[T]) {
 /// The arguments of [`super::tile::pack_right`].
 pub(super) type Pack<T> = fn(&mut [T], usize, usize, usize, usize, &[T], usize);
 
+/// `(run, weights, results, their stride)`, see [`super::channels::over_taps`].
+pub(super) type OverTaps<T> = unsafe fn(&Run<T>, *const T, *mut T, usize);
+
+/// `(run, upstream, its stride, sums)`, see [`super::channels::over_pixels`].
+pub(super) type OverPixels<T> = unsafe fn(&Run<T>, *const T, usize, *mut T);
+
 /// The kernels of one instruction set.
 pub(super) struct Kernels<T> {
     /// Columns of a right panel: two registers.
@@ -52,6 +59,8 @@ pub(super) struct Kernels<T> {
     pub pack_right: Pack<T>,
     pub pack_left: Pack<T>,
     pub put_right: fn(&mut [T], usize, usize, usize, &[T]),
+    pub over_taps: OverTaps<T>,
+    pub over_pixels: OverPixels<T>,
 }
 
 /// The fastest kernels that this processor runs.
@@ -266,6 +275,8 @@ macro_rules! instruction_set {
                 },
                 // SAFETY: as above.
                 put_right: |dst, depth, at, col, run| unsafe { put_in(dst, depth, at, col, run) },
+                over_taps,
+                over_pixels,
             };
 
             const WIDTH: usize = 2 * <$vector as Vector<$t>>::LANES;
@@ -286,6 +297,18 @@ macro_rules! instruction_set {
             $(#[$feature])?
             unsafe fn put_in(dst: &mut [$t], depth: usize, at: usize, col: usize, run: &[$t]) {
                 put::<$t, WIDTH>(dst, depth, at, col, run);
+            }
+
+            $(#[$feature])?
+            unsafe fn over_taps(run: &Run<$t>, weights: *const $t, out: *mut $t, stride: usize) {
+                // SAFETY: the caller's.
+                unsafe { channels::over_taps_in::<$t, $vector>(run, weights, out, stride) }
+            }
+
+            $(#[$feature])?
+            unsafe fn over_pixels(run: &Run<$t>, upstream: *const $t, stride: usize, sums: *mut $t) {
+                // SAFETY: the caller's.
+                unsafe { channels::over_pixels_in::<$t, $vector>(run, upstream, stride, sums) }
             }
 
             $(#[$feature])?

@@ -12,9 +12,15 @@ pub struct Buffer {
     bytes: usize,
 }
 
+/// A cache line, so that what is made of them starts on one.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(super) struct Line([u8; 64]);
+
+// SAFETY: 64 bytes without padding, of which every pattern is a value.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Line {}
 
 impl Buffer {
     /// `bytes` zero bytes.
@@ -34,14 +40,12 @@ impl Buffer {
 
     /// Everything as elements of type `T`.
     pub fn slice<T: Real>(&self) -> &[T] {
-        // SAFETY: the memory is initialised, aligned to 64 bytes, and any bit pattern is a valid float.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.bytes / size_of::<T>()) }
+        &bytemuck::cast_slice(&self.lines)[..self.bytes / size_of::<T>()]
     }
 
     /// Everything as mutable elements of type `T`.
     pub fn slice_mut<T: Real>(&mut self) -> &mut [T] {
-        // SAFETY: as `slice`, and borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.bytes / size_of::<T>()) }
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.bytes / size_of::<T>()]
     }
 
     fn ptr(&mut self) -> *mut u8 {

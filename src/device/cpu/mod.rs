@@ -1,6 +1,7 @@
 //! The CPU device.
 
 pub mod blocks;
+pub mod channels;
 pub mod gemm;
 mod io;
 mod kernels;

@@ -18,6 +18,12 @@ pub(super) trait Vector<T>: Copy {
     unsafe fn add(self, other: Self) -> Self;
     /// `self * b + c`.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    /// What [`Vector::permute`] goes by.
+    type Index: Copy;
+    /// For every lane, lane `j` of its group of `group` neighbours, which divides [`Vector::LANES`].
+    unsafe fn index(group: usize, j: usize) -> Self::Index;
+    /// Every lane becomes the one that the index names.
+    unsafe fn permute(self, index: Self::Index) -> Self;
 }
 
 /// Four numbers, for any processor: compiles to whatever its baseline has.
@@ -55,6 +61,15 @@ impl<T: Real> Vector<T> for Portable<T> {
         let (a, b, c) = (self.0, b.0, c.0);
         Portable([a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]])
     }
+    type Index = [usize; 4];
+    #[inline(always)]
+    unsafe fn index(group: usize, j: usize) -> [usize; 4] {
+        [0, 1, 2, 3].map(|lane| (lane / group * group + j) % 4)
+    }
+    #[inline(always)]
+    unsafe fn permute(self, index: [usize; 4]) -> Self {
+        Portable(index.map(|lane| self.0[lane % 4]))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -62,8 +77,14 @@ pub(super) mod x86 {
     use super::Vector;
     use std::arch::x86_64::*;
 
+    /// For every lane of `L`, lane `j` of its group.
+    fn lanes<const L: usize>(group: usize, j: usize) -> [usize; L] {
+        std::array::from_fn(|lane| lane / group * group + j)
+    }
+
     macro_rules! vector {
-        ($register:ty, $t:ty, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident) => {
+        ($register:ty, $t:ty, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident,
+         $index:ty, $make:expr, $permute:expr) => {
             impl Vector<$t> for $register {
                 const LANES: usize = $lanes;
                 #[inline(always)]
@@ -91,6 +112,15 @@ pub(super) mod x86 {
                 unsafe fn mul_add(self, b: Self, c: Self) -> Self {
                     unsafe { $fma(self, b, c) }
                 }
+                type Index = $index;
+                #[inline(always)]
+                unsafe fn index(group: usize, j: usize) -> $index {
+                    unsafe { $make(lanes::<$lanes>(group, j)) }
+                }
+                #[inline(always)]
+                unsafe fn permute(self, index: $index) -> Self {
+                    unsafe { $permute(index, self) }
+                }
             }
         };
     }
@@ -104,7 +134,10 @@ pub(super) mod x86 {
         _mm512_loadu_ps,
         _mm512_storeu_ps,
         _mm512_add_ps,
-        _mm512_fmadd_ps
+        _mm512_fmadd_ps,
+        __m512i,
+        |l: [usize; 16]| _mm512_loadu_si512(l.map(|i| i as i32).as_ptr().cast()),
+        |index, v| _mm512_permutexvar_ps(index, v)
     );
     vector!(
         __m512d,
@@ -115,7 +148,10 @@ pub(super) mod x86 {
         _mm512_loadu_pd,
         _mm512_storeu_pd,
         _mm512_add_pd,
-        _mm512_fmadd_pd
+        _mm512_fmadd_pd,
+        __m512i,
+        |l: [usize; 8]| _mm512_loadu_si512(l.map(|i| i as i64).as_ptr().cast()),
+        |index, v| _mm512_permutexvar_pd(index, v)
     );
     vector!(
         __m256,
@@ -126,7 +162,10 @@ pub(super) mod x86 {
         _mm256_loadu_ps,
         _mm256_storeu_ps,
         _mm256_add_ps,
-        _mm256_fmadd_ps
+        _mm256_fmadd_ps,
+        __m256i,
+        |l: [usize; 8]| _mm256_loadu_si256(l.map(|i| i as i32).as_ptr().cast()),
+        |index, v| _mm256_permutevar8x32_ps(v, index)
     );
     vector!(
         __m256d,
@@ -137,6 +176,10 @@ pub(super) mod x86 {
         _mm256_loadu_pd,
         _mm256_storeu_pd,
         _mm256_add_pd,
-        _mm256_fmadd_pd
+        _mm256_fmadd_pd,
+        __m256i,
+        // Halves of numbers, two by two.
+        |l: [usize; 4]| _mm256_loadu_si256(l.map(|i| [2 * i as i32, 2 * i as i32 + 1]).as_ptr().cast()),
+        |index, v| _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(v), index))
     );
 }

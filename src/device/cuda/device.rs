@@ -445,12 +445,9 @@ impl Backend for CudaDevice {
         let words: Vec<Vec<u128>> = arguments
             .iter()
             .map(|bytes| {
-                let word = |b: &[u8]| {
-                    let mut word = [0; 16];
-                    word[..b.len()].copy_from_slice(b);
-                    u128::from_ne_bytes(word)
-                };
-                bytes.chunks(16).map(word).collect()
+                let mut words = vec![0; bytes.len().div_ceil(16)];
+                bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+                words
             })
             .collect();
         let mut pointers: Vec<*mut c_void> = words.iter().map(|w| w.as_ptr().cast_mut().cast()).collect();

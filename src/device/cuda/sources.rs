@@ -7,6 +7,8 @@ pub type Source = (&'static str, &'static str);
 pub const KERNELS: &[Source] = &[
     ("blend.cu", include_str!("../../../kernels/blend.cu")),
     ("conv.cu", include_str!("../../../kernels/conv.cu")),
+    ("conv_depthwise.cu", include_str!("../../../kernels/conv_depthwise.cu")),
+    ("conv_depthwise_grad_w.cu", include_str!("../../../kernels/conv_depthwise_grad_w.cu")),
     ("conv_grad_w.cu", include_str!("../../../kernels/conv_grad_w.cu")),
     ("conv_hopper.cu", include_str!("../../../kernels/conv_hopper.cu")),
     ("conv_hopper_grad_w.cu", include_str!("../../../kernels/conv_hopper_grad_w.cu")),
@@ -28,12 +30,12 @@ pub const KERNELS: &[Source] = &[
     ("resample.cu", include_str!("../../../kernels/resample.cu")),
     ("softmax.cu", include_str!("../../../kernels/softmax.cu")),
     ("sum_slices.cu", include_str!("../../../kernels/sum_slices.cu")),
-    ("transpose.cu", include_str!("../../../kernels/transpose.cu")),
 ];
 
 /// What the kernels include; there is nothing else for them to include.
 pub const HEADERS: &[Source] = &[
     ("conv.cuh", include_str!("../../../kernels/include/conv.cuh")),
+    ("depthwise.cuh", include_str!("../../../kernels/include/depthwise.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("gan.cuh", include_str!("../../../kernels/include/gan.cuh")),
     ("hopper.cuh", include_str!("../../../kernels/include/hopper.cuh")),

@@ -122,6 +122,6 @@ impl Driver {
         if self.version <= (13, 1) && map.bytes() < 128 << 10 {
             encoded.opaque[1] &= !(1 << 21);
         }
-        Ok(encoded.opaque.iter().flat_map(|w| w.to_ne_bytes()).collect())
+        Ok(bytemuck::cast_slice(&encoded.opaque).to_vec())
     }
 }

@@ -1,6 +1,7 @@
 //! How a convolution is launched on the GPU: which tiles, which constants, what grid. Pure arithmetic, so that it is
 //! tested without a GPU; the kernels' own headers (`kernels/conv.cu`, `kernels/conv_grad_w.cu`) say what it all means.
 
+use super::depthwise;
 use super::geometry::ConvGeometry;
 use super::hopper;
 use super::variants::chosen;
@@ -214,7 +215,7 @@ pub fn geometry_argument(g: &ConvGeometry) -> [i32; 22] {
 
 /// What the kernels divide by a number by: the number, and the factor and shift of a multiplication that gives the quotient of
 /// anything below 2^31 (`Divider` in `kernels/include/conv.cuh`).
-fn divider(by: usize) -> [i32; 3] {
+pub(super) fn divider(by: usize) -> [i32; 3] {
     if by <= 1 {
         return [1, 0, 0];
     }
@@ -403,6 +404,9 @@ pub(super) fn tiles_suit(g: &ConvGeometry, pass: Pass, rows: usize, sets: usize)
 
 /// Whether a pass can leave its result's statistics itself.
 pub fn takes_stats(g: &ConvGeometry, pass: Pass, sets: usize, io: &Operands, gpu: &GpuTraits) -> bool {
+    if g.groups > 1 {
+        return false; // nor are there any that a norm's statistics were fused with
+    }
     if let Some(variant) = window::suited(g, pass, io, gpu) {
         return variant.takes_stats(g, sets);
     }
@@ -410,7 +414,7 @@ pub fn takes_stats(g: &ConvGeometry, pass: Pass, sets: usize, io: &Operands, gpu
         Some(variant) => variant.takes_stats(g, pass, sets),
         None => {
             let (tiles, _) = chosen(g, pass, gpu);
-            pass != Pass::GradW && g.groups == 1 && tiles_suit(g, pass, tiles.bm, sets)
+            pass != Pass::GradW && tiles_suit(g, pass, tiles.bm, sets)
         }
     }
 }
@@ -490,6 +494,9 @@ pub fn launches_as(
     epilogue: &Epilogue,
     out: &str,
 ) -> LaunchList {
+    if let Some(variant) = depthwise::choose(g, pass, gpu) {
+        return depthwise::launches(g, pass, &variant, io, gpu, epilogue, out);
+    }
     if let Some(variant) = window::suited(g, pass, io, gpu) {
         return window::launches(g, pass, &variant, io, gpu, epilogue, out);
     }

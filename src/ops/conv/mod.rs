@@ -7,6 +7,7 @@
 //! Layouts: `x [n, spatial.., c]`, `w [k, kernel.., c / groups]`, `y [n, spatial.., k]`.
 
 pub mod cpu;
+pub mod depthwise;
 pub mod geometry;
 pub mod hopper;
 pub mod launch;

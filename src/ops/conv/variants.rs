@@ -4,6 +4,7 @@
 //! Variants differ in tiles and in the slices of the sum, so also in the order of additions: two of them agree only up to
 //! rounding.
 
+use super::depthwise;
 use super::geometry::ConvGeometry;
 use super::hopper;
 use super::launch::{
@@ -29,9 +30,9 @@ pub struct ConvShape {
 pub struct Variant {
     /// On which kernels.
     pub kernels: Kernels,
-    /// Rows of a block's tile.
+    /// Rows of a block's tile; on the kernels for depthwise convolutions, pixels of a thread.
     pub bm: usize,
-    /// Columns of a block's tile.
+    /// Columns of a block's tile; there, channels of a thread.
     pub bn: usize,
     /// Slices of the sum.
     pub slices: usize,
@@ -44,14 +45,20 @@ pub enum Kernels {
     General,
     /// `conv_hopper.cu` and `conv_hopper_grad_w.cu`.
     Hopper,
+    /// `conv_depthwise.cu` and `conv_depthwise_grad_w.cu`.
+    Depthwise,
 }
 
 impl Kernels {
+    /// The general ones last: they have no prefix.
+    const ALL: [Kernels; 3] = [Kernels::Hopper, Kernels::Depthwise, Kernels::General];
+
     /// What a variant's name begins with.
     fn prefix(self) -> &'static str {
         match self {
             Kernels::General => "",
             Kernels::Hopper => "hopper ",
+            Kernels::Depthwise => "depthwise ",
         }
     }
 }
@@ -106,7 +113,8 @@ impl FromStr for ConvShape {
     }
 }
 
-/// `128x64/8`: rows and columns of a tile, and slices; `hopper 128x256/1`: on the kernels of sm_90a.
+/// `128x64/8`: rows and columns of a tile, and slices; `hopper 128x256/1`: on the kernels of sm_90a; `depthwise 4x8/1`: on those
+/// for depthwise convolutions.
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}x{}/{}", self.kernels.prefix(), self.bm, self.bn, self.slices)
@@ -118,9 +126,9 @@ impl FromStr for Variant {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let parse = || {
-            let hopper = s.strip_prefix(Kernels::Hopper.prefix());
-            let kernels = if hopper.is_some() { Kernels::Hopper } else { Kernels::General };
-            let (tile, slices) = hopper.unwrap_or(s).split_once('/')?;
+            let of = |k: Kernels| Some((k, s.strip_prefix(k.prefix())?));
+            let (kernels, rest) = Kernels::ALL.into_iter().find_map(of)?;
+            let (tile, slices) = rest.split_once('/')?;
             let (bm, bn) = tile.split_once('x')?;
             Some(Variant {
                 kernels,
@@ -158,12 +166,16 @@ impl ConvShape {
                 SIDES.contains(&v.bm) && SIDES.contains(&v.bn) && (1..=self.most_slices()).contains(&v.slices)
             }
             Kernels::Hopper => hopper::allows(self, v),
+            Kernels::Depthwise => depthwise::allows(self, v),
         }
     }
 
     /// What is taken where nothing was measured, if the operands lie as they should.
     pub fn default(&self, gpu: &GpuTraits) -> Variant {
         let gpu = GpuTraits { math: self.math, choices: None, ..*gpu };
+        if let Some(own) = depthwise::default(self, &gpu) {
+            return own;
+        }
         hopper::choose(&self.geometry, self.pass, [true; 2], &gpu).map_or_else(
             || {
                 let (tiles, slices) = choose(&self.geometry, self.pass, self.math, gpu.multiprocessors);
@@ -192,6 +204,7 @@ impl ConvShape {
                 }
             }
         }
+        depthwise::variants(self, gpu.multiprocessors).into_iter().for_each(&mut add);
         if gpu.hopper != Tailored::Off {
             hopper::variants(self, gpu.multiprocessors).into_iter().for_each(add);
         }
@@ -232,7 +245,11 @@ mod tests {
         }
         let name = shape(64, 128, 8, Pass::GradX).to_string();
         assert_eq!(name, "grad_x bf16 1,64,128,1,1,16,16,1,8,8,1,4,4,1,2,2,0,1,1,1,1,1");
-        for (kernels, name) in [(Kernels::General, "128x64/8"), (Kernels::Hopper, "hopper 128x64/8")] {
+        for (kernels, name) in [
+            (Kernels::General, "128x64/8"),
+            (Kernels::Hopper, "hopper 128x64/8"),
+            (Kernels::Depthwise, "depthwise 128x64/8"),
+        ] {
             let v = Variant { kernels, bm: 128, bn: 64, slices: 8 };
             assert_eq!((v.to_string().as_str(), name.parse()), (name, Ok(v)));
         }

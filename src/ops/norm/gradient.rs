@@ -22,6 +22,9 @@ pub struct NormGradX {
     pub affine: bool,
     /// The first channel of dy in its tensor, which may have more than x (after fusion).
     pub first: usize,
+    /// Neighbouring sets that are one where averages are taken: 1, but (after fusion) where every channel has the statistics of its
+    /// group of so many.
+    pub shared: usize,
 }
 
 /// The sums over each image's pixels (batch norm: over all) of `dy xhat` and of `dy`, `[2, outer, c]`, which both the
@@ -111,7 +114,7 @@ impl Op for NormGradX {
         dispatch_real!(io.dtype(), T => {
             let gamma = self.affine.then(|| io.input::<T>(4));
             let ([x, stats, sums], dy) = ([0, 1, 3].map(|i| io.input::<T>(i)), slice::<T>(io, self.first));
-            kernel::grad_x::<T>(sets, self.eps, x, stats, &dy, sums, gamma, io.output());
+            kernel::grad_x::<T>(sets, self.shared, self.eps, x, stats, &dy, sums, gamma, io.output());
         });
     }
 
@@ -120,7 +123,7 @@ impl Op for NormGradX {
     }
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
-        Ok(launch::grad_x(self.kind.sets(io.shape(0))?, io, self.eps, self.affine, self.first, gpu))
+        Ok(launch::grad_x(self, self.kind.sets(io.shape(0))?, io, gpu))
     }
 }
 

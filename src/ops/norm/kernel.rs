@@ -130,9 +130,10 @@ pub fn grad_sums<T: Real>(sets: Sets, eps: f64, x: &[T], stats: &[T], dy: &[T], 
     second.iter_mut().zip(plain).for_each(|(o, v)| *o = T::of(v));
 }
 
-/// The gradient by `x`: `rstd (g - mean(g) - xhat mean(g xhat))` with `g = dy gamma`.
+/// The gradient by `x`: `rstd (g - mean(g) - xhat mean(g xhat))` with `g = dy gamma`; the means are of `shared` neighbouring sets.
 pub fn grad_x<T: Real>(
     sets: Sets,
+    shared: usize,
     eps: f64,
     x: &[T],
     stats: &[T],
@@ -143,18 +144,19 @@ pub fn grad_x<T: Real>(
 ) {
     let rstd = rstd(sets, eps, stats);
     let gamma_at = |i: usize| gamma.map_or(1.0, |g| g[i % sets.c].f64());
+    let joint = Sets { groups: sets.groups / shared, ..sets };
     let weighted = |totals: &[T]| -> Vec<f64> {
-        fold(sets, &totals.iter().enumerate().map(|(i, v)| v.f64() * gamma_at(i)).collect::<Vec<_>>())
+        fold(joint, &totals.iter().enumerate().map(|(i, v)| v.f64() * gamma_at(i)).collect::<Vec<_>>())
     };
-    let n = sets.size() as f64;
+    let n = joint.size() as f64;
     let (with, plain) = totals.split_at(sets.outer * sets.c);
     let (a, b) = (weighted(plain), weighted(with));
     let per = sets.c / sets.groups;
     let mean = spread::<T>(sets, |s| stats[s].f64());
     // dx = dy * scale - centre - (x - mean) * slope
     let scale: Vec<T> = (0..sets.outer * sets.c).map(|i| T::of(rstd[i / per] * gamma_at(i))).collect();
-    let centre = spread::<T>(sets, |s| rstd[s] * a[s] / n);
-    let slope = spread::<T>(sets, |s| rstd[s] * rstd[s] * b[s] / n);
+    let centre = spread::<T>(sets, |s| rstd[s] * a[s / shared] / n);
+    let slope = spread::<T>(sets, |s| rstd[s] * rstd[s] * b[s / shared] / n);
     each_row(sets, out, |slot, at, line| {
         let r = slot..slot + sets.c;
         let (mean, scale, centre, slope) =

@@ -1,6 +1,6 @@
 //! Launches of `kernels/norm.cu`.
 
-use super::Sets;
+use super::{JoinStats, NormGradX, Sets};
 use crate::device::launch::{
     GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, THREADS, int,
 };
@@ -18,6 +18,11 @@ struct Norm<'a> {
 /// Threads side by side on neighbouring channels.
 fn lanes(c: usize) -> usize {
     if c >= 32 { 32 } else { 8 }
+}
+
+/// A shape as the kernels take it.
+fn shape(Sets { outer, rows, groups, c }: Sets) -> LaunchArg {
+    [outer, rows, c, c / groups].map(|v| v as i32)[..].into()
 }
 
 impl<'a> Norm<'a> {
@@ -40,8 +45,7 @@ impl<'a> Norm<'a> {
 
     /// The shape as the kernels take it.
     fn shape(&self) -> LaunchArg {
-        let Sets { outer, rows, groups, c } = self.sets;
-        [outer, rows, c, c / groups].map(|v| v as i32)[..].into()
+        shape(self.sets)
     }
 
     fn push(&mut self, kernel: &'static str, grid: [usize; 3], args: Vec<LaunchArg>) {
@@ -71,7 +75,7 @@ impl<'a> Norm<'a> {
 
     /// Blocks for a warp for each set.
     fn warps(&self) -> [usize; 3] {
-        [(32 * self.sets.count()).div_ceil(THREADS), 1, 1]
+        warps(self.sets)
     }
 
     /// Whether a set is a single channel.
@@ -90,6 +94,11 @@ impl<'a> Norm<'a> {
     fn if_affine(&self, i: usize) -> LaunchArg {
         if self.affine { LaunchArg::Input(i) } else { LaunchArg::Null }
     }
+}
+
+/// Blocks for a warp for each set.
+fn warps(sets: Sets) -> [usize; 3] {
+    [(32 * sets.count()).div_ceil(THREADS), 1, 1]
 }
 
 /// Bytes of the kernels' partial statistics of a channel, and of its partial sums.
@@ -155,21 +164,26 @@ pub(crate) fn grad_sums(
     n.sums("norm_grad_sums", vec![(eps as f32).into(), x, dy, int(pitch), stats], PAIR, to);
 }
 
-pub(super) fn grad_x(
-    sets: Sets,
-    io: &Operands,
-    eps: f64,
-    affine: bool,
-    first: usize,
-    gpu: &GpuTraits,
-) -> LaunchList {
+/// The statistics of groups from those of channels, for so many images.
+pub(super) fn join(op: &JoinStats, images: usize, gpu: &GpuTraits) -> LaunchList {
+    let mut list = LaunchList::default();
+    let sets = Sets { outer: images, rows: 1, groups: op.groups, c: op.channels };
+    let mut n = Norm::new(&mut list, sets, ["float"; 2], false, gpu);
+    let args = vec![n.shape(), X, LaunchArg::Output];
+    n.push("norm_join", n.warps(), args);
+    list
+}
+
+pub(super) fn grad_x(op: &NormGradX, sets: Sets, io: &Operands, gpu: &GpuTraits) -> LaunchList {
+    let NormGradX { eps, affine, first, shared, .. } = *op;
     let mut list = LaunchList::default();
     let mut n = Norm::new(&mut list, sets, [io.inputs[0].kind(), io.inputs[2].kind()], affine, gpu);
     let (sums, gamma, mut averages) = (LaunchArg::Input(3), n.if_affine(4), LaunchArg::Null);
-    if !n.single() {
+    if !n.single() || shared > 1 {
         averages = n.list.workspace(8 * sets.count());
-        let args = vec![n.shape(), sums.clone(), gamma.clone(), averages.clone()];
-        n.push("norm_averages", n.warps(), args);
+        let joint = Sets { groups: sets.groups / shared, ..sets };
+        let args = vec![shape(joint), int(shared), sums.clone(), gamma.clone(), averages.clone()];
+        n.push("norm_averages", warps(joint), args);
     }
     let [dy, pitch] = slice(io, first);
     let args = vec![(eps as f32).into(), X, dy, pitch, STATS, sums, averages, gamma, LaunchArg::Output];

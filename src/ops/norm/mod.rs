@@ -6,11 +6,13 @@
 //! 2016). The statistics are an operation of their own, because running averages want them too.
 
 mod gradient;
+mod join;
 mod kernel;
 mod launch;
 mod samples;
 
 pub use gradient::{NormGradSums, NormGradX};
+pub use join::JoinStats;
 pub(crate) use kernel::{grad_sums, stats};
 pub(crate) use launch::{GradOperands, grad_sums as grad_sums_launches, stats_launches};
 pub use samples::samples;
@@ -151,7 +153,8 @@ impl Op for Normalize {
         let (x, stats) = (&a.inputs[0], &a.inputs[1]);
         let sums = x.apply(NormGradSums { kind: self.kind, eps: self.eps, first: 0 }, &[stats, a.dy]);
         let dx = a.want(0, || {
-            let op = NormGradX { kind: self.kind, eps: self.eps, affine: self.affine, first: 0 };
+            let (kind, eps, affine) = (self.kind, self.eps, self.affine);
+            let op = NormGradX { kind, eps, affine, first: 0, shared: 1 };
             let mut inputs = vec![stats, a.dy, &sums];
             inputs.extend(a.inputs.get(2));
             x.apply(op, &inputs)

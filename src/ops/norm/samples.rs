@@ -41,7 +41,7 @@ fn standardised(x: &Array, s: &Array, kind: NormKind, eps: f64) -> Array {
 pub fn samples() -> Vec<Sample> {
     const EPS: f64 = 1e-5;
     let mut all = Vec::new();
-    let shapes: [&'static [usize]; 4] = [&[3, 5, 4, 4], &[2, 3, 2, 3, 4], &[3, 6, 4], &[5, 4]];
+    let shapes: [&'static [usize]; 4] = [&[3, 5, 7, 4], &[2, 3, 2, 3, 4], &[3, 6, 4], &[5, 4]];
     for kind in [NormKind::Batch, NormKind::Instance, NormKind::Group(2), NormKind::Group(1)] {
         for shape in shapes {
             if kind.sets(&shape.into()).expect("samples fit").size() < 3 {
@@ -92,7 +92,7 @@ pub fn samples() -> Vec<Sample> {
                     move |v| {
                         let stats = v[0].norm_stats(kind);
                         let sums = v[0].apply(NormGradSums { kind, eps: EPS, first: 0 }, &[&stats, &v[1]]);
-                        let op = NormGradX { kind, eps: EPS, affine: true, first: 0 };
+                        let op = NormGradX { kind, eps: EPS, affine: true, first: 0, shared: 1 };
                         v[0].apply(op, &[&stats, &v[1], &sums, &v[2]])
                     },
                     move |v| grad_x(&v[0], &v[1], &v[2], kind, EPS),

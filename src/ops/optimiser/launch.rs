@@ -68,7 +68,7 @@ pub(super) fn step(op: &OptimiserStep, gpu: &GpuTraits) -> Launch {
     let constants = constants.map(|(name, on)| format!("{name}={}", u8::from(on)));
     let numbers = [s.beta1, s.beta2, s.eps, s.decay, s.momentum, s.dampening, s.lr_decay, s.initial];
     let args = vec![
-        LaunchArg::Bytes(numbers.iter().flat_map(|v| v.to_ne_bytes()).collect()),
+        LaunchArg::Bytes(bytemuck::cast_slice(&numbers).to_vec()),
         count(op.n),
         LaunchArg::Input(2),
         LaunchArg::Input(3),

@@ -38,7 +38,7 @@ pub(super) fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T])
 }
 
 /// Sums over up to `slices` slices of the pixels, added up in order: for small weights and many pixels.
-fn sliced<T: Real>(
+pub(super) fn sliced<T: Real>(
     pixels: usize,
     slices: usize,
     dw: &mut [T],

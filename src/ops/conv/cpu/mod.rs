@@ -2,8 +2,10 @@
 //!
 //! All of them gather (see `gather.rs`) blocks of their operands into working memory that stays in the second-level cache
 //! and multiply those by [`crate::device::cpu::tile`]. The blocks, and with them the order of every sum, depend on the
-//! geometry alone and not on the number of threads.
+//! geometry alone and not on the number of threads. Groups of few channels fill no tile; they are summed channel by channel
+//! (`direct.rs`).
 
+mod direct;
 mod gather;
 mod grad_w;
 mod narrow;
@@ -16,7 +18,7 @@ use gather::Gather;
 /// `y = conv(x, w)`.
 pub fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], y: &mut [T]) {
     check(g, x, w, y);
-    if !narrow::forward(g, x, w, y) {
+    if !direct::forward(g, x, w, y) && !narrow::forward(g, x, w, y) {
         product::forward(g, x, w, y);
     }
 }
@@ -24,7 +26,7 @@ pub fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], y: &mut [T]) {
 /// The gradient of `<conv(x, w), dy>` by `x`; also the transposed convolution of `dy`.
 pub fn grad_x<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], dx: &mut [T]) {
     check(g, dx, w, dy);
-    if !narrow::grad_x(g, dy, w, dx) {
+    if !direct::grad_x(g, dy, w, dx) && !narrow::grad_x(g, dy, w, dx) {
         product::grad_x(g, dy, w, dx);
     }
 }
@@ -32,7 +34,9 @@ pub fn grad_x<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], dx: &mut [T]) {
 /// The gradient of `<conv(x, w), dy>` by `w`.
 pub fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     check(g, x, dw, dy);
-    grad_w::grad_w(g, x, dy, dw);
+    if !direct::grad_w(g, x, dy, dw) {
+        grad_w::grad_w(g, x, dy, dw);
+    }
 }
 
 fn check<T>(g: &ConvGeometry, x: &[T], w: &[T], y: &[T]) {
