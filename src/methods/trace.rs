@@ -16,6 +16,12 @@ use crate::ops::optimiser::ClampParameters;
 use crate::shape::Shape;
 use std::collections::HashMap;
 
+/// Which discriminator was given which candidate.
+type Asked = (usize, Option<NodeId>);
+
+/// Its logits, and the inner values that it makes known.
+type Answer = (Vec<Var>, Vec<Var>);
+
 /// The terms of one update.
 struct Terms<'a, 'b> {
     flow: &'b mut Flow<'a>,
@@ -30,7 +36,7 @@ struct Terms<'a, 'b> {
     /// What the discriminator gave for images, real and generated ones, with these.
     outputs: HashMap<bool, (Var, Vec<Var>)>,
     /// What other discriminators gave for candidates: logits and inner values.
-    passes: Vec<((usize, Option<NodeId>), (Vec<Var>, Vec<Var>))>,
+    passes: Vec<(Asked, Answer)>,
 }
 
 impl Method {
@@ -330,7 +336,7 @@ impl Terms<'_, '_> {
 
     /// What a discriminator that does not learn here says of a candidate, and its inner values. Asked twice for one, it is run
     /// once: its running statistics see every image once.
-    fn pass(&mut self, net: usize, candidate: &Var) -> (Vec<Var>, Vec<Var>) {
+    fn pass(&mut self, net: usize, candidate: &Var) -> Answer {
         let key = (net, candidate.id());
         if let Some((_, known)) = self.passes.iter().find(|(k, _)| *k == key) {
             return known.clone();
