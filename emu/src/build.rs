@@ -1,10 +1,11 @@
 //! Compiling a `.cu` file as C++.
 
 use crate::Module;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Which sanitizer a stand-alone program is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,11 +74,13 @@ impl Build {
 
         let compiler = compiler(sanitizer)?;
         let mut flags: Vec<&str> =
-            "-std=c++17 -fPIC -fvisibility=hidden -DGAN_EMULATE -Iinclude -Wall -Wno-unknown-pragmas -ffp-contract=off"
+            "-std=c++17 -fPIC -fvisibility=hidden -DGAN_EMULATE -Iinclude -Wall -Wno-unknown-pragmas -Werror=double-promotion \
+             -ffp-contract=off"
                 .split(' ')
                 .collect();
+        // More optimisation takes longer than it saves: most specialisations are launched a few times.
         let (extra, machine_flags): (&[&str], &[&str]) = match sanitizer {
-            None => (&["-O2", "-g1"], &[]),
+            None => (&["-O1"], &[]),
             Some(Sanitizer::Thread) => (&["-O1", "-g", "-fsanitize=thread"], &["-DEMU_TSAN"]),
             Some(Sanitizer::Address) => {
                 (&["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"], &["-DEMU_ASAN"])
@@ -85,56 +88,78 @@ impl Build {
         };
         flags.extend(extra);
 
-        let mut h = DefaultHasher::new();
-        (&sources, &flags, &self.defines, sanitizer, compiler).hash(&mut h);
         let stem = self.file.trim_end_matches(".cu");
-        let folder = cache().join(format!("{stem}-{:016x}", h.finish()));
-        let result = folder.join(if sanitizer.is_some() { "program" } else { "library.so" });
+        let key = hash(&(&sources, &flags, &self.defines, sanitizer, compiler));
+        let kind = if sanitizer.is_some() { "program" } else { "library.so" };
+        let result = cache().join(format!("{stem}-{key}.{kind}"));
         if result.exists() {
             return Ok(result);
         }
-
-        // Build in a folder of our own and move it into place, so that two test programs may build the same thing.
-        let work = cache().join(format!(
-            "{stem}-{:016x}-{}-{:?}",
-            h.finish(),
-            std::process::id(),
-            std::thread::current().id()
-        ));
-        for (name, text) in &sources {
-            let path = work.join(name);
-            std::fs::create_dir_all(path.parent().unwrap())
-                .map_err(|e| format!("{}: {e}", path.display()))?;
-            std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
-        }
+        // What does not depend on the constants is written and compiled once for all specialisations: most of them are so
+        // small that the machine behind them takes longer than they do.
+        let folder = made(&cache().join(format!("{stem}-{}", hash(&sources))), |to| {
+            sources.iter().try_for_each(|(name, text)| {
+                let path = to.join(name);
+                std::fs::create_dir_all(path.parent().unwrap())
+                    .and_then(|()| std::fs::write(&path, text))
+                    .map_err(|e| format!("{}: {e}", path.display()))
+            })
+        })?;
+        let shared: Vec<&(String, String)> = sources.iter().filter(|s| s.0.starts_with("emu/")).collect();
+        let machine = hash(&(shared, &flags, machine_flags, compiler));
         // The machine is never instrumented for threads: it is what orders them.
         let plain: Vec<&str> = flags.iter().copied().filter(|f| *f != "-fsanitize=thread").collect();
-        run(
-            Command::new(compiler).args(&plain).args(machine_flags).args([
-                "-O2",
-                "-c",
-                "emu/emu.cpp",
-                "-o",
-                "emu.o",
-            ]),
-            &work,
-        )?;
-        let defines: Vec<String> = self.defines.iter().map(|d| format!("-D{d}")).collect();
-        run(
-            Command::new(compiler).args(&flags).args(&defines).args(["-c", "entry.cpp", "-o", "entry.o"]),
-            &work,
-        )?;
-        let mut link = Command::new(compiler);
-        match sanitizer {
-            None => link.args(["-shared", "entry.o", "emu.o", "-o", "library.so"]),
-            Some(_) => link.args(&flags).args(["entry.o", "emu.o", "emu/main.cpp", "-o", "program"]),
+        let object = |name: &str, source: &str, arguments: &[&str]| {
+            made(&cache().join(format!("{name}-{machine}.o")), |to| {
+                let mut command = Command::new(compiler);
+                run(command.args(arguments).args(["-c", source, "-o"]).arg(to), &folder)
+            })
         };
-        run(&mut link, &work)?;
-        if std::fs::rename(&work, &folder).is_err() {
-            let _ = std::fs::remove_dir_all(&work); // another one was faster
+        let mut objects =
+            vec![object("machine", "emu/emu.cpp", &[&plain[..], machine_flags, &["-O3"]].concat())?];
+        if sanitizer.is_some() {
+            objects.push(object("main", "emu/main.cpp", &flags)?);
         }
-        if result.exists() { Ok(result) } else { Err(format!("{} was not built", result.display())) }
+        made(&result, |to| {
+            let mut command = Command::new(compiler);
+            command.args(&flags).args(self.defines.iter().map(|d| format!("-D{d}")));
+            command.arg("entry.cpp").args(&objects);
+            if sanitizer.is_none() {
+                // C's libraries are all it needs; to look through C++'s takes as long as to link the rest.
+                command.args(["-shared", "-nodefaultlibs", "-lm", "-lc", "-lgcc"]);
+            }
+            run(command.arg("-o").arg(to), &folder)
+        })
     }
+}
+
+fn hash(what: &impl Hash) -> String {
+    let mut h = DefaultHasher::new();
+    what.hash(&mut h);
+    format!("{:016x}", h.finish())
+}
+
+/// A file or folder, made by `make` unless it is there. It is made under another name and moved into place, so that two test
+/// programs may make the same thing; two threads of one take turns.
+fn made(path: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
+    static TURNS: OnceLock<Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>> = OnceLock::new();
+    let turns = TURNS.get_or_init(Mutex::default);
+    let turn = turns.lock().unwrap_or_else(|e| e.into_inner()).entry(path.into()).or_default().clone();
+    let _turn = turn.lock().unwrap_or_else(|e| e.into_inner());
+    if path.exists() {
+        return Ok(path.into());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let work = cache().join(format!("{}-{name}", std::process::id()));
+    std::fs::create_dir_all(cache()).map_err(|e| format!("{}: {e}", cache().display()))?;
+    make(&work)?;
+    if let Err(e) = std::fs::rename(&work, path)
+        && !path.is_dir()
+    {
+        return Err(format!("{}: {e}", path.display()));
+    }
+    let _ = std::fs::remove_dir_all(&work); // another one was faster
+    Ok(path.into())
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {

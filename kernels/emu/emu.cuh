@@ -5,7 +5,11 @@
 #ifndef GAN_EMU_CUH
 #define GAN_EMU_CUH
 
+// C's own <math.h>: C++'s, with its overloads, takes longer to compile than most kernels, which call the functions of float
+// by their own names anyway. The build makes a call that widens a float by itself an error.
+#define _GLIBCXX_INCLUDE_NEXT_C_HEADERS
 #include <math.h>
+#undef _GLIBCXX_INCLUDE_NEXT_C_HEADERS
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>

@@ -11,3 +11,4 @@ mod profile;
 mod standin;
 mod tools;
 mod tune;
+mod workers;

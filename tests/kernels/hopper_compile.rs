@@ -1,7 +1,7 @@
 //! The kernels of sm_90a compiled for everything that the recipes launch there: instructions, registers, the compiler's
 //! advisories.
 
-use crate::compile::{cache, disassemble, disassembler, nvrtc};
+use crate::compile::{cache, compile_all, disassemble, disassembler, nvrtc};
 use crate::hopper::{PASSES, device, list};
 use crate::recipes::{names, recipe};
 use gan::device::cuda::compiler::{Compiler, Specialisation};
@@ -90,6 +90,7 @@ fn everything_compiles_to_the_instructions_of_sm_90a() {
     let compiler = Compiler::with(nvrtc, cache());
     let mut all = typical();
     all.extend(launched.into_values().map(|l| l.specialisation));
+    compile_all(&compiler, all.iter().map(|what| (what, "sm_90a")));
     let faults: Vec<String> = all
         .par_iter()
         .flat_map(|what| {

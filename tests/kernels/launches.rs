@@ -6,7 +6,7 @@
 //! is computed at its end. So of the specialisations that differ in nothing else one is compiled, for one architecture, and only
 //! where dynamic shared memory is asked for beside the static; of other kernels one of each name.
 
-use crate::compile::{cache, nvrtc};
+use crate::compile::{cache, compile_all, nvrtc};
 use crate::cubin::{Facts, facts};
 use crate::recipes::{Gpu, names, recipe};
 use gan::compile::plan::Step;
@@ -147,16 +147,21 @@ fn every_launch_of_every_recipe_is_one_that_a_driver_takes() {
         let any = Compiled { registers: 0, static_shared: 0, threads: 1024 };
         faults.extend(limits(architecture).check(launch, &any).err());
     }
-    let compiled = |((_, kernel, _), launches): (_, Vec<(&'static str, &Launch)>)| {
-        let of = |(architecture, launch): &(&'static str, &Launch)| {
-            let image = compiler.image(&launch.specialisation, architecture);
-            facts(&image.unwrap_or_else(|e| panic!("{e}")), kernel)
-        };
-        // One that is there already, if any is.
-        let known = |(architecture, l): &&(&'static str, &Launch)| {
-            compiler.is_cached(&l.specialisation, architecture)
-        };
-        let facts = of(launches.iter().find(known).unwrap_or(&launches[0]));
+    // One that is there already, if any is.
+    let told: Vec<_> = told
+        .into_iter()
+        .map(|((_, kernel, _), launches)| {
+            let known = |(architecture, l): &&(&'static str, &Launch)| {
+                compiler.is_cached(&l.specialisation, architecture)
+            };
+            let (architecture, launch) = *launches.iter().find(known).unwrap_or(&launches[0]);
+            (kernel, &launch.specialisation, architecture, launches)
+        })
+        .collect();
+    compile_all(&compiler, told.iter().map(|(_, what, architecture, _)| (*what, *architecture)));
+    let compiled = |(kernel, what, architecture, launches): (_, _, _, Vec<(&'static str, &Launch)>)| {
+        let image = compiler.image(what, architecture).unwrap_or_else(|e| panic!("{e}"));
+        let facts = facts(&image, kernel);
         let each = |(architecture, l): &(&'static str, &Launch)| {
             check(architecture, &facts, std::slice::from_ref(*l))
         };

@@ -1,6 +1,6 @@
 //! Everything that the shipped recipes launch, compiled for real devices as `tests/kernels/compile.rs` does.
 
-use crate::compile::{cache, nvrtc};
+use crate::compile::{cache, compile_all, nvrtc};
 use gan::device::cuda::compiler::Compiler;
 use gan::device::cuda::usage::{self, Usage};
 use gan::device::launch::{GpuTraits, Math, Specialisation, Tailored};
@@ -202,6 +202,7 @@ fn faults<'a>(
     };
     let all: Vec<(&Specialisation, &str)> =
         all.flat_map(|what| architectures.iter().map(move |a| (what, *a))).collect();
+    compile_all(compiler, all.iter().copied());
     all.into_par_iter().flat_map(faults).collect()
 }
 
