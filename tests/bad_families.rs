@@ -150,6 +150,87 @@ fn settings_that_do_not_belong_together() {
     }
 }
 
+const FULL: &str = r#"
+name = "full"
+[data]
+phantom = { dir = "ph", subjects = 6, size = [24, 28, 24], spacing = 8.0 }
+[method]
+predict = "G(input)"
+[networks.G]
+role = "generator"
+kind = "unet"
+downs = 2
+ngf = 2
+[networks.D]
+role = "discriminator"
+kind = "patch"
+layers = 1
+ndf = 2
+takes = ["input", "target"]
+[[train.update]]
+network = "D"
+terms = [{ adversarial = "lsgan", real = "target", fake = "G(input)", log = "D" }]
+[[train.update]]
+network = "G"
+terms = [{ adversarial = "lsgan", by = "D", fake = "G(input)", log = "G" }, { l1 = 100.0, of = "G(input)", to = "target" }]
+"#;
+
+/// A method that a recipe writes in full: what does not go together is refused by name.
+#[test]
+fn methods_in_full() {
+    let dir = workshop();
+    let dir = dir.path();
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("role = \"generator\"", "role = \"judge\"", &["`networks.G.role`", "generator"]),
+        ("kind = \"unet\"", "kind = \"unett\"", &["`networks.G.kind`", "did you mean `unet`?"]),
+        ("ngf = 2", "nfg = 2", &["`networks.G.nfg`", "did you mean `ngf`?"]),
+        ("predict = \"G(input)\"", "predict = \"H(input)\"", &["`method.predict`", "no network H"]),
+        ("predict = \"G(input)\"", "predict = \"input\"", &["`method.predict`"]),
+        ("l1 = 100.0", "l1 = -1.0", &["`train.update[1].terms[1].l1`", "negative"]),
+        ("l1 = 100.0", "l7 = 100.0", &["l7", "did you mean"]),
+        ("l1 = 100.0, of", "of", &["`train.update[1].terms[1]`", "names none"]),
+        ("l1 = 100.0", "l1 = 1.0, l2 = 1.0", &["l1 and l2"]),
+        ("to = \"target\" }", "to = \"D(target)\" }", &["D is a discriminator"]),
+        ("log = \"G\"", "log = \"D\"", &["two terms are logged as \"D\""]),
+        ("log = \"G\"", "log = []", &["`log` names nothing"]),
+        ("adversarial = \"lsgan\", by", "adversarial = \"lsgan\", weight = 0.0, by", &[]),
+        ("network = \"D\"\n", "network = \"E\"\n", &["`train.update[0].network`", "no network E"]),
+        ("adversarial = \"lsgan\", real", "adversarial = \"wgan\", real", &["Lipschitz"]),
+        ("real = \"target\", fake", "fake", &["`train.update[0].terms[0].real` is missing"]),
+        ("by = \"D\", ", "by = \"G\", ", &["must name the discriminator"]),
+        ("fake = \"G(input)\", log = \"D\"", "fake = \"G(noise)\", log = \"D\"", &["`noise`"]),
+    ];
+    for (from, to, words) in cases {
+        assert!(FULL.contains(from), "{from}");
+        fs::write(dir.join("full.toml"), FULL.replacen(from, to, 1)).expect("written");
+        let args = ["train", "full.toml", "--steps", "1", "--quiet", "--out", "run"];
+        if words.is_empty() {
+            gan(dir, &args).ok();
+            fs::remove_dir_all(dir.join("run")).expect("removed");
+        } else {
+            refused(dir, &args, words);
+        }
+    }
+    let unused = FULL.replace("[[train.update]]\nnetwork = \"D\"", "[[train.update]]\nnetwork = \"G\"");
+    fs::write(dir.join("full.toml"), unused.replace("real = \"target\", fake", "by = \"D\", fake"))
+        .expect("written");
+    refused(dir, &["train", "full.toml", "--out", "run"], &["D is trained by no update"]);
+    fs::write(
+        dir.join("r.toml"),
+        fs::read_to_string(dir.join("r.toml")).expect("read") + "[method]\npredict = \"G(input)\"\n",
+    )
+    .expect("written");
+    refused(dir, &["train", "r.toml", "--out", "run"], &["either a preset", "[method]"]);
+    let zero = ["--set", "loss.lambda_l1=0", "--set", "loss.lambda_gan=0"];
+    common::workshop();
+    fs::write(dir.join("r.toml"), common::RECIPE).expect("written");
+    refused(
+        dir,
+        &[&["train", "r.toml", "--out", "run"], &zero[..]].concat(),
+        &["weight 0", "`loss.lambda_l1`"],
+    );
+}
+
 #[test]
 fn label_maps_and_missing_images() {
     let dir = workshop();

@@ -257,36 +257,26 @@ impl Method {
         }
         for term in self.spec.updates.iter().flat_map(|u| &u.terms).filter(|t| t.weight > 0.0) {
             let named = |e: Error| Error::input(format!("`{}`: {e}", term.key));
-            let values: Vec<&Expr> = match &term.kind {
-                TermKind::Compare { of, to, by } => {
-                    let (a, b) = (self.channels_of(of).map_err(named)?, self.channels_of(to).map_err(named)?);
-                    let alike = a == b || matches!(by, Comparison::CrossEntropy | Comparison::Dice { .. });
-                    if !alike {
-                        return Err(Error::input(format!(
-                            "`{}` compares `{}` with `{}`, which have {a} and {b} channels; set it to 0, or make `data.input` and `data.target` equally long",
-                            term.key,
-                            self.text(of),
-                            self.text(to)
-                        )));
-                    }
-                    let labels = matches!(by, Comparison::Image(_)) == (self.task() == Task::Segment);
-                    if labels && matches!(to, Expr::Source(Source::Target)) {
-                        return Err(Error::input(format!(
-                            "`{}` does not suit the target: images are compared by l1, l2 and their like, label maps by bce, cross_entropy and dice (`method.target`)",
-                            term.key
-                        )));
-                    }
-                    vec![]
+            if let TermKind::Compare { of, to, by } = &term.kind {
+                let (a, b) = (self.channels_of(of).map_err(named)?, self.channels_of(to).map_err(named)?);
+                let alike = a == b || matches!(by, Comparison::CrossEntropy | Comparison::Dice { .. });
+                if !alike {
+                    return Err(Error::input(format!(
+                        "`{}` compares `{}` with `{}`, which have {a} and {b} channels; set it to 0, or make `data.input` and `data.target` equally long",
+                        term.key,
+                        self.text(of),
+                        self.text(to)
+                    )));
                 }
-                TermKind::Adversarial { real, fake, .. } => {
-                    [real.as_ref(), Some(fake)].into_iter().flatten().collect()
+                let labels = matches!(by, Comparison::Image(_)) == (self.task() == Task::Segment);
+                if labels && matches!(to, Expr::Source(Source::Target)) {
+                    return Err(Error::input(format!(
+                        "`{}` does not suit the target: images are compared by l1, l2 and their like, label maps by bce, cross_entropy and dice (`method.target`)",
+                        term.key
+                    )));
                 }
-                TermKind::GradientPenalty { real, fake } | TermKind::FeatureMatching { real, fake, .. } => {
-                    vec![real, fake]
-                }
-                TermKind::Gradient { at, .. } | TermKind::TotalVariation { of: at } => vec![at],
-            };
-            for value in values {
+            }
+            for value in term.kind.values() {
                 self.channels_of(value).map_err(named)?;
             }
         }

@@ -188,6 +188,20 @@ pub enum TermKind {
     },
 }
 
+impl TermKind {
+    /// The values that it looks at.
+    pub fn values(&self) -> Vec<&Expr> {
+        match self {
+            TermKind::Adversarial { real, fake, .. } => real.iter().chain([fake]).collect(),
+            TermKind::GradientPenalty { real, fake } | TermKind::FeatureMatching { real, fake, .. } => {
+                vec![real, fake]
+            }
+            TermKind::Gradient { at, .. } | TermKind::TotalVariation { of: at } => vec![at],
+            TermKind::Compare { of, to, .. } => vec![of, to],
+        }
+    }
+}
+
 /// A measure of how far a value is from another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Comparison {
@@ -400,6 +414,8 @@ impl Spec {
 
     /// What can be said without the data: rules of the methods.
     fn check(&self, keys: &Keys) -> Result<()> {
+        self.check_networks()?;
+        self.check_logs()?;
         for (i, u) in self.updates.iter().enumerate() {
             let place = format!("train.update[{i}]");
             let wasserstein = u.terms.iter().find(|t| {
@@ -422,6 +438,64 @@ impl Spec {
             }
             for term in &u.terms {
                 self.check_term(u, term)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every network learns something, and no value is what a discriminator says.
+    fn check_networks(&self) -> Result<()> {
+        for (i, net) in self.networks.iter().enumerate() {
+            let mut own =
+                self.updates.iter().filter(|u| u.networks.contains(&i)).flat_map(|u| &u.terms).peekable();
+            if own.peek().is_none() {
+                return Err(Error::input(format!(
+                    "the network {} is trained by no update; add a [[train.update]] for it, or remove it",
+                    net.name
+                )));
+            }
+            let keys: Vec<&str> = own.clone().map(|t| t.key.as_str()).collect();
+            if own.all(|t| t.weight == 0.0) {
+                return Err(Error::input(format!(
+                    "all that {} learns from has the weight 0 (`{}`); give one of them a positive one",
+                    net.name,
+                    keys.join("`, `")
+                )));
+            }
+        }
+        let discriminator =
+            |e: &Expr| e.networks().into_iter().find(|i| self.networks[*i].role == Role::Discriminator);
+        let values = self.updates.iter().flat_map(|u| {
+            let of = |t: &Term| t.kind.values().into_iter().cloned().collect::<Vec<Expr>>();
+            u.forward.iter().cloned().chain(u.terms.iter().flat_map(of)).collect::<Vec<Expr>>()
+        });
+        match values.chain([self.predict.clone()]).find_map(|e| discriminator(&e)) {
+            Some(i) => Err(Error::input(format!(
+                "{} is a discriminator: what it says is no value; compare by an `adversarial` term or by `feature_matching`",
+                self.networks[i].name
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Every curve has a name of its own: of two under one name one would be lost.
+    fn check_logs(&self) -> Result<()> {
+        let mut seen: Vec<&str> = Vec::new();
+        for term in self.updates.iter().flat_map(|u| &u.terms) {
+            if term.log.is_empty() || term.log.iter().any(String::is_empty) {
+                return Err(Error::input(format!(
+                    "`{}`: `log` names nothing; leave it out for the usual name",
+                    term.key
+                )));
+            }
+            for name in &term.log {
+                if seen.contains(&name.as_str()) {
+                    return Err(Error::input(format!(
+                        "two terms are logged as \"{name}\"; give one of them another `log` (`{}`)",
+                        term.key
+                    )));
+                }
+                seen.push(name);
             }
         }
         Ok(())

@@ -86,6 +86,15 @@ impl Expr {
         })
     }
 
+    /// The networks that make it, by index.
+    pub fn networks(&self) -> Vec<usize> {
+        match self {
+            Expr::Source(_) => Vec::new(),
+            Expr::Apply(net, inner) => [vec![*net], inner.networks()].concat(),
+            Expr::Map(_, inner) => inner.networks(),
+        }
+    }
+
     /// What it is made from.
     pub fn source(&self) -> Source {
         match self {
