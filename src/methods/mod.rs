@@ -2,7 +2,9 @@
 //! checkpoints, predictions, scores) knows methods by [`Method`] alone, and no published method by name: those are presets.
 
 pub mod flow;
+pub mod keys;
 pub mod preset;
+mod read;
 pub mod spec;
 pub mod step;
 pub mod text;

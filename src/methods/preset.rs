@@ -1,7 +1,8 @@
 //! Presets: the published methods in the language of [`super::spec`], with settings in place of numbers. A recipe names one
 //! by `model.kind` (and `loss.kind`, where a kind has several) and gives settings in `[model]` and `[loss]`.
 
-use super::spec::{Keys, Spec};
+use super::keys::Keys;
+use super::spec::Spec;
 use super::text::explain;
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;

@@ -5,7 +5,7 @@ pub mod schedule;
 
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
-use crate::methods::spec::Keys;
+use crate::methods::keys::Keys;
 use crate::methods::text::{explain, set};
 use crate::methods::{Method, Spec, Task, preset};
 use crate::ops::optimiser::Rule;
