@@ -227,7 +227,7 @@ fn wrong_sets_are_refused_in_a_sentence() {
     refused(&both, &two, &["subject b-1 has no `b2` image"]);
     refused(&csv, &["validate.metric=psnr"], &["`validate.metric` can't be \"psnr\"", "kid, swd"]);
     refused(&csv, &["model.kind=pix2pix", "loss={}"], &["`data.unpaired` gives two sets", "CycleGAN"]);
-    refused(&csv, &["data.patch=[4, 8, 8]"], &["`data.patch` cuts volumes"]);
+    refused(&csv, &["data.patch=[4, 8, 8]"], &["`unpaired`", "remove `labels` and `patch`"]);
     // Without the key they are pairs, and half of each is missing.
     refused(&csv, &["data.unpaired=false", "validate.metric=psnr"], &["subject a-0 has no `b` image"]);
 }

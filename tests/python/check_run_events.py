@@ -184,7 +184,7 @@ def main(pix2pix, segmentation):
     check_histograms(run, events, ["U"])
     check_hparams(events, {"model.kind": "supervised", "loss.dice": 1.0}, {"final/best_dice": max(columns["val/dice"].values())})
     check_texts(run, events)
-    check_graph(events, {"input", "target", "forward", "loss"})
+    check_graph(events, {"input", "target", "U_forward", "U_loss"})
     check_curves(events, ["WT", "TC"], columns)
     print("tensorboard agrees")
 
