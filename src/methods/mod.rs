@@ -23,7 +23,7 @@ use crate::models::{Limits, Network, Signature};
 use crate::nn::{Net, NetSpec};
 use crate::rng::step_input;
 use crate::shape::Shape;
-use spec::{Comparison, NetworkSpec, TermKind};
+use spec::{Comparison, NetworkSpec, Term, TermKind, UpdateSpec};
 use step::StepBuilder;
 use value::Expr;
 
@@ -93,6 +93,8 @@ pub struct Method {
     outputs: usize,
     /// The updates of each program of a step.
     programs: Vec<Vec<usize>>,
+    /// Whether each of them sees images, which are then a new batch.
+    batches: Vec<bool>,
 }
 
 impl Method {
@@ -116,7 +118,9 @@ impl Method {
             }
             open = !update.apart;
         }
-        Method { spec: spec.clone(), inputs, targets, outputs, programs }
+        let batches =
+            programs.iter().map(|p| p.iter().any(|&u| sees_images(spec, &spec.updates[u]))).collect();
+        Method { spec: spec.clone(), inputs, targets, outputs, programs, batches }
     }
 
     /// The method as data.
@@ -353,10 +357,10 @@ impl Method {
     /// Which tensors the networks keep, for images of `size` (two or three spatial extents). Fails when the images are too
     /// small for them.
     pub fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
-        self.spec.networks.iter().enumerate().map(|(i, net)| self.describe(i, net, size)).collect()
+        self.spec.networks.iter().map(|net| self.describe(net, size)).collect()
     }
 
-    fn describe(&self, index: usize, net: &NetworkSpec, size: &[usize]) -> Result<NetSpec> {
+    fn describe(&self, net: &NetworkSpec, size: &[usize]) -> Result<NetSpec> {
         net.network.check(&self.limits(net, Some(size)))?;
         let from_noise = net.takes == [Source::Noise];
         let channels = self.inputs_of(net);
@@ -366,7 +370,6 @@ impl Method {
             let wanted = crate::models::Wanted { channels: self.outputs_of(net), size: size.to_vec() };
             net.network.forward(cx, &graph.input("x", shape), &wanted);
         });
-        let _ = index;
         spec.map_err(|e| match net.role {
             Role::Discriminator => Error::input(format!(
                 "images of {size:?} are too small for the discriminator {}; lower `{}.layers` or enlarge `data.canvas` ({e})",
@@ -400,33 +403,12 @@ impl Method {
         &self.programs[part]
     }
 
-    /// Whether a program sees images, which are then a new batch.
-    fn takes_batch(&self, part: usize) -> bool {
-        let sees = |e: &Expr| e.source() != Source::Noise;
-        self.programs[part].iter().any(|&u| {
-            let update = &self.spec.updates[u];
-            update.forward.iter().any(sees)
-                || update.terms.iter().filter(|t| t.weight > 0.0).any(|t| match &t.kind {
-                    TermKind::Adversarial { real, fake, form, by, .. } => {
-                        let others = &self.spec.networks[*by].takes;
-                        let real =
-                            real.as_ref().filter(|_| form.is_relativistic() || update.networks.contains(by));
-                        others.len() > 1 || sees(fake) || real.is_some_and(sees)
-                    }
-                    TermKind::GradientPenalty { real, fake }
-                    | TermKind::FeatureMatching { real, fake, .. } => sees(real) || sees(fake),
-                    TermKind::Gradient { at, .. } | TermKind::TotalVariation { of: at } => sees(at),
-                    TermKind::Compare { of, to, .. } => sees(of) || sees(to),
-                })
-        })
-    }
-
     /// What training step `step` (from 0) runs, in this order.
     pub fn runs(&self, step: u64) -> Vec<Run> {
         let mut runs = Vec::new();
         for (part, updates) in self.programs.iter().enumerate() {
             let times = &self.spec.updates[updates[0]].times;
-            let (before, takes_batch) = (times.before(step), self.takes_batch(part));
+            let (before, takes_batch) = (times.before(step), self.batches[part]);
             runs.extend((0..times.count(step)).map(|i| Run { part, number: before + i, takes_batch }));
         }
         runs
@@ -434,7 +416,7 @@ impl Method {
 
     /// Batches that all steps before `step` took: where a resumed run goes on.
     pub fn batches_before(&self, step: u64) -> u64 {
-        let taking = (0..self.parts()).filter(|&part| self.takes_batch(part));
+        let taking = (0..self.parts()).filter(|&part| self.batches[part]);
         taking.map(|part| self.spec.updates[self.programs[part][0]].times.before(step)).sum()
     }
 
@@ -475,4 +457,20 @@ impl Method {
         }
         text
     }
+}
+
+/// Whether an update looks at images, and not at noise alone.
+fn sees_images(spec: &Spec, update: &UpdateSpec) -> bool {
+    let sees = |e: &Expr| e.source() != Source::Noise;
+    let term = |t: &Term| match &t.kind {
+        // A generator's term looks at real images in relativistic forms only.
+        TermKind::Adversarial { fake, form, by, .. }
+            if !form.is_relativistic() && !update.networks.contains(by) =>
+        {
+            spec.networks[*by].takes.len() > 1 || sees(fake)
+        }
+        TermKind::Adversarial { by, .. } if spec.networks[*by].takes.len() > 1 => true,
+        kind => kind.values().into_iter().any(sees),
+    };
+    update.forward.iter().any(sees) || update.terms.iter().filter(|t| t.weight > 0.0).any(term)
 }

@@ -285,6 +285,10 @@ fn update(
     Ok(UpdateSpec { networks: own, forward, terms, times, apart, clip_weights: w.clip_weights })
 }
 
+fn missing(place: &str, name: &str, keys: &Keys) -> Error {
+    Error::input(format!("the key `{}` is missing; add it", keys.name(&format!("{place}.{name}"))))
+}
+
 /// Most images in a pool.
 const LARGEST_POOL: usize = 4096;
 
@@ -300,10 +304,7 @@ fn term(
     let given = |text: &Option<String>, name: &str| -> Result<Expr> {
         match text {
             Some(text) => expr(text, &format!("{place}.{name}")),
-            None => Err(Error::input(format!(
-                "the key `{}` is missing; add it",
-                keys.name(&format!("{place}.{name}"))
-            ))),
+            None => Err(missing(place, name, keys)),
         }
     };
     // The key that names the term, with its factor where it is one.
@@ -426,11 +427,8 @@ fn adversarial(
         text.as_ref().map(|t| expr(t, &format!("{place}.{name}"))).transpose()
     };
     let (real, fake) = (value(&w.real, "real")?, value(&w.fake, "fake")?);
-    let missing = |name: &str| {
-        Error::input(format!("the key `{}` is missing; add it", keys.name(&format!("{place}.{name}"))))
-    };
     if real.is_none() && (discriminates || form.is_relativistic()) {
-        return Err(missing("real"));
+        return Err(missing(place, "real", keys));
     }
     let pool = w.pool.as_ref().filter(|p| p.size > 0 && discriminates).map(|p| Pool {
         size: p.size,
@@ -443,5 +441,12 @@ fn adversarial(
         )));
     }
     let real_first = !matches!(w.first, Some(First::Fake));
-    Ok(TermKind::Adversarial { form, by, real, fake: fake.ok_or_else(|| missing("fake"))?, pool, real_first })
+    Ok(TermKind::Adversarial {
+        form,
+        by,
+        real,
+        fake: fake.ok_or_else(|| missing(place, "fake", keys))?,
+        pool,
+        real_first,
+    })
 }

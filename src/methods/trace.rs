@@ -10,7 +10,7 @@ use crate::nn::Net;
 use crate::objectives::GanMode;
 use crate::objectives::adversarial::{bce_with_logits, gradient_penalty, interpolate, r1_penalty};
 use crate::objectives::pixel::{l1, total_variation};
-use crate::objectives::segmentation::{CrossEntropy, cross_entropy, dice, focal_sigmoid};
+use crate::objectives::segmentation::{CrossEntropy, cross_entropy, dice, dice_sigmoid, focal_sigmoid};
 use crate::ops::image_pool::{PoolQuery, PoolStore};
 use crate::ops::optimiser::ClampParameters;
 use crate::shape::Shape;
@@ -247,7 +247,7 @@ impl Terms<'_, '_> {
                 Comparison::Bce => bce_with_logits(y, target, None),
                 Comparison::Focal { gamma } => focal_sigmoid(y, target, gamma, None),
                 Comparison::CrossEntropy => cross_entropy(y, &labels(), &CrossEntropy::default()),
-                Comparison::Dice { smooth, .. } if !classes => dice(&y.sigmoid(), target, smooth),
+                Comparison::Dice { smooth, .. } if !classes => dice_sigmoid(y, target, smooth),
                 Comparison::Dice { smooth, background } => {
                     let (mut p, mut t) = (y.softmax(channel), labels().one_hot(y.channels()));
                     if !background {
@@ -306,10 +306,8 @@ impl Terms<'_, '_> {
         let total = self.phase("backward", || scaled(total, term.weight));
         match &term.log[..] {
             [real, fake] if losses.len() == 2 => {
-                let names = [(true, real.clone()), (false, fake.clone())];
-                let at = |which: bool| names[usize::from(!which)].1.clone();
                 for is_real in order {
-                    self.log(&at(is_real), &losses[&is_real]);
+                    self.log(if is_real { real } else { fake }, &losses[&is_real]);
                 }
             }
             names => self.log(&names[0], &total),
