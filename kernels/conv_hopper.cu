@@ -1,5 +1,5 @@
 // Convolution forward, and its gradient by the input, on sm_90a: the implicit GEMM of conv.cu with the operands copied by
-// the copy engine and multiplied by whole warpgroups straight from shared memory.
+// TMA and multiplied by whole warpgroups straight from shared memory.
 //
 // Versions
 //   1  one producer thread, two consumer warpgroups of 64 rows, a ring of STAGES buffers, blocks that stay and take tile

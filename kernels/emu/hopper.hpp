@@ -1,4 +1,4 @@
-// What `emu/hopper.cuh` calls: barriers in shared memory, the copy engine, products of warpgroups. Included by `emu.cpp` only.
+// What `emu/hopper.cuh` calls: barriers in shared memory, TMA, products of warpgroups. Included by `emu.cpp` only.
 //
 // Strict where a device is not:
 //   - a box that is asked for is NaN until it lands: as late as it may (only when nothing else can go on, the first or the
@@ -79,7 +79,7 @@ void settle(int bar) {
     }
 }
 
-// ---- the copy engine ------------------------------------------------------------------------------------------------
+// ---- TMA ------------------------------------------------------------------------------------------------
 
 // The element at these coordinates, or null outside the tensor.
 const u8* element(const MapDescription& m, const long long* at) {

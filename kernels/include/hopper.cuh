@@ -1,4 +1,4 @@
-// What sm_90a adds, by name: barriers in shared memory that count arrivals and bytes, copies of tensors by the copy engine
+// What sm_90a adds, by name: barriers in shared memory that count arrivals and bytes, copies of tensors by TMA
 // (TMA), products of a whole warpgroup straight from shared memory (wgmma), and registers handed from warp to warp.
 //
 // Kernels that include this file compile for sm_90a alone. `emu/hopper.cuh` has the same names. Exact facts: PTX ISA,
@@ -12,7 +12,7 @@
 #include "../emu/hopper.cuh"
 #else
 
-// What the host has encoded of a tensor: 128 bytes that only the copy engine reads. A kernel takes it by value.
+// What the host has encoded of a tensor: 128 bytes that only TMA reads. A kernel takes it by value.
 struct alignas(64) TensorMap {
     u64 opaque[16];
 };
@@ -30,7 +30,7 @@ DEVICE void mbar_init(u64* bar, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(bar)), "r"(arrivals) : "memory");
 }
 
-// Shows initialised barriers to the copy engine; a barrier of the block must follow.
+// Shows initialised barriers to TMA; a barrier of the block must follow.
 DEVICE void mbar_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 
 DEVICE void mbar_arrive(u64* bar) {
@@ -94,7 +94,7 @@ DEVICE void tma_im2col5(void* to, const TensorMap* map, u64* bar, int c, int w, 
 // 64 rows times N columns, 16 deep, bf16 from shared memory, fp32 sums in registers: with l = lane = 4 g + t of warp w,
 // d[4 j + i] is row 16 w + g + 8 (i >> 1), column 8 j + 2 t + (i & 1). Products run on by themselves until a wait.
 
-// Shows what this thread wrote to shared memory to products and to the copy engine; a barrier must follow.
+// Shows what this thread wrote to shared memory to products and to TMA; a barrier must follow.
 DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Before the first product, and before one that follows any other use of its sums.

@@ -1,4 +1,4 @@
-// The vocabulary of the warp-specialised kernels: a ring of buffers that one thread has filled by the copy engine and eight
+// The vocabulary of the warp-specialised kernels: a ring of buffers that one thread has filled by TMA and eight
 // warps multiply from.
 #ifndef GAN_RING_CUH
 #define GAN_RING_CUH

@@ -8,7 +8,7 @@ use crate::exec::choice::Choice;
 use crate::exec::choices::{Chosen, Place, Table};
 use crate::exec::device::Device;
 use crate::exec::tune::tune;
-use crate::ops::conv::variants::ConvShape;
+use crate::ops::conv::cuda::variants::ConvShape;
 use crate::recipe::Recipe;
 use crate::train::kernels::{Extents, programs};
 use crate::train::reporter::line;

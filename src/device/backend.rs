@@ -50,7 +50,7 @@ pub trait Backend {
     /// The address of a stretch, as kernels take it.
     fn address(&self, memory: &Self::Memory) -> u64;
 
-    /// What the copy engine must be told of a tensor that begins at an address: 128 bytes, passed to kernels by value.
+    /// What TMA must be told of a tensor that begins at an address: 128 bytes, passed to kernels by value.
     fn tensor_map(&self, map: &TensorMap, address: u64) -> Result<Vec<u8>>;
 
     /// Copies bytes to the device. They may be overwritten as soon as this returns.

@@ -86,7 +86,7 @@ pub enum Tailored {
     /// None: the device has no such kernels, or they are not wanted.
     Off,
     /// Those that are likely to gain by it.
-    Suited,
+    Auto,
     /// All that they can compute.
     Always,
 }
@@ -98,9 +98,9 @@ impl std::str::FromStr for Tailored {
     fn from_str(s: &str) -> Result<Self, String> {
         match s {
             "off" => Ok(Tailored::Off),
-            "suited" => Ok(Tailored::Suited),
+            "auto" => Ok(Tailored::Auto),
             "always" => Ok(Tailored::Always),
-            _ => Err("write off, suited or always".into()),
+            _ => Err("write off, auto or always".into()),
         }
     }
 }
@@ -182,7 +182,7 @@ pub enum LaunchArg {
     Table(usize),
     /// Passed by value: its bytes.
     Bytes(Vec<u8>),
-    /// Passed by value: maps of a tensor at an address, for the copy engine.
+    /// Passed by value: maps of a tensor at an address, for TMA.
     Maps(Box<LaunchArg>, Vec<TensorMap>),
     /// An address that the kernel does not follow.
     Null,

@@ -1,4 +1,4 @@
-//! What the copy engine of sm_90 is told of a tensor of bf16 numbers: where it lies, and which box of it one copy takes.
+//! What TMA (sm_90) is told of a tensor of bf16 numbers: where it lies, and which box of it one copy takes.
 //!
 //! Axes go from the fastest to the slowest. Boxes have rows of 64 elements (128 bytes), whose 16-byte chunks are permuted in
 //! shared memory; what a box covers outside the tensor arrives as zeros. Source: CUDA driver API, "Tensor Map Object
@@ -59,7 +59,7 @@ impl TensorMap {
         2 * self.extents.iter().map(|&e| e as u64).product::<u64>()
     }
 
-    /// Whether the copy engine takes such a map: the driver's own conditions, and that an offset within an im2col box, up to
+    /// Whether TMA takes such a map: the driver's own conditions, and that an offset within an im2col box, up to
     /// `reach` along each spatial axis, fits into its instruction.
     pub fn is_valid(&self, reach: &[usize]) -> bool {
         let offsets = match (&self.take, self.extents.len()) {

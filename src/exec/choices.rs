@@ -7,7 +7,7 @@ use crate::device::cuda::device::CudaDevice;
 use crate::device::cuda::sources::{HEADERS, KERNELS};
 use crate::error::{Error, Result};
 use crate::fsio;
-use crate::ops::conv::variants::{ConvShape, Variant};
+use crate::ops::conv::cuda::variants::{ConvShape, Variant};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

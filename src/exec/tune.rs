@@ -10,8 +10,8 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Var};
 use crate::ops::conv::ConvSpec;
-use crate::ops::conv::launch::Pass;
-use crate::ops::conv::variants::{ConvShape, Variant};
+use crate::ops::conv::cuda::launch::Pass;
+use crate::ops::conv::cuda::variants::{ConvShape, Variant};
 use crate::rng::Philox;
 use std::sync::Arc;
 
@@ -141,7 +141,7 @@ impl<'a, B: Timed> Bench<'a, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::conv::variants::Kernels;
+    use crate::ops::conv::cuda::variants::Kernels;
 
     #[test]
     fn another_variant_must_be_worth_it() {

@@ -6,7 +6,7 @@ use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, 
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Op, Storage, Var};
-use crate::ops::conv::launch::{Epilogue, Product, operand, slices, sum_slices, tiles};
+use crate::ops::conv::cuda::launch::{Epilogue, Product, operand, slices, sum_slices, tiles};
 use crate::ops::sample::{self, Domain, Sample};
 use crate::shape::Shape;
 

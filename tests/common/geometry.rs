@@ -2,8 +2,8 @@
 
 #![allow(dead_code, missing_docs, clippy::too_many_arguments)]
 
+use gan::ops::conv::cuda::launch::Pass;
 use gan::ops::conv::geometry::ConvGeometry;
-use gan::ops::conv::launch::Pass;
 use gan::shape::Shape;
 
 /// Geometry from the parameters users give; `None` where there is no output.

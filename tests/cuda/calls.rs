@@ -143,7 +143,7 @@ fn a_newer_device_is_reached_through_ptx() {
     assert!(out.stderr.contains("'nvidia-cuda-nvrtc==13.0.*'"), "{}", out.stderr);
 }
 
-/// What the copy engine is told of tensors is told once, before the first step; the stand-in checks it.
+/// What TMA is told of tensors is told once, before the first step; the stand-in checks it.
 #[test]
 fn maps_are_encoded_where_sm_90a_s_convolutions_are_taken() {
     let Some(mut bench) = Bench::new() else { return };
@@ -168,5 +168,5 @@ fn maps_are_encoded_where_sm_90a_s_convolutions_are_taken() {
     assert_eq!(count(&log, "cuTensorMapEncodeTiled"), 0);
     let (out, _) = run(&mut bench, "perhaps", "third");
     assert_eq!(out.code, Some(1));
-    assert!(out.stderr.contains("GAN_HOPPER = \"perhaps\": write off, suited or always"), "{}", out.stderr);
+    assert!(out.stderr.contains("GAN_HOPPER = \"perhaps\": write off, auto or always"), "{}", out.stderr);
 }

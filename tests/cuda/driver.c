@@ -667,7 +667,7 @@ R cuGraphLaunch(void *e, void *s) {
 }
 R cuGraphExecDestroy(void *e) { CALL("cuGraphExecDestroy"); CHECK(((Handle *)e)->kind == EXECUTABLE); free(e); return OK; }
 
-// ---- maps for the copy engine: the driver's conditions on them, for the maps that this program makes ----
+// ---- maps for TMA: the driver's conditions on them, for the maps that this program makes ----
 
 // Where the driver gives INVALID_VALUE.
 #define ENCODABLE(condition) \

@@ -1,8 +1,8 @@
 //! Convolutions in plain double-precision sums, on all cores: pass by pass what `geometry::products` says, with the innermost
 //! loop along neighbours.
 
+use gan::ops::conv::cuda::launch::Pass;
 use gan::ops::conv::geometry::ConvGeometry;
-use gan::ops::conv::launch::Pass;
 use rayon::prelude::*;
 
 /// The result of a pass of two operands: x and w, dy and w, or x and dy.

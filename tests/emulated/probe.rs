@@ -15,8 +15,8 @@ fn traits() -> GpuTraits {
         fixed_shapes: true,
         fused: true,
         choices: None,
-        hopper: Tailored::Suited,
-        window: Tailored::Suited,
+        hopper: Tailored::Auto,
+        window: Tailored::Auto,
     }
 }
 

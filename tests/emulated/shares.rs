@@ -6,7 +6,7 @@ use crate::geometry::{operands, products};
 use crate::oracle::exact;
 use crate::shard::Shard;
 use crate::suite::registry;
-use gan::ops::conv::launch::Pass;
+use gan::ops::conv::cuda::launch::Pass;
 use gan::rng::Philox;
 
 #[test]

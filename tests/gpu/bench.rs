@@ -35,7 +35,7 @@ impl Program {
                 set.iter().for_each(|s| args.extend(["--set", s]));
                 let mut command = self.command(&args);
                 for variable in ["GAN_HOPPER", "GAN_WINDOW"] {
-                    command.env(variable, if off == Some(variable) { "off" } else { "suited" });
+                    command.env(variable, if off == Some(variable) { "off" } else { "auto" });
                 }
                 println!("{}", finish(command, &args.join(" "))?.lines().next().unwrap_or_default());
                 compiled += 1;
@@ -83,7 +83,7 @@ impl Program {
         set.iter().for_each(|s| args.extend(["--set", s]));
         let mut command = self.command(&args);
         for variable in ["GAN_HOPPER", "GAN_WINDOW"] {
-            command.env(variable, if off == Some(variable) { "off" } else { "suited" });
+            command.env(variable, if off == Some(variable) { "off" } else { "auto" });
         }
         finish(command, &args.join(" "))?;
         let mode = off.map_or("recorded".to_string(), |variable| format!("recorded, {variable}=off"));

@@ -9,8 +9,8 @@ use gan::device::cuda::usage::{self, Usage};
 use gan::device::cuda::workers;
 use gan::device::launch::{GpuTraits, Tailored};
 use gan::exec::probe::{parts, specialisations};
+use gan::ops::conv::cuda::launch::{Math, Pass, choose, plan};
 use gan::ops::conv::geometry::ConvGeometry;
-use gan::ops::conv::launch::{Math, Pass, choose, plan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -379,7 +379,7 @@ fn an_error_names_the_kernel_and_shows_the_whole_log() {
 #[test]
 fn what_the_doctor_compares_compiles() {
     let Some(nvrtc) = nvrtc() else { return };
-    let gpu = GpuTraits { window: Tailored::Suited, ..crate::hopper::device(132, Tailored::Suited, true) };
+    let gpu = GpuTraits { window: Tailored::Auto, ..crate::hopper::device(132, Tailored::Auto, true) };
     let all: Vec<_> = [Math::Fma, Math::Tf32, Math::Bf16].into_iter().flat_map(|m| parts(&gpu, m)).collect();
     let kernels = specialisations(&all).unwrap();
     let compiler = Compiler::with(nvrtc, cache());

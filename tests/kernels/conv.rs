@@ -2,8 +2,8 @@
 
 use crate::common::{assert_close, module, normal, numbers, unwritten};
 use crate::geometry::{cube, line, products, row, square};
+use gan::ops::conv::cuda::launch::{Math, Pass, Tiles, plan, shape_argument};
 use gan::ops::conv::geometry::ConvGeometry;
-use gan::ops::conv::launch::{Math, Pass, Tiles, plan, shape_argument};
 use gan_emu::{Arg, Buffer, Mode, Shape, bf16_round};
 
 /// The geometry whose `grad_x` is the transposed convolution with these numbers.

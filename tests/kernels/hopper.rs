@@ -5,9 +5,9 @@ use crate::common::{assert_close, kernels, module, normal};
 use crate::geometry::{cube, operands, products, row, square};
 use gan::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Math, Operand, Operands, Tailored};
 use gan::dtype::DType;
+use gan::ops::conv::cuda::hopper::{choose, launches};
+use gan::ops::conv::cuda::launch::{Epilogue, Normed, Pass, Stats};
 use gan::ops::conv::geometry::ConvGeometry;
-use gan::ops::conv::hopper::{choose, launches};
-use gan::ops::conv::launch::{Epilogue, Normed, Pass, Stats};
 use gan::shape::Shape;
 use gan_emu::{Arg, Async, Buffer, Build, Mode, Order, Sanitizer, bf16_round, launch_sanitized};
 
@@ -371,7 +371,7 @@ fn epilogues_and_bf16_results() {
     }
 }
 
-/// What the copy engine or the tiles can't take goes to the other kernels.
+/// What TMA or the tiles can't take goes to the other kernels.
 #[test]
 fn what_these_kernels_cannot_take_is_left_to_the_others() {
     let gpu = device(132, Tailored::Always, false);

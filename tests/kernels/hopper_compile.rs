@@ -8,7 +8,7 @@ use gan::device::cuda::compiler::{Compiler, Specialisation};
 use gan::device::cuda::usage;
 use gan::device::launch::{Launch, Tailored};
 use gan::dtype::DType;
-use gan::ops::conv::launch::Epilogue;
+use gan::ops::conv::cuda::launch::Epilogue;
 use gan::train::kernels::programs;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ fn is_own(file: &str) -> bool {
 
 /// What training with every recipe launches of these kernels, each once, at the recipe's own sizes and channels.
 fn launched() -> BTreeMap<Vec<String>, Launch> {
-    let gpu = device(132, Tailored::Suited, true);
+    let gpu = device(132, Tailored::Auto, true);
     let mut all = BTreeMap::new();
     for name in names() {
         let (recipe, extents) = recipe(&name);
@@ -66,7 +66,7 @@ fn typical() -> Vec<Specialisation> {
         row(cube(2, 32, 128, 64, 3, 1, 1, 1, 1)),
     ] {
         for pass in PASSES {
-            let (gpu, plain) = (device(132, Tailored::Suited, true), Epilogue::default());
+            let (gpu, plain) = (device(132, Tailored::Auto, true), Epilogue::default());
             let list = list(&g, pass, &gpu, DType::Bf16, &plain).expect("suited");
             all.push(list.launches[0].specialisation.clone());
         }

@@ -55,18 +55,18 @@ fn settings(gpu: &Gpu, math: Math) -> Vec<(Tailored, Tailored)> {
     match (math, gpu.hopper) {
         (Math::Bf16, Tailored::Off) => {
             vec![
-                (Tailored::Off, Tailored::Suited),
+                (Tailored::Off, Tailored::Auto),
                 (Tailored::Off, Tailored::Off),
                 (Tailored::Off, Tailored::Always),
             ]
         }
         (Math::Bf16, _) => vec![
-            (Tailored::Suited, Tailored::Suited),
+            (Tailored::Auto, Tailored::Auto),
             (Tailored::Off, Tailored::Off),
             (Tailored::Always, Tailored::Off),
-            (Tailored::Suited, Tailored::Always),
+            (Tailored::Auto, Tailored::Always),
         ],
-        _ => vec![(gpu.hopper, Tailored::Suited)],
+        _ => vec![(gpu.hopper, Tailored::Auto)],
     }
 }
 

@@ -50,7 +50,7 @@ impl Gpu {
         let of =
             |name, architecture, multiprocessors, hopper| Gpu { name, architecture, multiprocessors, hopper };
         [
-            of("H100", "sm_90a", 132, Tailored::Suited),
+            of("H100", "sm_90a", 132, Tailored::Auto),
             of("A100", "sm_80", 108, Tailored::Off),
             of("B200", "sm_100", 148, Tailored::Off),
         ]
@@ -64,7 +64,7 @@ impl Gpu {
             fused: true,
             choices: None,
             hopper: self.hopper,
-            window: Tailored::Suited,
+            window: Tailored::Auto,
         }
     }
 }

@@ -8,7 +8,6 @@
 
 #![allow(unsafe_code)]
 
-use super::kernels::kernels;
 use super::simd::{Portable, Vector};
 use crate::dtype::Real;
 
@@ -20,13 +19,8 @@ const TAPS: usize = 8;
 /// Pixels whose sums are in registers at once where the source is one channel in every lane.
 const SPLAT_PIXELS: usize = 8;
 
-/// Whether groups of `from` channels of the source for `to` of the result can be taken as they lie.
-pub fn suits<T: Real>(from: usize, to: usize) -> bool {
-    let lanes = kernels::<T>().width / 2;
-    (from, to) == (1, 1) || permutes(from, to, lanes) || to.is_multiple_of(lanes)
-}
-
-fn permutes(from: usize, to: usize, lanes: usize) -> bool {
+/// Whether the source's channels are permuted within registers of `lanes` elements.
+pub(super) fn permutes(from: usize, to: usize, lanes: usize) -> bool {
     from == to && [2, 4, 8].contains(&from) && lanes.is_multiple_of(from)
 }
 
@@ -53,7 +47,7 @@ pub struct Run<'a, T> {
 
 impl<T: Real> Run<'_, T> {
     /// Whether all that is read lies in the source and the `rows` weights, and the pixels in `len` elements, `stride` apart.
-    fn fits(&self, rows: usize, len: usize, stride: usize) -> bool {
+    pub(super) fn fits(&self, rows: usize, len: usize, stride: usize) -> bool {
         let reach = |step: usize, channels: usize| (self.pixels - 1) * step + channels;
         let sources = self.channels / self.to * self.from;
         let seen = |&(offset, row): &(usize, usize)| {
@@ -64,33 +58,12 @@ impl<T: Real> Run<'_, T> {
             && self.taps.iter().all(seen)
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.pixels * self.channels == 0
     }
 }
 
-/// `out[q, c] = sum over the taps and the group of source[q, c] weights[row, c]`; the pixels of `out` are `stride` elements apart.
-pub fn over_taps<T: Real>(run: &Run<T>, weights: &[T], out: &mut [T], stride: usize) {
-    if run.is_empty() {
-        return;
-    }
-    assert!(run.fits(weights.len() / run.channels, out.len(), stride), "a run beyond its operands");
-    // SAFETY: the assertion keeps every access inside the slices, and the kernels were chosen for this processor.
-    unsafe { (kernels::<T>().over_taps)(run, weights.as_ptr(), out.as_mut_ptr(), stride) };
-}
-
-/// `sums[row, c] += sum over the pixels of source[q, c] upstream[q, c]` for every tap and channel of the group; the pixels of `upstream` are `stride`
-/// elements apart.
-pub fn over_pixels<T: Real>(run: &Run<T>, upstream: &[T], stride: usize, sums: &mut [T]) {
-    if run.is_empty() {
-        return;
-    }
-    assert!(run.fits(sums.len() / run.channels, upstream.len(), stride), "a run beyond its operands");
-    // SAFETY: as above.
-    unsafe { (kernels::<T>().over_pixels)(run, upstream.as_ptr(), stride, sums.as_mut_ptr()) };
-}
-
-/// See [`over_taps`].
+/// See [`super::runs::over_taps`].
 ///
 /// # Safety
 /// [`Run::fits`] the weights and `out`; the processor has the instruction set of `V`.
@@ -354,7 +327,7 @@ unsafe fn tap_tile<T: Real, V: Vector<T>, const P: usize, const NV: usize>(
     }
 }
 
-/// See [`over_pixels`].
+/// See [`super::runs::over_pixels`].
 ///
 /// # Safety
 /// [`Run::fits`] the sums and `upstream`; the processor has the instruction set of `V`.
@@ -577,6 +550,7 @@ unsafe fn pixel_tile<T: Real, V: Vector<T>, const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::super::kernels::{Kernels, for_f32, for_f64};
+    use super::super::runs::over_taps;
     use super::*;
 
     /// Small whole numbers, whose products are exact.

@@ -41,10 +41,10 @@ pub fn copy_short<T: Copy>(dst: &mut [T], src: &[T]) {
 /// The arguments of [`super::tile::pack_right`].
 pub(super) type Pack<T> = fn(&mut [T], usize, usize, usize, usize, &[T], usize);
 
-/// `(run, weights, results, their stride)`, see [`super::channels::over_taps`].
+/// `(run, weights, results, their stride)`, see [`super::runs::over_taps`].
 pub(super) type OverTaps<T> = unsafe fn(&Run<T>, *const T, *mut T, usize);
 
-/// `(run, upstream, its stride, sums)`, see [`super::channels::over_pixels`].
+/// `(run, upstream, its stride, sums)`, see [`super::runs::over_pixels`].
 pub(super) type OverPixels<T> = unsafe fn(&Run<T>, *const T, usize, *mut T);
 
 /// The kernels of one instruction set.

@@ -1,13 +1,14 @@
 //! The CPU device.
 
 pub mod blocks;
-pub mod channels;
+mod channels;
 pub mod gemm;
 mod io;
 mod kernels;
 pub mod load;
 mod memory;
 pub mod parallel;
+pub mod runs;
 pub mod scratch;
 mod simd;
 pub mod tile;

@@ -43,7 +43,7 @@ fn setting(variable: &str) -> Result<Tailored> {
         Ok(text) if !text.is_empty() => {
             text.parse().map_err(|e| Error::input(format!("{variable} = {text:?}: {e}")))
         }
-        _ => Ok(Tailored::Suited),
+        _ => Ok(Tailored::Auto),
     }
 }
 
@@ -221,7 +221,7 @@ impl CudaDevice {
         };
         let pool = if self.context.pooled { "" } else { ", without a memory pool" };
         let kernels = match (self.target.as_str(), self.traits.math, self.traits.hopper) {
-            (_, Math::Bf16, Tailored::Suited) => ", sm_90a's own convolutions",
+            (_, Math::Bf16, Tailored::Auto) => ", sm_90a's own convolutions",
             (_, Math::Bf16, Tailored::Always) => ", sm_90a's own convolutions wherever they can",
             ("sm_90a", Math::Bf16, Tailored::Off) => ", without sm_90a's own convolutions",
             _ => "",

@@ -1,4 +1,4 @@
-//! Encoding maps for the copy engine of sm_90a: the driver's part, which only drivers for CUDA 12 and newer have.
+//! Encoding maps for TMA (sm_90a): the driver's part, which only drivers for CUDA 12 and newer have.
 
 #![allow(unsafe_code)]
 

@@ -7,13 +7,9 @@
 //! Layouts: `x [n, spatial.., c]`, `w [k, kernel.., c / groups]`, `y [n, spatial.., k]`.
 
 pub mod cpu;
-pub mod depthwise;
+pub mod cuda;
 pub mod geometry;
-pub mod hopper;
-pub mod launch;
 mod samples;
-pub mod variants;
-pub mod window;
 
 pub use samples::samples;
 
@@ -22,8 +18,8 @@ use crate::device::launch::{GpuTraits, LaunchList, Operands};
 use crate::dispatch_real;
 use crate::graph::{GradArgs, Op, Storage, Var};
 use crate::shape::Shape;
+use cuda::launch::{Epilogue, Pass};
 use geometry::ConvGeometry;
-use launch::{Epilogue, Pass};
 
 /// How the kernel moves over the input. One entry per spatial axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -184,7 +180,7 @@ impl Op for Conv {
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let g = self.0.geometry(io.shape(0), io.shape(1), io.out());
-        Ok(launch::launches(&g, Pass::Forward, io, gpu, &Epilogue::default()))
+        Ok(cuda::launch::launches(&g, Pass::Forward, io, gpu, &Epilogue::default()))
     }
 }
 
@@ -240,7 +236,7 @@ impl Op for ConvGradX {
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let g = self.spec.geometry(io.out(), io.shape(1), io.shape(0));
-        Ok(launch::launches(&g, Pass::GradX, io, gpu, &Epilogue::default()))
+        Ok(cuda::launch::launches(&g, Pass::GradX, io, gpu, &Epilogue::default()))
     }
 }
 
@@ -293,7 +289,7 @@ impl Op for ConvGradW {
 
     fn launches(&self, io: &Operands, gpu: &GpuTraits) -> Result<LaunchList, String> {
         let g = self.spec.geometry(io.shape(0), io.out(), io.shape(1));
-        Ok(launch::launches(&g, Pass::GradW, io, gpu, &Epilogue::default()))
+        Ok(cuda::launch::launches(&g, Pass::GradW, io, gpu, &Epilogue::default()))
     }
 }
 

@@ -7,8 +7,8 @@ use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands};
 use crate::dispatch_real;
 use crate::dtype::Real;
 use crate::graph::{GradArgs, Memory, Op, Storage, Var};
+use crate::ops::conv::cuda::launch::{Epilogue, Pass, launches};
 use crate::ops::conv::geometry::ConvGeometry;
-use crate::ops::conv::launch::{Epilogue, Pass, launches};
 use crate::ops::conv::{Conv, ConvGradW, ConvGradX};
 use crate::shape::Shape;
 

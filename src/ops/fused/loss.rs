@@ -8,7 +8,7 @@ use crate::device::launch::{GpuTraits, Launch, LaunchArg, LaunchList, Operands, 
 use crate::dispatch_real;
 use crate::dtype::{DType, Real};
 use crate::graph::{GradArgs, Op, Storage, Var};
-use crate::ops::conv::launch::{Epilogue, partial_sums};
+use crate::ops::conv::cuda::launch::{Epilogue, partial_sums};
 use crate::shape::Shape;
 
 /// The most results for which one block is the fastest way: beyond, the rest of the device would wait.

@@ -7,7 +7,7 @@ use crate::device::launch::{GpuTraits, LaunchArg, LaunchList, Operands, kind};
 use crate::dispatch_real;
 use crate::dtype::{DType, Real};
 use crate::graph::{GradArgs, Op, Storage, Var};
-use crate::ops::conv::launch::{Normed, Stats, launches_as, takes_stats};
+use crate::ops::conv::cuda::launch::{Normed, Stats, launches_as, takes_stats};
 use crate::ops::norm::{self, GradOperands, NormGradSums, NormKind};
 use crate::shape::Shape;
 

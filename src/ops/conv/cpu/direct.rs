@@ -2,14 +2,14 @@
 //! group would leave most of a register empty.
 //!
 //! Every result channel meets as many source channels as a group has, and those differ from group to group. Groups of suitable
-//! sizes are taken as they lie ([`crate::device::cpu::channels`]). For others the source is first spread: plane `j` holds, for
+//! sizes are taken as they lie ([`crate::device::cpu::runs`]). For others the source is first spread: plane `j` holds, for
 //! every result channel, the source channel that is number `j` of its group. Then each tap and plane is one product of equal
 //! channels.
 
 use super::Gather;
 use super::gather::Axis;
 use super::grad_w::sliced;
-use crate::device::cpu::channels::{self, Run};
+use crate::device::cpu::runs::{self, Run};
 use crate::device::cpu::{parallel, scratch};
 use crate::dtype::Real;
 use crate::ops::conv::geometry::ConvGeometry;
@@ -32,7 +32,7 @@ struct Group {
 impl Group {
     /// Whether a pass is one for this file.
     fn pays<T: Real>(self, g: &ConvGeometry) -> bool {
-        let most = if channels::suits::<T>(self.from, self.to) { MOST } else { MOST_SPREAD };
+        let most = if runs::suits::<T>(self.from, self.to) { MOST } else { MOST_SPREAD };
         g.groups > 1 && self.from <= most
     }
 
@@ -40,7 +40,7 @@ impl Group {
     /// result's channels.
     fn spread<T: Real, R>(self, source: &[T], groups: usize, f: impl FnOnce(&[T], usize, Group) -> R) -> R {
         let Group { from, to } = self;
-        if channels::suits::<T>(from, to) {
+        if runs::suits::<T>(from, to) {
             return f(source, 1, self);
         }
         let (narrow, wide) = (groups * from, groups * to);
@@ -126,7 +126,7 @@ fn pixels<T: Real>(
                             let step = a.src_step as usize * sources;
                             let run = Run { pixels, channels: n, from, to, source, step, taps };
                             let to = &mut line[(a.start + first * a.step) * n..];
-                            channels::over_taps(&run, weights, to, a.step * n);
+                            runs::over_taps(&run, weights, to, a.step * n);
                         });
                     }
                 }
@@ -202,7 +202,7 @@ pub(super) fn grad_w<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T])
                     let whole = [at / (d * h), at / h % d, at % h];
                     for_runs(&gather, whole, g.n, sources, planes, &mut seen, |taps, first, pixels| {
                         let run = Run { pixels, channels: n, from, to, source, step, taps };
-                        channels::over_pixels(&run, &dy[(at * w + first) * n..], n, sums);
+                        runs::over_pixels(&run, &dy[(at * w + first) * n..], n, sums);
                     });
                 }
             });

@@ -1,17 +1,15 @@
 //! How a convolution is launched on sm_90a's own kernels (`kernels/conv_hopper.cu`, `kernels/conv_hopper_grad_w.cu`): when
-//! they are taken, which tiles, and what the copy engine is told. Pure arithmetic, like `launch.rs`.
+//! they are taken, which tiles, and what TMA is told. Pure arithmetic, like `launch.rs`.
 
-use super::geometry::ConvGeometry;
-use super::launch::{
-    Epilogue, Math, Pass, even_phases, operand, product, shape_argument, sum_slices, tiles_suit,
-    window_constant,
-};
-use super::variants::{self, ConvShape, Kernels};
+use super::epilogue::{Epilogue, operand, sum_slices, tiles_suit};
+use super::product::{Math, Pass, even_phases, product, shape_argument, window_constant};
+use super::variant::{self, ConvShape, Kernels};
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, Tailored, int,
 };
 use crate::device::tensor_map::{ROW, Take, TensorMap};
 use crate::dtype::DType;
+use crate::ops::conv::geometry::ConvGeometry;
 
 /// Rows of a tile of two warpgroups.
 const ROWS: usize = 128;
@@ -113,7 +111,7 @@ fn usual_slices(g: &ConvGeometry, pass: Pass, bn: usize, multiprocessors: usize)
 const WIDTHS: [usize; 3] = [64, 128, 256];
 
 /// Whether these kernels can compute a shape so.
-pub(super) fn allows(shape: &ConvShape, v: &variants::Variant) -> bool {
+pub(super) fn allows(shape: &ConvShape, v: &variant::Variant) -> bool {
     let (g, pass) = (&shape.geometry, shape.pass);
     let rows = rows(g, pass);
     // No wider than there are columns; two warpgroups that share 64 rows share the columns.
@@ -128,7 +126,7 @@ pub(super) fn allows(shape: &ConvShape, v: &variants::Variant) -> bool {
 }
 
 /// Ways to compute a shape that may be worth a trial; not all of them need be possible.
-pub(super) fn variants(shape: &ConvShape, multiprocessors: usize) -> Vec<variants::Variant> {
+pub(super) fn variants(shape: &ConvShape, multiprocessors: usize) -> Vec<variant::Variant> {
     let (g, pass) = (&shape.geometry, shape.pass);
     let mut all = Vec::new();
     if !possible(g, pass, shape.math) {
@@ -138,7 +136,7 @@ pub(super) fn variants(shape: &ConvShape, multiprocessors: usize) -> Vec<variant
         let usual = usual_slices(g, pass, bn, multiprocessors);
         for wanted in [usual, 1, usual.div_ceil(2), 2 * usual] {
             let slices = Variant::of(g, pass, bn, wanted).slices;
-            all.push(variants::Variant { kernels: Kernels::Hopper, bm: rows(g, pass), bn, slices });
+            all.push(variant::Variant { kernels: Kernels::Hopper, bm: rows(g, pass), bn, slices });
         }
     }
     all
@@ -159,14 +157,25 @@ fn stage_bytes(rows: usize, bn: usize) -> usize {
     (rows + bn) * 2 * DEPTH
 }
 
-/// Which of sm_90a's kernels a pass takes, if any: this alone decides, by the shape, the device, what was measured on it, and
-/// whether the operands lie where the copy engine can read them.
+/// Which of sm_90a's kernels a pass takes, if any, where nothing was measured: by the shape, the device, and whether the operands
+/// lie where TMA can read them.
 pub fn choose(g: &ConvGeometry, pass: Pass, aligned: [bool; 2], gpu: &GpuTraits) -> Option<Variant> {
+    choose_measured(g, pass, aligned, gpu, None)
+}
+
+/// As [`choose`], where a variant was `measured` to be the fastest.
+pub fn choose_measured(
+    g: &ConvGeometry,
+    pass: Pass,
+    aligned: [bool; 2],
+    gpu: &GpuTraits,
+    measured: Option<variant::Variant>,
+) -> Option<Variant> {
     if gpu.hopper == Tailored::Off || aligned != [true; 2] || !possible(g, pass, gpu.math) {
         return None;
     }
     let rule = || Variant::new(g, pass, gpu.multiprocessors);
-    match variants::measured(g, pass, gpu) {
+    match measured {
         _ if gpu.hopper == Tailored::Always => Some(rule()),
         Some(v) => (v.kernels == Kernels::Hopper).then(|| Variant::of(g, pass, v.bn, v.slices)),
         None => suits(g, pass).then(rule),
@@ -229,7 +238,7 @@ fn spatial(g: &ConvGeometry) -> usize {
     if g.input[0] == 1 && g.output[0] == 1 && g.kernel[0] == 1 && g.padding[0] == 0 { 2 } else { 3 }
 }
 
-/// The im2col maps of the gathered tensor, one a phase, or nothing if the copy engine can't walk so.
+/// The im2col maps of the gathered tensor, one a phase, or nothing if TMA can't walk so.
 fn gathered(g: &ConvGeometry, pass: Pass, pixels: usize) -> Option<Vec<TensorMap>> {
     let (channels, source) = if pass == Pass::GradX { (g.k, g.output) } else { (g.c, g.input) };
     let axes = (3 - spatial(g)..3).rev(); // the fastest first
@@ -349,12 +358,18 @@ pub fn launches(
     list
 }
 
-/// Which of sm_90a's kernels a pass of an operation takes, if any: see [`choose`].
-pub fn suited(g: &ConvGeometry, pass: Pass, io: &Operands, gpu: &GpuTraits) -> Option<Variant> {
-    choose(g, pass, [0, 1].map(|i| readable(io, i)), gpu)
+/// Which of sm_90a's kernels a pass of an operation takes, if any: see [`choose_measured`].
+pub fn suited(
+    g: &ConvGeometry,
+    pass: Pass,
+    io: &Operands,
+    gpu: &GpuTraits,
+    measured: Option<variant::Variant>,
+) -> Option<Variant> {
+    choose_measured(g, pass, [0, 1].map(|i| readable(io, i)), gpu, measured)
 }
 
-/// Whether the copy engine can read an operand where it is: a copy of it always lies well.
+/// Whether TMA can read an operand where it is: a copy of it always lies well.
 pub(super) fn readable(io: &Operands, i: usize) -> bool {
     io.inputs[i].dtype != DType::Bf16 || io.inputs[i].aligned
 }

@@ -1,12 +1,13 @@
 //! How a convolution whose channels see few others is launched on kernels of its own (`kernels/conv_depthwise.cu`,
 //! `kernels/conv_depthwise_grad_w.cu`): when they are taken, and what a thread computes. Pure arithmetic, like `launch.rs`.
 
-use super::geometry::ConvGeometry;
-use super::launch::{Epilogue, Math, Pass, divider, geometry_argument, sum_slices};
-use super::variants::{self, ConvShape, Kernels};
+use super::epilogue::{Epilogue, sum_slices};
+use super::product::{Math, Pass, divider, geometry_argument};
+use super::variant::{self, ConvShape, Kernels};
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operand, Operands, Specialisation, THREADS, int,
 };
+use crate::ops::conv::geometry::ConvGeometry;
 use std::collections::BTreeSet;
 
 /// Bytes that a thread reads or stores at once, at most.
@@ -202,7 +203,7 @@ fn element(math: Math) -> usize {
 }
 
 /// Whether these kernels can compute a shape so.
-pub(super) fn allows(shape: &ConvShape, v: &variants::Variant) -> bool {
+pub(super) fn allows(shape: &ConvShape, v: &variant::Variant) -> bool {
     let (g, pass) = (&shape.geometry, shape.pass);
     // Slices do not depend on the device once they are given.
     let own = || Variant::new(g, pass, element(shape.math), 1, Some(v.slices));
@@ -210,7 +211,7 @@ pub(super) fn allows(shape: &ConvShape, v: &variants::Variant) -> bool {
 }
 
 /// Ways to compute a shape that may be worth a trial; not all of them need be possible.
-pub(super) fn variants(shape: &ConvShape, multiprocessors: usize) -> Vec<variants::Variant> {
+pub(super) fn variants(shape: &ConvShape, multiprocessors: usize) -> Vec<variant::Variant> {
     let (g, pass) = (&shape.geometry, shape.pass);
     let of = |slices| Variant::new(g, pass, element(shape.math), multiprocessors, slices);
     let Some(usual) = of(None).filter(|_| possible(g, pass)) else { return Vec::new() };
@@ -218,23 +219,33 @@ pub(super) fn variants(shape: &ConvShape, multiprocessors: usize) -> Vec<variant
     [slices, slices / 2, 2 * slices].map(|slices| named(&usual, slices)).into()
 }
 
-fn named(v: &Variant, slices: usize) -> variants::Variant {
-    variants::Variant { kernels: Kernels::Depthwise, bm: v.run, bn: v.width, slices }
+fn named(v: &Variant, slices: usize) -> variant::Variant {
+    variant::Variant { kernels: Kernels::Depthwise, bm: v.run, bn: v.width, slices }
 }
 
 /// What is taken of these kernels where nothing was measured.
-pub(super) fn default(shape: &ConvShape, gpu: &GpuTraits) -> Option<variants::Variant> {
+pub(super) fn default(shape: &ConvShape, gpu: &GpuTraits) -> Option<variant::Variant> {
     let (g, pass) = (&shape.geometry, shape.pass);
     choose(g, pass, &GpuTraits { math: shape.math, choices: None, ..*gpu }).map(|v| named(&v, v.slices(pass)))
 }
 
-/// Which of these kernels a pass takes, if any: this alone decides, by the shape, the device, and what was measured on it.
+/// Which of these kernels a pass takes, if any, where nothing was measured: by the shape and the device.
 pub fn choose(g: &ConvGeometry, pass: Pass, gpu: &GpuTraits) -> Option<Variant> {
+    choose_measured(g, pass, gpu, None)
+}
+
+/// As [`choose`], where a variant was `measured` to be the fastest.
+pub fn choose_measured(
+    g: &ConvGeometry,
+    pass: Pass,
+    gpu: &GpuTraits,
+    measured: Option<variant::Variant>,
+) -> Option<Variant> {
     if !possible(g, pass) {
         return None;
     }
     let of = |slices| Variant::new(g, pass, element(gpu.math), gpu.multiprocessors, slices);
-    match variants::measured(g, pass, gpu) {
+    match measured {
         Some(v) if v.kernels == Kernels::Depthwise => of(Some(v.slices)),
         Some(_) => None,
         None if suits(g, pass, gpu.math) => of(None),
@@ -329,6 +340,7 @@ mod tests {
     use super::*;
     use crate::device::choices::Choices;
     use crate::device::launch::Tailored;
+    use crate::ops::conv::cuda::variants::measured;
 
     fn geometry(c: usize, k: usize, groups: usize, size: [usize; 3]) -> ConvGeometry {
         let kernel = size.map(|s| if s == 1 { 1 } else { 3 });
@@ -353,8 +365,8 @@ mod tests {
             fixed_shapes: true,
             fused: true,
             choices: None,
-            hopper: Tailored::Suited,
-            window: Tailored::Suited,
+            hopper: Tailored::Auto,
+            window: Tailored::Auto,
         }
     }
 
@@ -433,7 +445,8 @@ mod tests {
         let with = |variant: &str| {
             let choices = Choices::leak([(shape.to_string(), variant.to_string())].into());
             let gpu = GpuTraits { choices: Some(choices), ..gpu(Math::Bf16) };
-            choose(&shape.geometry, shape.pass, &gpu).map(|v| v.blocks)
+            let known = measured(&shape.geometry, shape.pass, &gpu);
+            choose_measured(&shape.geometry, shape.pass, &gpu, known).map(|v| v.blocks)
         };
         assert_eq!(with("depthwise 4x4/2"), Some(2));
         assert_eq!(with("16x16/1"), None, "the general kernels were faster");

@@ -2,12 +2,13 @@
 //! (`kernels/conv_window.cu`, `kernels/conv_window_grad_w.cu`): when they are taken, and which boxes. Pure arithmetic, like
 //! `launch.rs`.
 
-use super::geometry::ConvGeometry;
+use super::epilogue::{Epilogue, MOST_TILES, operand, sum_slices};
 use super::hopper::readable;
-use super::launch::{Epilogue, MOST_TILES, Math, Pass, geometry_argument, operand, sum_slices};
+use super::product::{Math, Pass, geometry_argument};
 use crate::device::launch::{
     ELEMENT, GpuTraits, Launch, LaunchArg, LaunchList, Operands, Specialisation, Tailored, int,
 };
+use crate::ops::conv::geometry::ConvGeometry;
 
 /// Bytes of dynamic shared memory that every device with tensor cores for bf16 allows a block: 99 KiB on 8.6 and 8.9, less what
 /// statistics take.
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn boxes_are_large_where_there_are_many_pixels_and_small_where_there_are_few() {
         let of = |g: &ConvGeometry, pass| {
-            let v = taken(g, pass, Tailored::Suited).expect("suited");
+            let v = taken(g, pass, Tailored::Auto).expect("suited");
             (v.extents, v.taps)
         };
         let large = geometry(2, 64, 64, [64; 3]);
@@ -328,7 +329,7 @@ mod tests {
         let g = || suited.clone();
         for pass in PASSES {
             let takes = |g: &ConvGeometry, window| taken(g, pass, window).is_some();
-            assert!(takes(&suited, Tailored::Suited) && !takes(&suited, Tailored::Off));
+            assert!(takes(&suited, Tailored::Auto) && !takes(&suited, Tailored::Off));
             for impossible in [
                 ConvGeometry { c: 72, ..g() },
                 ConvGeometry { k: 12, ..g() },
@@ -345,7 +346,7 @@ mod tests {
             let one_tap = ConvGeometry { kernel: [1; 3], padding: [0; 3], ..g() };
             for possible in [one_tap, geometry(1, 32, 32, [8; 3]), geometry(512, 32, 32, [1, 3, 3])] {
                 assert!(
-                    takes(&possible, Tailored::Always) && !takes(&possible, Tailored::Suited),
+                    takes(&possible, Tailored::Always) && !takes(&possible, Tailored::Auto),
                     "{possible:?}"
                 );
             }

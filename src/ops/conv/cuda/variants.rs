@@ -1,152 +1,17 @@
-//! The ways to launch a convolution's kernels, and which one is taken: what was measured on the device
-//! (`gan kernels tune`), else a rule by shape.
+//! Which way to launch a convolution is taken: what was measured on the device (`gan kernels tune`), else a rule by shape.
 //!
 //! Variants differ in tiles and in the slices of the sum, so also in the order of additions: two of them agree only up to
 //! rounding.
 
 use super::depthwise;
-use super::geometry::ConvGeometry;
 use super::hopper;
-use super::launch::{
-    Math, Pass, Product, Tiles, choose, depth, geometry_argument, product, side, tiled, usual_slices,
-};
+use super::product::{Pass, Product, Tiles, choose, depth, product, side, tiled, usual_slices};
+pub use super::variant::{ConvShape, Kernels, Variant};
 use crate::device::launch::{GpuTraits, Tailored};
-use std::fmt;
-use std::str::FromStr;
-
-/// What a variant is chosen by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConvShape {
-    /// The sizes.
-    pub geometry: ConvGeometry,
-    /// Which of the three products.
-    pub pass: Pass,
-    /// Its arithmetic.
-    pub math: Math,
-}
-
-/// A way to launch it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Variant {
-    /// On which kernels.
-    pub kernels: Kernels,
-    /// Rows of a block's tile; on the kernels for depthwise convolutions, pixels of a thread.
-    pub bm: usize,
-    /// Columns of a block's tile; there, channels of a thread.
-    pub bn: usize,
-    /// Slices of the sum.
-    pub slices: usize,
-}
-
-/// Kernels that compute the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernels {
-    /// `conv.cu` and `conv_grad_w.cu`: any convolution on any device.
-    General,
-    /// `conv_hopper.cu` and `conv_hopper_grad_w.cu`.
-    Hopper,
-    /// `conv_depthwise.cu` and `conv_depthwise_grad_w.cu`.
-    Depthwise,
-}
-
-impl Kernels {
-    /// The general ones last: they have no prefix.
-    const ALL: [Kernels; 3] = [Kernels::Hopper, Kernels::Depthwise, Kernels::General];
-
-    /// What a variant's name begins with.
-    fn prefix(self) -> &'static str {
-        match self {
-            Kernels::General => "",
-            Kernels::Hopper => "hopper ",
-            Kernels::Depthwise => "depthwise ",
-        }
-    }
-}
+use crate::ops::conv::geometry::ConvGeometry;
 
 /// Extents of a tile that the general kernels are made for.
 const SIDES: [usize; 4] = [16, 32, 64, 128];
-const PASSES: [(&str, Pass); 3] =
-    [("forward", Pass::Forward), ("grad_x", Pass::GradX), ("grad_w", Pass::GradW)];
-
-/// `forward bf16 1,64,128,...`: pass, arithmetic, and the 22 numbers of the geometry in the order of its fields.
-impl fmt::Display for ConvShape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pass = PASSES.iter().find(|p| p.1 == self.pass).map_or("", |p| p.0);
-        let numbers = geometry_argument(&self.geometry).map(|n| n.to_string());
-        write!(f, "{pass} {} {}", self.math.name(), numbers.join(","))
-    }
-}
-
-impl FromStr for ConvShape {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        let wrong = || format!("{s:?} names no convolution");
-        let [pass, math, numbers] = s.split(' ').collect::<Vec<_>>()[..] else { return Err(wrong()) };
-        let pass = PASSES.iter().find(|p| p.0 == pass).ok_or_else(wrong)?.1;
-        // Sizes that the kernels can count.
-        let number = |n: &str| n.parse().ok().filter(|n| *n <= i32::MAX as usize);
-        let numbers: Option<Vec<usize>> = numbers.split(',').map(number).collect();
-        let numbers: [usize; 22] = numbers.ok_or_else(wrong)?.try_into().map_err(|_| wrong())?;
-        let three = |i: usize| [numbers[i], numbers[i + 1], numbers[i + 2]];
-        let geometry = ConvGeometry {
-            n: numbers[0],
-            c: numbers[1],
-            k: numbers[2],
-            groups: numbers[3],
-            input: three(4),
-            output: three(7),
-            kernel: three(10),
-            stride: three(13),
-            padding: three(16),
-            dilation: three(19),
-        };
-        let g = &geometry;
-        let counts = [g.n, g.c, g.k, g.groups]
-            .into_iter()
-            .chain([g.input, g.output, g.kernel, g.stride, g.dilation].into_iter().flatten());
-        let positive = counts.into_iter().all(|n| n > 0);
-        if !positive || !g.c.is_multiple_of(g.groups) || !g.k.is_multiple_of(g.groups) {
-            return Err(wrong());
-        }
-        Ok(ConvShape { geometry, pass, math: math.parse().map_err(|_| wrong())? })
-    }
-}
-
-/// `128x64/8`: rows and columns of a tile, and slices; `hopper 128x256/1`: on the kernels of sm_90a; `depthwise 4x8/1`: on those
-/// for depthwise convolutions.
-impl fmt::Display for Variant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}x{}/{}", self.kernels.prefix(), self.bm, self.bn, self.slices)
-    }
-}
-
-impl FromStr for Variant {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        let parse = || {
-            let of = |k: Kernels| Some((k, s.strip_prefix(k.prefix())?));
-            let (kernels, rest) = Kernels::ALL.into_iter().find_map(of)?;
-            let (tile, slices) = rest.split_once('/')?;
-            let (bm, bn) = tile.split_once('x')?;
-            Some(Variant {
-                kernels,
-                bm: bm.parse().ok()?,
-                bn: bn.parse().ok()?,
-                slices: slices.parse().ok()?,
-            })
-        };
-        parse().ok_or_else(|| format!("{s:?} names no variant"))
-    }
-}
-
-impl Variant {
-    /// Its tiles on the general kernels.
-    pub fn tiles(&self, math: Math) -> Tiles {
-        tiled(self.bm, self.bn, math)
-    }
-}
 
 impl ConvShape {
     fn product(&self) -> Product {
@@ -231,7 +96,8 @@ pub fn chosen(g: &ConvGeometry, pass: Pass, gpu: &GpuTraits) -> (Tiles, usize) {
 mod tests {
     use super::*;
     use crate::device::choices::Choices;
-    use crate::ops::conv::launch::tests::geometry;
+    use crate::ops::conv::cuda::product::Math;
+    use crate::ops::conv::cuda::product::tests::geometry;
 
     fn shape(c: usize, k: usize, size: usize, pass: Pass) -> ConvShape {
         ConvShape { geometry: geometry(c, k, size), pass, math: Math::Bf16 }
@@ -285,7 +151,7 @@ mod tests {
     fn all_that_is_tried_is_allowed_and_the_rule_comes_first() {
         for pass in [Pass::Forward, Pass::GradX, Pass::GradW] {
             for (c, k, size) in [(3, 64, 128), (64, 128, 64), (512, 512, 1), (1, 1, 2)] {
-                for hopper in [Tailored::Off, Tailored::Suited] {
+                for hopper in [Tailored::Off, Tailored::Auto] {
                     let (shape, gpu) = (shape(c, k, size, pass), gpu(hopper));
                     let legal = shape.legal(&gpu);
                     assert_eq!(legal[0], shape.default(&gpu));
@@ -295,7 +161,7 @@ mod tests {
                     names.dedup();
                     assert_eq!(names.len(), legal.len(), "each once");
                     let own = legal.iter().any(|v| v.kernels == Kernels::Hopper);
-                    assert_eq!(own, hopper == Tailored::Suited && c % 8 == 0, "{shape}");
+                    assert_eq!(own, hopper == Tailored::Auto && c % 8 == 0, "{shape}");
                 }
             }
         }
@@ -303,7 +169,7 @@ mod tests {
         let names =
             |hopper| -> Vec<String> { shape.legal(&gpu(hopper)).iter().map(Variant::to_string).collect() };
         assert_eq!(names(Tailored::Off)[..4], ["64x64/2", "128x128/8", "128x128/1", "128x128/4"]);
-        let own = names(Tailored::Suited);
+        let own = names(Tailored::Auto);
         assert_eq!((own[0].as_str(), &own[1]), ("hopper 128x128/4", &names(Tailored::Off)[1]));
         assert!(
             own.contains(&"hopper 128x64/2".into()) && own.contains(&"hopper 128x128/1".into()),
@@ -324,7 +190,8 @@ mod tests {
         let on = |variant: &str, hopper| {
             let choices = Choices::leak([(shape.to_string(), variant.to_string())].into());
             let gpu = GpuTraits { choices: Some(choices), ..gpu(hopper) };
-            let own = hopper::choose(&shape.geometry, shape.pass, [true; 2], &gpu);
+            let (g, pass) = (&shape.geometry, shape.pass);
+            let own = hopper::choose_measured(g, pass, [true; 2], &gpu, measured(g, pass, &gpu));
             let (tiles, slices) = chosen(&shape.geometry, shape.pass, &gpu);
             assert_eq!(choices.asked(), [shape.to_string()]);
             own.map_or((tiles.bm, tiles.bn, slices), |v| (v.rows, v.bn, v.slices))
@@ -333,7 +200,7 @@ mod tests {
         assert_eq!(with("64x32/2"), (64, 32, 2));
         assert_eq!(with("64x32/99"), (64, 64, 2), "what cannot be done is not");
         assert_eq!(with("hopper 128x64/2"), (64, 64, 2), "nor what this device has not");
-        let with = |variant| on(variant, Tailored::Suited);
+        let with = |variant| on(variant, Tailored::Auto);
         assert_eq!(with("hopper 128x64/2"), (128, 64, 2));
         assert_eq!(with("64x32/2"), (64, 32, 2), "the general kernels were faster");
     }
