@@ -61,7 +61,7 @@ fn traced(method: &Method, n: usize, size: usize, critics: usize, rule: Rule) ->
     let specs = method.networks(&[size; 2]).expect("valid sizes");
     let mut step = StepBuilder::new(DType::F32, 7);
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-    let shapes = Shapes { batch: n, size: vec![size; 2], inputs: 1, targets: 0 };
+    let shapes = Shapes { batch: n, size: vec![size; 2], inputs: 1, targets: 0, vector: false };
     for part in std::iter::repeat_n(0, critics).chain(1..method.parts()) {
         method.trace(part, &mut step, &nets, &shapes, [&plain(rule), &plain(rule)], &Given::default());
     }
@@ -81,7 +81,7 @@ fn a_clipped_critic_keeps_within_its_limit_and_learns() {
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
     let z = step.normal([8, 6]);
     let given = Given { sources: HashMap::from([(Source::Noise, z.clone())]), ..Given::default() };
-    let shapes = Shapes { batch: 8, size: vec![16, 16], inputs: 1, targets: 0 };
+    let shapes = Shapes { batch: 8, size: vec![16, 16], inputs: 1, targets: 0, vector: false };
     method.trace(0, &mut step, &nets, &shapes, [&plain(rule), &plain(rule)], &given);
     step.output("z", &z);
     let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
@@ -317,7 +317,7 @@ fn cycle_trace(method: &Method) -> (StepBuilder, Vec<NetSpec>, Rule) {
     let specs = method.networks(&[16, 16]).expect("valid sizes");
     let mut step = StepBuilder::new(DType::F32, 7);
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-    let shapes = Shapes { batch: 1, size: vec![16, 16], inputs: 1, targets: 1 };
+    let shapes = Shapes { batch: 1, size: vec![16, 16], inputs: 1, targets: 1, vector: false };
     method.trace(0, &mut step, &nets, &shapes, [&plain(rule), &plain(rule)], &Given::default());
     (step, specs, rule)
 }
@@ -403,7 +403,7 @@ fn teach(
     let n = x.len() / (size[0] * size[1]);
     let mut step = StepBuilder::new(DType::F32, 7);
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, rule.slots())).collect();
-    let shapes = Shapes { batch: n, size: size.to_vec(), inputs: 1, targets: lesson.targets };
+    let shapes = Shapes { batch: n, size: size.to_vec(), inputs: 1, targets: lesson.targets, vector: false };
     method.trace(0, &mut step, &nets, &shapes, [&plain(rule), &plain(rule)], &Given::default());
     let mut program = Program::new(step.graph(), &step.outputs()).expect("valid");
     let mut states = initialised(&specs, rule.slots());

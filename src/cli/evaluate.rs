@@ -18,8 +18,10 @@ use std::path::{Path, PathBuf};
 /// Images made from images: MAE, NMSE, PSNR and SSIM (MONAI's Gaussian window, 3D) per case, and their means with 95 %
 /// intervals, beside the recipe's baselines (`validate.baselines`), fitted on the training split; and KID, which says how
 /// much the slices look like true ones. The data range is fixed, never an image's own maximum. Label maps: Dice,
-/// sensitivity, specificity, PPV and HD95 in mm. Images made from noise: KID and sliced Wasserstein distance beside those
-/// of real images from real ones.
+/// sensitivity, specificity, PPV and HD95 in mm. Classes and findings: accuracy, balanced accuracy, sensitivity, specificity,
+/// precision, F1, AUROC, log loss, Brier score and calibration error over subjects with 95 % intervals, and the confusion
+/// matrix; numbers: MAE, RMSE, R2 and correlation; both beside a constant answer and a linear model of the images'
+/// intensities. Images made from noise: KID and sliced Wasserstein distance beside those of real images from real ones.
 ///
 /// A folder of predictions is measured against references of the same names (those that `gan predict` makes find their
 /// case's reference): images as above, label maps label by label.

@@ -1,11 +1,13 @@
 use super::{Which, say};
 use crate::data::nifti_io::inspect;
-use crate::data::{Case, names};
+use crate::data::splits::Splits;
+use crate::data::{Answers, Case, names};
 use crate::error::{Error, Result};
 use crate::evaluate::generation;
 use crate::exec::choice::Choice;
 use crate::fsio;
 use crate::methods::Task;
+use crate::metrics::classification::likeliest;
 use crate::run::folder::RunDir;
 use crate::run::predictor::Predictor;
 use crate::run::splits;
@@ -15,11 +17,12 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Predict images or label maps with a trained run
+/// Predict images, label maps or classes with a trained run
 ///
 /// NIfTI in, NIfTI out, with the input's shape, affine, qform and sform: float32 in the target's units, or a label map of
 /// whole numbers. A run with several input modalities takes the files of one subject in the recipe's order; more files are
-/// further subjects. A run that makes images from noise takes no files: it writes samples as PNG, and a sheet of them.
+/// further subjects. A run that says what an image shows (a class, findings, numbers) writes a table, `predictions.csv`. A run
+/// that makes images from noise takes no files: it writes samples as PNG, and a sheet of them.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gan predict runs/mr2pet data/phantom/sub-0013/anat/sub-0013_T1w.nii.gz --out predicted
@@ -76,25 +79,20 @@ pub fn run(args: &Args) -> Result<()> {
         )));
     }
     // Everything that can be refused is refused before the first file is written.
-    let cases = plan_outputs(args, per_case, &data.target)?;
     for file in &args.inputs {
         inspect(file)?;
     }
+    if let Some(answers) = data.answers() {
+        return said(args, &mut predictor, answers, per_case);
+    }
+    let cases = plan_outputs(args, per_case, &data.target)?;
     for path in cases.iter().flat_map(|(_, names)| names) {
         super::may_write(path, args.force)?;
     }
     let splits = splits::read(&run)?;
     for (files, names) in cases {
         let case = Case::open(files, &data, predictor.fit())?.uncropped(predictor.multiple());
-        case.notes().lines().iter().for_each(|text| reporter::line(&format!("note: {text}")));
-        for file in files {
-            if let Some(subject) = splits.as_ref().map_or(Ok(None), |s| s.trained_on(file))? {
-                reporter::line(&format!(
-                    "note: {} is an image of {subject}, whom the run was trained on: its prediction says nothing about new patients",
-                    file.display()
-                ));
-            }
-        }
+        tell(&case, files, splits.as_ref())?;
         let volumes = predictor.volumes(&case)?;
         let existed = args.out.exists();
         fsio::create_dir(&args.out)?;
@@ -108,6 +106,72 @@ pub fn run(args: &Args) -> Result<()> {
             say(path.display());
         }
     }
+    Ok(())
+}
+
+/// Says what was done to a case's images, and which of them the run has seen.
+fn tell(case: &Case, files: &[PathBuf], splits: Option<&Splits>) -> Result<()> {
+    case.notes().lines().iter().for_each(|text| reporter::line(&format!("note: {text}")));
+    if case.is_cropped() {
+        let [_, h, w, _] = case.input_shape;
+        reporter::line(&format!(
+            "note: the slices of {} are larger than the {h} x {w} that the network sees (data.canvas): what lies outside plays no part",
+            case.id
+        ));
+    }
+    for file in files {
+        if let Some(subject) = splits.map_or(Ok(None), |s| s.trained_on(file))? {
+            reporter::line(&format!(
+                "note: {} is an image of {subject}, whom the run was trained on: its prediction says nothing about new patients",
+                file.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The table of predictions that are no images.
+const TABLE: &str = "predictions.csv";
+
+/// Writes what is said of each case: a row with its images, and the class with the probabilities of all, the findings with
+/// theirs, or the numbers.
+fn said(args: &Args, predictor: &mut Predictor, answers: Answers, per_case: usize) -> Result<()> {
+    let path = args.out.join(TABLE);
+    super::may_write(&path, args.force)?;
+    let splits = splits::read(&RunDir::new(&args.run))?;
+    let data = predictor.recipe().data.clone();
+    let names = answers.names();
+    let decided = match answers {
+        Answers::Class(_) => Some(data.target[0].clone()),
+        Answers::Findings(_) => Some("findings".to_string()),
+        Answers::Numbers(_) => None,
+    };
+    let probability = |n: &String| if decided.is_some() { format!("p_{n}") } else { n.clone() };
+    let header = data.input.iter().cloned().chain(decided.clone()).chain(names.iter().map(probability));
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let broken = |e: csv::Error| Error::input(format!("{} can't be written ({e})", path.display()));
+    table.write_record(header).map_err(broken)?;
+    for files in args.inputs.chunks(per_case) {
+        let case = Case::open(files, &data, predictor.fit())?;
+        tell(&case, files, splits.as_ref())?;
+        let p = predictor.answers(&case)?;
+        let decision = match answers {
+            Answers::Class(_) => Some(names[likeliest(&p)].clone()),
+            Answers::Findings(_) => {
+                let there = names.iter().zip(&p).filter(|(_, p)| **p > 0.5).map(|(n, _)| n.as_str());
+                Some(there.collect::<Vec<_>>().join("|"))
+            }
+            Answers::Numbers(_) => None,
+        };
+        let files = files.iter().map(|f| f.to_string_lossy().into_owned());
+        table
+            .write_record(files.chain(decision).chain(p.iter().map(|v| format!("{v:.6}"))))
+            .map_err(broken)?;
+    }
+    let bytes = table.into_inner().map_err(|e| Error::io("write", &path)(e.into_error()))?;
+    fsio::create_dir(&args.out)?;
+    fsio::write_bytes(&path, &bytes)?;
+    say(path.display());
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! One case: its volumes in canonical order, cut into slices, and predicted slices put back into a volume.
 
 use super::affine::Affine;
+use super::answers::Answers;
 use super::config::{DataConfig, Window};
 use super::duplicates::{self, Print, Role};
 use super::fit::DataFit;
@@ -31,8 +32,10 @@ pub(super) struct CaseData {
     pub dims: [usize; 3],
     /// Canonical voxels per input channel, in the images' units.
     input: Vec<Channel>,
-    /// The same for the targets; empty if they are unknown.
+    /// The same for the targets; empty if they are unknown or no images.
     target: Vec<Channel>,
+    /// The target's numbers, where it is no image; `None` if they are unknown.
+    answers: Option<Vec<f32>>,
     /// What was done to them on the way.
     notes: Notes,
     /// To tell whether an image stands twice.
@@ -73,13 +76,18 @@ impl CaseData {
             list.iter().map(|m| manifest.file(entry, m).map(Path::to_path_buf)).collect()
         };
         let input = paths(&config.input)?;
-        let target = match paths(&config.target) {
+        let target = match paths(config.target_images()) {
             Ok(t) => t,
             Err(_) if !need_target => Vec::new(),
             Err(e) => return Err(e),
         };
+        let answers = match config.answers().map(|a| a.read(manifest, entry, &config.target)) {
+            Some(Err(e)) if need_target => return Err(e),
+            other => other.and_then(Result::ok),
+        };
         let options = config.load_options();
         let mut data = Self::load_files(entry.id.clone(), &input, &target, config, options, &manifest.notes)?;
+        data.answers = answers;
         manifest.seen.check(manifest, entry, &data.prints, config.degrade.is_some())?;
         if let Some(degrade) = &config.degrade {
             for (i, channel) in data.input.iter_mut().enumerate() {
@@ -96,7 +104,7 @@ impl CaseData {
         let paths = |list: &[String]| -> Result<Vec<PathBuf>> {
             list.iter().map(|m| manifest.file(entry, m).map(Path::to_path_buf)).collect()
         };
-        let (input, target) = (paths(&config.input)?, paths(&config.target)?);
+        let (input, target) = (paths(&config.input)?, paths(config.target_images())?);
         let options = config.load_options();
         Ok(Self::load_files(entry.id.clone(), &input, &target, config, options, &manifest.notes)?.prints)
     }
@@ -163,6 +171,7 @@ impl CaseData {
             prints,
             input: volumes.into_par_iter().map(|v| channel(v, &config.normalise_input)).collect(),
             target: target.into_par_iter().map(|v| channel(v, &target_normalisation)).collect(),
+            answers: None,
         })
     }
 
@@ -198,15 +207,25 @@ impl CaseData {
         (0..plane.slices(self.dims)).map(|k| self.target.iter().any(|c| any(c, k))).collect()
     }
 
-    /// Writes slice `k` to `[h][w][c]` canvases at a place, normalised. `target` may be empty.
+    /// Writes slice `k` to `[h][w][c]` canvases at a place, normalised; a target that is no image to its numbers. `target`
+    /// may be empty.
     pub fn slice(&self, view: View, k: usize, fit: &DataFit, input: &mut [f32], target: &mut [f32]) {
         let shared_input = |c: usize| fit.input.get(c).copied().flatten();
         let shared_target = |c: usize| fit.target.get(c).copied();
         let place = self.place(view, k, fit.canvas);
         self.put(view.plane, k, place, &self.input, shared_input, input);
-        if !target.is_empty() {
+        if let Some(answers) = &self.answers {
+            for ((to, value), fitted) in target.iter_mut().zip(answers).zip(&fit.target) {
+                *to = fitted.apply(*value);
+            }
+        } else if !target.is_empty() {
             self.put(view.plane, k, place, &self.target, shared_target, target);
         }
+    }
+
+    /// The target's numbers, where it is no image and known.
+    pub fn answers(&self) -> Option<&[f32]> {
+        self.answers.as_deref()
     }
 
     /// Writes the patch `[slices, h, w]` that begins at `start` of the slices on their canvas.
@@ -223,6 +242,9 @@ impl CaseData {
         let (ci, ct) = (self.input.len(), self.target.len());
         let area = fit.canvas.iter().product::<usize>();
         let (mut x, mut y) = (vec![0.0; area * ci], vec![0.0; area * ct]);
+        if self.answers.is_some() {
+            self.slice(view, start[0], fit, &mut x, target);
+        }
         for d in 0..patch[0] {
             self.slice(view, start[0] + d, fit, &mut x, &mut y);
             for row in 0..patch[1] {
@@ -301,7 +323,13 @@ pub(super) fn fit(cases: &[Arc<CaseData>], config: &DataConfig, canvas: [usize; 
             .map(|i| shared.then(|| over(&config.normalise_input, &|c: &CaseData| &c.input[i].voxels)))
             .collect(),
         target: (0..config.target_channels())
-            .map(|i| over(&config.target_normalisation(), &|c: &CaseData| &c.target[i].voxels))
+            .map(|i| match config.answers() {
+                Some(Answers::Numbers(_)) => {
+                    Fitted::deviation(cases.iter().filter_map(|c| Some(c.answers()?[i])))
+                }
+                Some(_) => Fitted::IDENTITY,
+                None => over(&config.target_normalisation(), &|c: &CaseData| &c.target[i].voxels),
+            })
             .collect(),
     }
 }
@@ -383,8 +411,8 @@ impl Case {
         let (n, [h, w]) = (view.plane.slices(data.dims), fit.canvas);
         let (ci, co) = (data.input.len(), fit.target.len());
         let mut input = vec![0.0; n * h * w * ci];
-        let mut target = vec![0.0; if data.target.is_empty() { 0 } else { n * h * w * co }];
-        let per = target.len() / n;
+        let per = if data.target.is_empty() { 0 } else { h * w * co };
+        let mut target = vec![0.0; n * per];
         for (k, x) in input.chunks_mut(h * w * ci).enumerate() {
             data.slice(view, k, fit, x, &mut target[k * per..(k + 1) * per]);
         }
@@ -398,6 +426,17 @@ impl Case {
             view,
             fit: fit.clone(),
         }
+    }
+
+    /// The known target where it is no image: a class's number, a zero or a one for each finding, or numbers in their units.
+    pub fn answers(&self) -> Option<&[f32]> {
+        self.data.answers()
+    }
+
+    /// The slices that training would use (`data.slice_range`, `data.min_foreground`); all where it would use none.
+    pub fn shown(&self, config: &DataConfig) -> Vec<usize> {
+        let chosen = config.chosen(&self.data.foreground(self.view.plane));
+        if chosen.is_empty() { (0..self.input_shape[0]).collect() } else { chosen }
     }
 
     /// What was done to its images on the way.

@@ -1,5 +1,6 @@
 //! Settings of a data set, as they stand in a recipe.
 
+use super::answers::Answers;
 use super::degrade::Degrade;
 use super::fit::DataFit;
 use super::folds::{self, Fold};
@@ -44,6 +45,20 @@ pub struct DataConfig {
     /// The one target is a label map, of which these are the meanings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
+    /// The one target is a column of the manifest in which the class of the images stands, one of these. Of two the second is
+    /// the positive one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// The target says which of these are there, any number of them: one column with a list (separated by `|` or `;`), or a
+    /// column of zeros and ones each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+    /// The targets are columns of numbers, such as an age (default false).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub numbers: bool,
+    /// Training draws images of every class equally often: those of rare ones repeatedly (default false). For `classes`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub balance: bool,
     /// What is done to the inputs before a network sees them, to be undone by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub degrade: Option<Degrade>,
@@ -157,6 +172,10 @@ impl Default for DataConfig {
             target: vec!["pet".into()],
             unpaired: false,
             labels: None,
+            classes: Vec::new(),
+            findings: Vec::new(),
+            numbers: false,
+            balance: false,
             degrade: None,
             plane: Plane::Axial,
             canvas: None,
@@ -208,7 +227,9 @@ impl DataConfig {
             return Err(Error::input("data: `input` lists no modality; name at least one"));
         }
         self.check_labels()?;
-        if self.unpaired && (self.target.is_empty() || self.labels.is_some() || self.patch.is_some()) {
+        self.check_answers()?;
+        let images = self.labels.is_none() && self.answers().is_none();
+        if self.unpaired && (self.target.is_empty() || !images || self.patch.is_some()) {
             return Err(Error::input(
                 "data: `unpaired` is for two sets of images of which slices are taken; name the second one in `target`, and remove `labels` and `patch`",
             ));
@@ -266,6 +287,43 @@ impl DataConfig {
         Ok(())
     }
 
+    /// Whether it is clear what the target is, where that is no image.
+    pub(crate) fn check_answers(&self) -> Result<()> {
+        let kinds = [!self.classes.is_empty(), !self.findings.is_empty(), self.numbers];
+        if kinds.into_iter().chain([self.labels.is_some()]).filter(|k| *k).count() > 1 {
+            return Err(Error::input(
+                "data: `labels`, `classes`, `findings` and `numbers` say different things of the target; keep one",
+            ));
+        }
+        if self.balance && self.classes.is_empty() {
+            return Err(Error::input(
+                "data: `balance` draws every class equally often, but `classes` names none; name them, or remove it",
+            ));
+        }
+        let Some(answers) = self.answers() else { return Ok(()) };
+        if self.pattern.is_some() {
+            return Err(Error::input(format!(
+                "data: `{}` are read from a column of a table, which `pattern` does not have; list the images in a CSV file (`manifest`)",
+                answers.key()
+            )));
+        }
+        answers.check(&self.target)
+    }
+
+    /// What stands in the target's columns, where these are no images.
+    pub fn answers(&self) -> Option<Answers<'_>> {
+        match (self.classes.as_slice(), self.findings.as_slice()) {
+            ([], []) => self.numbers.then_some(Answers::Numbers(&self.target)),
+            ([], findings) => Some(Answers::Findings(findings)),
+            (classes, _) => Some(Answers::Class(classes)),
+        }
+    }
+
+    /// The target's modalities that are images.
+    pub fn target_images(&self) -> &[String] {
+        if self.answers().is_some() { &[] } else { &self.target }
+    }
+
     fn check_labels(&self) -> Result<()> {
         if let Some(labels) = &self.labels {
             labels.check()?;
@@ -296,27 +354,43 @@ impl DataConfig {
         Ok(())
     }
 
-    /// Channels of the target that a network is shown.
+    /// Channels of the target that a network is shown, or numbers where it is no image.
     pub fn target_channels(&self) -> usize {
-        self.labels.as_ref().map_or(self.target.len(), Labels::target_channels)
+        match self.answers() {
+            Some(answers) => answers.channels(),
+            None => self.labels.as_ref().map_or(self.target.len(), Labels::target_channels),
+        }
     }
 
-    /// Channels that a network puts out.
+    /// Channels, or numbers, that a network puts out.
     pub fn outputs(&self) -> usize {
-        self.labels.as_ref().map_or(self.target.len(), Labels::outputs)
+        match self.answers() {
+            Some(answers) => answers.outputs(),
+            None => self.labels.as_ref().map_or(self.target.len(), Labels::outputs),
+        }
     }
 
-    /// How targets are scaled: labels are not.
+    /// How targets are scaled: labels are not, numbers have mean 0 and deviation 1 in the training split.
     pub fn target_normalisation(&self) -> Normalisation {
-        match self.labels {
-            Some(_) => Normalisation { method: Method::None, scope: Scope::Dataset },
-            None => self.normalise_target,
+        let of = |method| Normalisation { method, scope: Scope::Dataset };
+        match (&self.labels, self.answers()) {
+            (_, Some(Answers::Numbers(_))) => of(Method::Zscore),
+            (Some(_), _) | (_, Some(_)) => of(Method::None),
+            (None, None) => self.normalise_target,
         }
     }
 
     /// The spatial extents of what a network is trained on: patches, or slices on the fitted canvas.
     pub fn size(&self, fit: &DataFit) -> Vec<usize> {
         self.patch.map_or(fit.canvas.to_vec(), |p| p.to_vec())
+    }
+
+    /// The slices of a volume that training uses, of the `shares` of foreground of all.
+    pub(super) fn chosen(&self, shares: &[f64]) -> Vec<usize> {
+        let ([from, to], n) = (self.slice_range, shares.len() as f64);
+        let used =
+            |k: usize| (from..=to).contains(&((k as f64 + 0.5) / n)) && shares[k] >= self.min_foreground;
+        (0..shares.len()).filter(|k| used(*k)).collect()
     }
 
     /// Makes relative paths start at `base` (the recipe's folder, say).

@@ -3,6 +3,7 @@
 mod told;
 mod unpaired;
 
+use super::answers::Answers;
 use super::case::{self, Case, CaseData};
 use super::config::DataConfig;
 use super::fit::DataFit;
@@ -222,8 +223,11 @@ impl Dataset {
         [h, w, self.config.input.len()]
     }
 
-    /// Extents `[h, w, c]` of a target slice.
+    /// Extents `[h, w, c]` of a target slice; `[1, 1, numbers]` where the target is no image.
     pub fn target_shape(&self) -> [usize; 3] {
+        if let Some(answers) = self.config.answers() {
+            return [1, 1, answers.channels()];
+        }
         let [h, w] = self.fit.canvas;
         [h, w, self.others.as_ref().map_or(self.config.target_channels(), |o| o.config.input.len())]
     }
@@ -283,6 +287,14 @@ impl Dataset {
         })
     }
 
+    /// The class of each sample, where the target is one.
+    pub fn classes(&self) -> Result<Option<Vec<usize>>> {
+        let Some(answers @ Answers::Class(_)) = self.config.answers() else { return Ok(None) };
+        let of = |e: &Entry| Ok(answers.read(&self.manifest, e, &self.config.target)?[0] as usize);
+        let cases: Vec<usize> = self.entries.iter().map(of).collect::<Result<_>>()?;
+        Ok(Some(self.samples.iter().map(|s| cases[s.case]).collect()))
+    }
+
     /// "sub-0001:57": where a sample comes from.
     pub fn sample_name(&self, index: usize) -> String {
         let s = self.samples[index];
@@ -316,16 +328,10 @@ impl Dataset {
     }
 
     fn choose_slices(&mut self, foreground: &[([usize; 3], Vec<f64>)]) -> Result<()> {
-        let [from, to] = self.config.slice_range;
         for (case, (_, shares)) in foreground.iter().enumerate() {
-            let n = shares.len() as f64;
             self.slices_in_all += shares.len();
-            for (slice, share) in shares.iter().enumerate() {
-                let at = (slice as f64 + 0.5) / n;
-                if (from..=to).contains(&at) && *share >= self.config.min_foreground {
-                    self.samples.push(Sample { case, slice });
-                }
-            }
+            let chosen = self.config.chosen(shares);
+            self.samples.extend(chosen.into_iter().map(|slice| Sample { case, slice }));
         }
         if self.samples.is_empty() {
             return Err(Error::input(format!(

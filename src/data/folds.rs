@@ -128,6 +128,7 @@ mod tests {
             subject: format!("s{i}"),
             split: if i.is_multiple_of(4) { Split::Test } else { Split::Train },
             files: Default::default(),
+            cells: Default::default(),
         };
         // Two sessions each.
         let again = |i: usize| Entry { id: format!("s{i}_b"), ..entry(i) };

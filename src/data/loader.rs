@@ -29,6 +29,8 @@ pub struct LoaderConfig {
     pub augment: Augment,
     /// Whether an epoch's last, incomplete batch is left out. Otherwise it is shorter.
     pub drop_last: bool,
+    /// Whether samples of every class are drawn equally often ([`Dataset::classes`]).
+    pub balance: bool,
     /// Draws the target from another sample than the input (CycleGAN); it is one of [`Dataset::others`] if there are any.
     pub unpaired: bool,
 }
@@ -42,6 +44,7 @@ impl Default for LoaderConfig {
             shuffle: true,
             augment: Augment::default(),
             drop_last: true,
+            balance: false,
             unpaired: false,
         }
     }
@@ -88,7 +91,8 @@ impl Loader {
                 dataset.split().name()
             )));
         }
-        let maker = Maker { dataset, config, order: [None, None] };
+        let classes = if config.balance { dataset.classes()? } else { None };
+        let maker = Maker { dataset, config, classes: classes.map(Arc::new), order: [None, None] };
         let (mut lanes, mut threads) = (Vec::new(), Vec::new());
         for i in 0..config.workers {
             let (sender, receiver) = sync_channel(1);
@@ -149,6 +153,8 @@ impl Drop for Loader {
 struct Maker {
     dataset: Arc<Dataset>,
     config: LoaderConfig,
+    /// The class of each sample, where they are balanced.
+    classes: Option<Arc<Vec<usize>>>,
     /// The last epoch's order, of inputs and of unpaired targets.
     order: [Option<(u64, Vec<u32>)>; 2],
 }
@@ -183,9 +189,13 @@ impl Maker {
         let n = self.config.batch.min(self.dataset.len() - from);
         let (mut si, mut st) = (self.dataset.input_shape(), self.dataset.target_shape());
         let patch = self.dataset.config().patch;
+        let answers = self.dataset.config().answers().is_some();
         if let Some([d, h, w]) = patch {
             // Slices below each other: mirroring the columns is the same in both.
-            (si, st) = ([d * h, w, si[2]], [d * h, w, st[2]]);
+            si = [d * h, w, si[2]];
+            if !answers {
+                st = [d * h, w, st[2]];
+            }
         }
         let (ni, nt) = (si.iter().product::<usize>(), st.iter().product::<usize>());
         let mut batch = Batch {
@@ -229,7 +239,9 @@ impl Maker {
                 drawn_target = Drawn::new(&self.config.augment, &mut rng);
             }
             drawn.geometry(x, si, Interpolation::Linear);
-            drawn_target.geometry(y, st, target_between);
+            if !answers {
+                drawn_target.geometry(y, st, target_between);
+            }
             drawn.intensity(x, &mut rng);
         }
         Ok(batch)
@@ -247,11 +259,49 @@ impl Maker {
             return position;
         }
         if self.order[which].as_ref().is_none_or(|(e, _)| *e != epoch) {
-            let mut order: Vec<u32> = (0..n as u32).collect();
             let name = ["loader/order", "loader/unpaired"][which];
-            Philox::new(self.config.seed ^ stream_id(name), epoch).shuffle(&mut order);
+            let mut rng = Philox::new(self.config.seed ^ stream_id(name), epoch);
+            let mut order: Vec<u32> = match self.classes.as_ref().filter(|_| which == 0) {
+                Some(classes) => balanced(classes, &mut rng),
+                None => (0..n as u32).collect(),
+            };
+            rng.shuffle(&mut order);
             self.order[which] = Some((epoch, order));
         }
         self.order[which].as_ref().map_or(position, |(_, o)| o[position] as usize)
+    }
+}
+
+/// As many samples as there are, equally many of each class that has any (but for a remainder): of large ones some, of small
+/// ones all, again and again.
+fn balanced(classes: &[usize], rng: &mut Philox) -> Vec<u32> {
+    let count = classes.iter().max().map_or(0, |most| most + 1);
+    let mut own: Vec<Vec<u32>> = vec![Vec::new(); count];
+    for (i, &class) in classes.iter().enumerate() {
+        own[class].push(i as u32);
+    }
+    own.retain(|list| !list.is_empty());
+    own.iter_mut().for_each(|list| rng.shuffle(list));
+    let turn = |i: usize| {
+        let list = &own[i % own.len()];
+        list[i / own.len() % list.len()]
+    };
+    (0..classes.len()).map(turn).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rare_classes_are_drawn_as_often_as_others() {
+        let classes: Vec<usize> = (0..90).map(|i| if i % 9 == 0 { 2 } else { 0 }).collect();
+        let order = balanced(&classes, &mut Philox::new(1, 0));
+        assert_eq!(order.len(), 90);
+        let rare = order.iter().filter(|i| classes[**i as usize] == 2).count();
+        assert_eq!(rare, 45);
+        // Each of the ten rare ones four or five times, of the others none twice.
+        let times = |i: u32| order.iter().filter(|o| **o == i).count();
+        assert!((0..90).all(|i| if i % 9 == 0 { (4..=5).contains(&times(i)) } else { times(i) <= 1 }));
     }
 }

@@ -64,6 +64,8 @@ pub struct Entry {
     pub split: Split,
     /// Modality to file.
     pub files: BTreeMap<String, PathBuf>,
+    /// What stands in the table's other columns, of modalities as files and of what is no image; empty cells are left out.
+    pub cells: BTreeMap<String, String>,
 }
 
 /// All cases.
@@ -156,7 +158,13 @@ impl Manifest {
                 .filter(|(c, _)| columns.is_modality(*c) && !cell(*c).is_empty())
                 .map(|(c, h)| (h.clone(), sheet.file(folder, cell(c))))
                 .collect();
-            entries.push(Entry { id, subject, split, files });
+            let cells = headers
+                .iter()
+                .enumerate()
+                .filter(|(c, _)| columns.is_modality(*c) && !cell(*c).is_empty())
+                .map(|(c, h)| (h.clone(), cell(c).to_string()))
+                .collect();
+            entries.push(Entry { id, subject, split, files, cells });
         }
         if entries.is_empty() {
             return Err(Error::input(format!("{p} lists no subject; add a line for each")));
@@ -218,7 +226,7 @@ impl Manifest {
                 let files =
                     modalities.iter().map(|m| (m.clone(), file(m))).filter(|(_, f)| there(f)).collect();
                 let subject = fsio::text(&name);
-                Entry { id: subject.clone(), subject, split: Split::Train, files }
+                Entry { id: subject.clone(), subject, split: Split::Train, files, cells: BTreeMap::new() }
             })
             .collect();
         let mut manifest = Manifest {
@@ -279,6 +287,17 @@ impl Manifest {
             )));
         }
         Ok(path)
+    }
+
+    /// What stands in a column of the table; a missing column or cell is an error that says which.
+    pub fn cell<'a>(&self, entry: &'a Entry, column: &str) -> Result<&'a str> {
+        self.check_column(column)?;
+        entry.cells.get(column).map(String::as_str).ok_or_else(|| {
+            Error::input(format!(
+                "{}: nothing stands for subject {} in the column `{column}`; fill it in or leave the subject out",
+                self.source, entry.id
+            ))
+        })
     }
 
     fn empty(source: String) -> Manifest {

@@ -2,11 +2,13 @@
 //!
 //! From the bottom up: [`affine`] and [`nifti_header`] hold the geometry, [`names`] knows image files by their names, [`nifti_io`] reads and
 //! writes volumes, [`orient`]
-//! brings them to one order and cuts slices, [`manifest`] says which there are, [`normalise`] scales them, [`case`] holds one
+//! brings them to one order and cuts slices, [`manifest`] says which there are, [`answers`] what a table says of them,
+//! [`normalise`] scales them, [`case`] holds one
 //! subject's, [`dataset`] a split's, [`loader`] makes batches. [`notes`] collects
 //! what was done to the data on the way. [`phantom`] makes up patients.
 
 pub mod affine;
+pub mod answers;
 pub mod augment;
 pub mod case;
 pub mod config;
@@ -34,6 +36,7 @@ pub mod splits;
 pub mod visits;
 mod window;
 
+pub use answers::Answers;
 pub use case::Case;
 pub use config::{Augment, DataConfig};
 pub use dataset::{Dataset, OpenOptions, Sample};

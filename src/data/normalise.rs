@@ -181,6 +181,15 @@ impl Fitted {
         if half > 0.0 { Fitted { centre: low + half, half } } else { Fitted { centre: low + 1.0, half: 1.0 } }
     }
 
+    /// The mean of numbers to 0, their standard deviation to 1.
+    pub fn deviation(numbers: impl Iterator<Item = f32>) -> Self {
+        let all: Vec<f64> = numbers.map(f64::from).collect();
+        let n = all.len().max(1) as f64;
+        let centre = all.iter().sum::<f64>() / n;
+        let half = (all.iter().map(|v| (v - centre).powi(2)).sum::<f64>() / n).sqrt();
+        Fitted { centre, half: if half > 0.0 { half } else { 1.0 } }
+    }
+
     /// Fits a method to the voxels of one or several volumes.
     pub fn fit(method: Method, volumes: &[&[f32]]) -> Self {
         match method {

@@ -45,6 +45,9 @@ struct Subject {
 struct Recorded {
     id: String,
     images: BTreeMap<String, Image>,
+    /// What stood in the target's columns, where these are no images.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    answers: BTreeMap<String, String>,
 }
 
 /// A file.
@@ -59,11 +62,14 @@ struct Image {
 impl Splits {
     /// Records a manifest: of the images that the settings name, with size and digest. All are read once, in parallel.
     pub fn of(manifest: &Manifest, config: &DataConfig) -> Result<Splits> {
-        let named: Vec<&String> = config.input.iter().chain(&config.target).collect();
+        let named: Vec<&String> = config.input.iter().chain(config.target_images()).collect();
+        let answered = if config.answers().is_some() { config.target.as_slice() } else { &[] };
         let record = |e: &Entry| -> Result<Recorded> {
             let there = named.iter().filter_map(|m| Some((m.to_string(), e.files.get(*m)?)));
             let images = there.filter(|(_, path)| path.is_file()).map(|(m, path)| Ok((m, Image::of(path)?)));
-            Ok(Recorded { id: e.id.clone(), images: images.collect::<Result<_>>()? })
+            let cells = answered.iter().filter_map(|c| Some((c.clone(), e.cells.get(c)?.clone())));
+            let answers = cells.collect();
+            Ok(Recorded { id: e.id.clone(), images: images.collect::<Result<_>>()?, answers })
         };
         let cases: Vec<Recorded> = manifest.entries.par_iter().map(record).collect::<Result<_>>()?;
         let list = |split: Split| {
@@ -188,14 +194,22 @@ impl Splits {
                     }));
                     files.insert(modality, path);
                 }
-                Ok((Entry { id: r.id.clone(), subject: subject.to_string(), split, files }, faults))
+                let mut cells = today.get(r.id.as_str()).map_or_else(BTreeMap::new, |e| e.cells.clone());
+                cells.extend(r.answers.clone());
+                let (id, subject) = (r.id.clone(), subject.to_string());
+                Ok((Entry { id, subject, split, files, cells }, faults))
             })
             .collect::<Result<_>>()?;
         let ours: HashSet<&str> = self.recorded().map(|(_, _, r)| r.id.as_str()).collect();
         let new = now.iter().flat_map(|m| &m.entries).filter(|e| !ours.contains(e.id.as_str()));
         let new: Vec<String> = new.map(|e| e.id.clone()).collect();
-        let (mut moved, mut gone) = (Vec::new(), Vec::new());
+        let (mut moved, mut gone, mut corrected) = (Vec::new(), Vec::new(), Vec::new());
         for (split, _, r) in self.recorded() {
+            let other = |(column, text): (&String, &String)| {
+                let now = today.get(r.id.as_str())?.cells.get(column).filter(|now| *now != text)?;
+                Some(format!("{} (`{column}` was `{text}`, now `{now}`)", r.id))
+            };
+            corrected.extend(r.answers.iter().filter_map(other));
             match today.get(r.id.as_str()) {
                 None => gone.push(r.id.clone()),
                 Some(e) if e.split != split && !self.shared => {
@@ -217,7 +231,7 @@ impl Splits {
             seen: Default::default(),
         };
         let faults = faults.into_iter().flatten().collect();
-        Ok(Found { manifest, new, gone, moved, explicit, faults, unreadable })
+        Ok(Found { manifest, new, gone, moved, corrected, explicit, faults, unreadable })
     }
 }
 
@@ -231,6 +245,8 @@ pub struct Found {
     pub gone: Vec<String>,
     /// Cases that would be in another split: the run's, and the other.
     pub moved: Vec<(String, Split, Split)>,
+    /// Cases of which the table says something else now: what it said and says.
+    pub corrected: Vec<String>,
     /// Whether a list says these splits, as against a seed.
     pub explicit: bool,
     /// Images that changed or are gone.
@@ -284,6 +300,14 @@ impl Found {
             notes.about(
                 "would be in another split now; the one that the run began with counts (splits.json)",
                 format!("{id} ({}, now {})", ours.name(), theirs.name()),
+            );
+        }
+        for case in &self.corrected {
+            notes.about(
+                format!(
+                    "{source} says something else now; what it said when the run began counts (splits.json)"
+                ),
+                case,
             );
         }
         for fault in self.faults.iter().filter(|f| f.kind != Kind::Gone) {

@@ -1,10 +1,11 @@
 //! Measuring a trained run on a split, beside what it must beat.
 
+use super::answers::{self, Baselines, Found};
 use super::baselines::Fitted;
 use crate::data::config::Window;
 use crate::data::manifest::Manifest;
 use crate::data::{DataConfig, Dataset, Notes, OpenOptions, Sample, Split};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::generation::{MOST, RealImages, Unpaired};
 use crate::evaluate::score;
 use crate::evaluate::segmentation;
@@ -44,6 +45,7 @@ pub fn evaluate(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
         Task::Translate => translation(predictor, split),
         Task::Segment => segments(predictor, split),
         Task::Generate => images(predictor, split),
+        Task::Classify | Task::Regress => said(predictor, split),
     }
 }
 
@@ -304,6 +306,55 @@ fn segments(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
         notes: cases.notes.lines(),
         cases,
     })
+}
+
+/// What a network says of images, beside baselines.
+fn said(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
+    let cases = predictor.cases(&[split, Split::Train])?;
+    let set = open(predictor, &cases, split)?;
+    let data = predictor.recipe().data.clone();
+    let kind = data.answers().ok_or_else(|| Error::input("`data` no longer says what the target holds"))?;
+    let baselines = Baselines::fit(&training(predictor, &cases)?)?;
+    let (mut known, mut made) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
+    for i in 0..set.cases() {
+        let case = set.case(i)?;
+        known.push((case.id.clone(), answers::known(&case)?));
+        made[0].push(predictor.answers(&case)?);
+        for (list, said) in made[1..].iter_mut().zip(baselines.predict(&case, &data)) {
+            list.push(said);
+        }
+    }
+    let names = ["network"].into_iter().chain(answers::baseline_names(kind));
+    let mut evaluation = Evaluation {
+        subjects: set.cases(),
+        scores: Vec::new(),
+        text: "scores over all subjects with 95 % intervals (shares: Wilson's; others: bootstrap over subjects)\n".into(),
+        json: Map::new(),
+        summaries: Vec::new(),
+        verdicts: Vec::new(),
+        notes: cases.notes.lines(),
+        cases,
+    };
+    let mut first: Vec<(String, f64)> = Vec::new();
+    for (name, made) in names.zip(&made) {
+        let found = Found::of(kind, &known, made)?;
+        evaluation.text += &format!("\n{name}\n{}", found.text());
+        evaluation.json.insert(name.replace(' ', "_"), found.json());
+        let scores: Vec<(String, f64)> = found.overall().into_iter().map(|(n, i)| (n, i.mean)).collect();
+        if name == "network" {
+            first.clone_from(&scores);
+        } else {
+            evaluation.verdicts.push(answers::verdict(kind, name, &first, &scores));
+        }
+        let prefix = if name == "network" { String::new() } else { format!("{name} ") };
+        evaluation.scores.extend(scores.into_iter().map(|(n, v)| (format!("{prefix}{n}"), v)));
+        evaluation.summaries.push((name.to_string(), Summary::of(found.cases())?));
+    }
+    for verdict in &evaluation.verdicts {
+        evaluation.text += &format!("\n{verdict}");
+    }
+    evaluation.json.insert("verdicts".into(), json!(evaluation.verdicts));
+    Ok(evaluation)
 }
 
 fn images(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {

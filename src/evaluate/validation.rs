@@ -2,8 +2,9 @@
 
 use crate::data::labels::Labels;
 use crate::data::manifest::Manifest;
-use crate::data::{Case, DataFit, Dataset, OpenOptions, Split};
+use crate::data::{Answers, Case, DataFit, Dataset, OpenOptions, Split};
 use crate::error::{Error, Result};
+use crate::evaluate::answers::{self, Found};
 use crate::evaluate::generation::{RealImages, Unpaired};
 use crate::evaluate::score;
 use crate::evaluate::segmentation;
@@ -32,7 +33,9 @@ pub struct Seen {
     pub panel: Option<(&'static str, Image)>,
     /// Further pictures by tag.
     pub tiles: Vec<(&'static str, Image)>,
-    /// How well each mask is found at every threshold.
+    /// A text in Markdown, and its tag.
+    pub text: Option<(&'static str, String)>,
+    /// How well each mask, class or finding is found at every threshold.
     pub curves: Vec<(String, Thresholds)>,
 }
 
@@ -77,6 +80,10 @@ impl Validator {
                 (Subjects::Cases(cases(&set)?), ["mae", "nmse", "psnr", "ssim"].map(String::from).into())
             }
             Task::Segment => (Subjects::Cases(cases(&set)?), segmentation::watched(&recipe.data)),
+            Task::Classify | Task::Regress => {
+                let names = recipe.data.answers().map_or_else(Vec::new, answers::watched);
+                (Subjects::Cases(cases(&set)?), names)
+            }
         };
         if matches!(method.task(), Task::Translate)
             && let Subjects::Cases(_) = subjects
@@ -87,7 +94,8 @@ impl Validator {
                 fit.canvas[0], fit.canvas[1]
             )));
         }
-        let diverse = recipe.health.watch && method.adversarial() && can_be_described(&subjects);
+        let images = recipe.data.answers().is_none();
+        let diverse = images && recipe.health.watch && method.adversarial() && can_be_described(&subjects);
         Ok(Validator { subjects, names, diverse, device: device.clone(), forward: None })
     }
 
@@ -119,7 +127,7 @@ impl Validator {
                     scores.extend(named(distances.diversity));
                 }
                 let panel = if rows == 0 { None } else { Some(("images/fake", real.sheet(&made, rows)?)) };
-                Ok(Seen { scores, panel, tiles: Vec::new(), curves: Vec::new() })
+                Ok(Seen { scores, panel, tiles: Vec::new(), text: None, curves: Vec::new() })
             }
             Subjects::Unpaired(unpaired) => {
                 let made =
@@ -131,7 +139,27 @@ impl Validator {
                 }
                 let sheet = |rows| unpaired.real.sheet(&made, rows);
                 let panel = if rows == 0 { None } else { Some(("images/fake", sheet(rows)?)) };
-                Ok(Seen { scores, panel, tiles: Vec::new(), curves: Vec::new() })
+                Ok(Seen { scores, panel, tiles: Vec::new(), text: None, curves: Vec::new() })
+            }
+            Subjects::Cases(cases) if recipe.data.answers().is_some() => {
+                let mut predicted = Vec::new();
+                let mut known = Vec::new();
+                for case in cases {
+                    predicted.push(predictor::predict_answers(forward, method, net, case, recipe)?);
+                    known.push((case.id.clone(), answers::known(case)?));
+                }
+                let kind = recipe.data.answers().unwrap_or(Answers::Numbers(&[]));
+                let found = Found::of(kind, &known, &predicted)?;
+                let all = found.quick();
+                let value = |n: &str| all.iter().find(|(name, _)| name == n).map_or(f64::NAN, |(_, v)| *v);
+                let scores = self.names.iter().map(|n| (format!("val/{n}"), value(n))).collect();
+                let middles: Vec<_> = cases.iter().map(|c| answers::middle(c, &recipe.data)).collect();
+                let panel = match rows {
+                    0 => None,
+                    rows => Some(("images/right_green_wrong_red", answers::picture(&found, &middles, rows)?)),
+                };
+                let text = found.confusion().map(|text| ("confusion", text));
+                Ok(Seen { scores, panel, tiles: Vec::new(), text, curves: found.curves() })
             }
             Subjects::Cases(cases) => {
                 let mut scored = Vec::new();
@@ -154,10 +182,11 @@ impl Validator {
                 let labels = recipe.data.labels.as_ref();
                 let curves = labels.map_or_else(Vec::new, |l| segmentation::curves(cases, &outputs, l));
                 if rows == 0 {
-                    return Ok(Seen { scores, panel: None, tiles: Vec::new(), curves });
+                    return Ok(Seen { scores, panel: None, tiles: Vec::new(), text: None, curves });
                 }
                 let (panel, tiles) = draw(cases, &outputs, rows, labels)?;
-                Ok(Seen { scores, panel: Some(("images/input_target_output_error", panel)), tiles, curves })
+                let panel = Some(("images/input_target_output_error", panel));
+                Ok(Seen { scores, panel, tiles, text: None, curves })
             }
         }
     }

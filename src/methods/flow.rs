@@ -6,7 +6,7 @@ use super::value::{Expr, Map, Source};
 use super::{Method, Shapes};
 use crate::graph::Var;
 use crate::methods::step::StepBuilder;
-use crate::models::{Network, Wanted};
+use crate::models::{Network, Signature, Wanted};
 use crate::nn::{Ctx, Net};
 use crate::ops::concat::concat;
 use std::collections::HashMap;
@@ -130,13 +130,19 @@ impl Method {
         let own = &self.spec().networks[net];
         let wanted = Wanted { channels: self.outputs_of(own), size: size.to_vec() };
         let out = cx.graph().scope(&own.name, || {
-            let out = own.network.forward(cx, x, &wanted);
+            let mut out = own.network.forward(cx, x, &wanted);
+            // A vector of one number is a vector all the same, but to a discriminator, whose logit it is.
+            if own.role != Role::Discriminator && own.network.signature() == Signature::Vector {
+                let n = x.shape()[0];
+                out.iter_mut().for_each(|y| *y = y.reshape(&[n, wanted.channels]));
+            }
             if own.residual { out.iter().map(|y| y.add(x)).collect() } else { out }
         });
         debug_assert!(
             !out.is_empty()
                 && (own.role == Role::Discriminator
                     || out[0].rank() == x.rank()
+                    || own.network.signature() == Signature::Vector
                     || own.takes == [Source::Noise])
         );
         out

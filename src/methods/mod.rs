@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::models::{Limits, Network, Signature};
 use crate::nn::{Net, NetSpec};
+use crate::objectives::pixel::Distance;
 use crate::rng::step_input;
 use crate::shape::Shape;
 use spec::{Comparison, NetworkSpec, Term, TermKind, UpdateSpec};
@@ -36,6 +37,10 @@ pub enum Task {
     Segment,
     /// Makes images from noise.
     Generate,
+    /// Says which class an image is of, or what it shows.
+    Classify,
+    /// Gives numbers for an image.
+    Regress,
 }
 
 /// Extents of what a step sees.
@@ -47,14 +52,17 @@ pub struct Shapes {
     pub size: Vec<usize>,
     /// Channels of the input.
     pub inputs: usize,
-    /// Channels of the target.
+    /// Channels of the target, or its numbers where it is no image.
     pub targets: usize,
+    /// Whether the target is no image: a vector.
+    pub vector: bool,
 }
 
 impl Shapes {
     /// Of batches of images of these extents.
     pub fn new(data: &DataConfig, batch: usize, size: Vec<usize>) -> Self {
-        Shapes { batch, size, inputs: data.input.len(), targets: data.target_channels() }
+        let (inputs, targets, vector) = (data.input.len(), data.target_channels(), data.answers().is_some());
+        Shapes { batch, size, inputs, targets, vector }
     }
 
     /// Of a batch of inputs.
@@ -64,7 +72,7 @@ impl Shapes {
 
     /// Of a batch of targets.
     pub fn target(&self) -> Shape {
-        self.with(self.targets)
+        if self.vector { Shape::from([self.batch, self.targets]) } else { self.with(self.targets) }
     }
 
     fn with(&self, channels: usize) -> Shape {
@@ -134,6 +142,8 @@ impl Method {
             Target::Image => Task::Translate,
             Target::Regions | Target::Classes => Task::Segment,
             Target::Nothing => Task::Generate,
+            Target::Class | Target::Findings => Task::Classify,
+            Target::Numbers => Task::Regress,
         }
     }
 
@@ -256,7 +266,7 @@ impl Method {
         if **of != Expr::Source(of.source()) || of.source() == Source::Target {
             return Err(Error::input("`method.predict` must apply one network to input or to noise"));
         }
-        if self.spec.target == Target::Classes && self.outputs < 2 {
+        if matches!(self.spec.target, Target::Classes | Target::Class) && self.outputs < 2 {
             return Err(Error::input(
                 "classes that exclude each other are at least two; use `regions` for one mask",
             ));
@@ -265,7 +275,7 @@ impl Method {
             let named = |e: Error| Error::input(format!("`{}`: {e}", term.key));
             if let TermKind::Compare { of, to, by } = &term.kind {
                 let (a, b) = (self.channels_of(of).map_err(named)?, self.channels_of(to).map_err(named)?);
-                let alike = a == b || matches!(by, Comparison::CrossEntropy | Comparison::Dice { .. });
+                let alike = a == b || matches!(by, Comparison::CrossEntropy { .. } | Comparison::Dice { .. });
                 if !alike {
                     return Err(Error::input(format!(
                         "`{}` compares `{}` with `{}`, which have {a} and {b} channels; set it to 0, or make `data.input` and `data.target` equally long",
@@ -274,10 +284,17 @@ impl Method {
                         self.text(to)
                     )));
                 }
-                let labels = matches!(by, Comparison::Image(_)) == (self.task() == Task::Segment);
+                let flat = !matches!(by, Comparison::Image(Distance::Ssim | Distance::GradientDifference));
+                if self.spec.target.is_vector() && !flat && matches!(to, Expr::Source(Source::Target)) {
+                    return Err(Error::input(format!(
+                        "`{}` compares images, but the target is none; take \"l1\", \"l2\", \"charbonnier\" or \"huber\"",
+                        term.key
+                    )));
+                }
+                let labels = matches!(by, Comparison::Image(_)) == self.spec.target.is_categorical();
                 if labels && matches!(to, Expr::Source(Source::Target)) {
                     return Err(Error::input(format!(
-                        "`{}` does not suit the target: images are compared by l1, l2 and their like, label maps by bce, cross_entropy and dice (`method.target`)",
+                        "`{}` does not suit the target: images and numbers are compared by l1, l2 and their like, label maps and classes by bce, cross_entropy and dice (`method.target`)",
                         term.key
                     )));
                 }
@@ -293,13 +310,16 @@ impl Method {
     fn check_role(&self, net: &NetworkSpec) -> Result<()> {
         let signature = net.network.signature();
         let from_noise = net.takes == [Source::Noise];
-        let segments = self.task() == Task::Segment && net.name == self.predictor();
+        let predicts = net.name == self.predictor();
+        let segments = self.task() == Task::Segment && predicts;
+        let vector = self.spec.target.is_vector() && predicts;
         let (fits, wanted) = match net.role {
             Role::Discriminator => {
                 (matches!(signature, Signature::Patches | Signature::Vector), "image -> logits")
             }
             _ if from_noise => (signature == Signature::Noise, "noise -> image"),
             _ if segments => (signature == Signature::Dense, "image -> values per pixel"),
+            _ if vector => (signature == Signature::Vector, "image -> vector"),
             _ => (matches!(signature, Signature::Image | Signature::Dense), "image -> image"),
         };
         if !fits {
@@ -311,7 +331,7 @@ impl Method {
                 net.name
             )));
         }
-        let alike = self.inputs_of(net) == self.outputs_of(net) && !segments && !from_noise;
+        let alike = self.inputs_of(net) == self.outputs_of(net) && !segments && !from_noise && !vector;
         if net.residual && !alike {
             return Err(Error::input(format!(
                 "`{}` adds the input to an image of as many channels; set it to false, or make `data.input` and `data.target` equally long",
@@ -344,6 +364,11 @@ impl Method {
             Target::Classes if regions == Some(true) => wrong(
                 "`loss.kind` is \"classes\", but `data.labels.regions` may overlap; remove them, or use \"regions\"",
             ),
+            _ if self.spec.target.is_vector() => self.check_answers(data),
+            _ if data.answers().is_some() => wrong(&format!(
+                "`data.{}` says that the target is no image, which is for `loss.kind` = \"image-class\", \"findings\" or \"numbers\" of `model.kind` = \"supervised\"; take that one, or remove the key",
+                data.answers().map_or("", crate::data::Answers::key)
+            )),
             Target::Image | Target::Nothing if regions.is_some() => {
                 wrong("`data.labels` belongs to segmentation, which this model does not do; remove it")
             }
@@ -351,6 +376,21 @@ impl Method {
                 wrong("`data.patch` cuts volumes, but a network of this model takes slices only; remove it")
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether `data` says what a target that is no image holds.
+    fn check_answers(&self, data: &DataConfig) -> Result<()> {
+        let (wanted, example) = match self.spec.target {
+            Target::Class => ("classes", "[\"healthy\", \"ill\"]"),
+            Target::Findings => ("findings", "[\"effusion\", \"mass\"]"),
+            _ => ("numbers", "true"),
+        };
+        match data.answers() {
+            Some(answers) if answers.key() == wanted => Ok(()),
+            _ => Err(Error::input(format!(
+                "this loss learns what `data.{wanted}` says of the column `data.target`; set it, for example to {example}"
+            ))),
         }
     }
 
@@ -432,15 +472,15 @@ impl Method {
         all
     }
 
-    /// Traces a prediction from images `[n, size.., inputs]`, or from noise `[n, noise]`, in evaluation mode: an image, or
-    /// probabilities of regions or classes.
+    /// Traces a prediction from images `[n, size.., inputs]`, or from noise `[n, noise]`, in evaluation mode: an image,
+    /// probabilities of regions or classes, or numbers.
     pub fn trace_predict(&self, step: &StepBuilder, net: &Net, x: &Var, size: &[usize]) -> Var {
         let Expr::Apply(index, _) = &self.spec.predict else { panic!("checked when the method was made") };
         let y = self.apply(&step.eval(net), *index, x, size).remove(0);
         step.graph().scope(&net.spec().name, || match self.spec.target {
-            Target::Regions => y.sigmoid(),
-            Target::Classes => y.softmax(y.rank().saturating_sub(1)),
-            Target::Image | Target::Nothing => y,
+            Target::Regions | Target::Findings => y.sigmoid(),
+            Target::Classes | Target::Class => y.softmax(y.rank().saturating_sub(1)),
+            Target::Image | Target::Numbers | Target::Nothing => y,
         })
     }
 

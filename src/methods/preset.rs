@@ -36,6 +36,21 @@ const PRESETS: &[Preset] = &[
         loss: Some("distance"),
         text: include_str!("presets/supervised-distance.toml"),
     },
+    Preset {
+        model: "supervised",
+        loss: Some("image-class"),
+        text: include_str!("presets/supervised-image-class.toml"),
+    },
+    Preset {
+        model: "supervised",
+        loss: Some("findings"),
+        text: include_str!("presets/supervised-findings.toml"),
+    },
+    Preset {
+        model: "supervised",
+        loss: Some("numbers"),
+        text: include_str!("presets/supervised-numbers.toml"),
+    },
 ];
 
 /// A method out of a preset.

@@ -133,6 +133,7 @@ struct WrittenTerm {
     smooth: Option<f64>,
     background: Option<bool>,
     gamma: Option<f64>,
+    label_smoothing: Option<f64>,
     log: Option<OneOrMore<String>>,
 }
 
@@ -357,7 +358,14 @@ fn term(
         "gradient_difference" => distance(Distance::GradientDifference)?,
         "distance" => distance(w.distance.unwrap_or_default())?,
         "bce" => compare(Comparison::Bce)?,
-        "cross_entropy" => compare(Comparison::CrossEntropy)?,
+        "cross_entropy" => {
+            let smoothing = w.label_smoothing.unwrap_or(0.0);
+            if !(0.0..1.0).contains(&smoothing) {
+                let key = keys.name(&format!("{place}.label_smoothing"));
+                return Err(Error::input(format!("`{key}` must lie in [0, 1); 0.1 is usual")));
+            }
+            compare(Comparison::CrossEntropy { smoothing })?
+        }
         "focal" => compare(Comparison::Focal { gamma: w.gamma.unwrap_or(2.0) })?,
         "total_variation" => TermKind::TotalVariation { of: given(&w.of, "of")? },
         "feature_matching" => {

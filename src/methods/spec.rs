@@ -16,7 +16,7 @@ use serde::Deserialize;
 pub enum Role {
     /// Makes images that a discriminator judges.
     Generator,
-    /// Gives an image or a label map from an image, trained by its distance to the target.
+    /// Gives an image, a label map, a class or numbers from an image, trained by its distance to the target.
     Network,
     /// Tells real from generated images. It has the discriminator's learning rate, and no running mean of its weights.
     Discriminator,
@@ -44,6 +44,12 @@ pub enum Target {
     Regions,
     /// A label map of classes that exclude each other.
     Classes,
+    /// One class for the whole image.
+    Class,
+    /// Which of several findings the whole image shows.
+    Findings,
+    /// Numbers, such as an age.
+    Numbers,
     /// Nothing: there is no target, images are made from noise.
     Nothing,
 }
@@ -208,7 +214,10 @@ pub enum Comparison {
     /// Binary cross entropy of logits, region by region.
     Bce,
     /// Cross entropy of the logits of classes.
-    CrossEntropy,
+    CrossEntropy {
+        /// Share of the truth that is spread evenly over all classes.
+        smoothing: f64,
+    },
     /// Focal loss of logits, region by region.
     Focal {
         /// How much less what is nearly right counts; 0 is the binary cross entropy.
@@ -221,6 +230,18 @@ pub enum Comparison {
         /// Whether class 0 counts.
         background: bool,
     },
+}
+
+impl Target {
+    /// Whether it is no image: a vector.
+    pub fn is_vector(self) -> bool {
+        matches!(self, Target::Class | Target::Findings | Target::Numbers)
+    }
+
+    /// Whether it says what something is, so that logits are compared with it.
+    pub fn is_categorical(self) -> bool {
+        !matches!(self, Target::Image | Target::Numbers | Target::Nothing)
+    }
 }
 
 impl Spec {

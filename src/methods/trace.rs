@@ -246,7 +246,9 @@ impl Terms<'_, '_> {
                 Comparison::Image(distance) => distance.between(y, target),
                 Comparison::Bce => bce_with_logits(y, target, None),
                 Comparison::Focal { gamma } => focal_sigmoid(y, target, gamma, None),
-                Comparison::CrossEntropy => cross_entropy(y, &labels(), &CrossEntropy::default()),
+                Comparison::CrossEntropy { smoothing } => {
+                    cross_entropy(y, &labels(), &CrossEntropy { smoothing, ..Default::default() })
+                }
                 Comparison::Dice { smooth, .. } if !classes => dice_sigmoid(y, target, smooth),
                 Comparison::Dice { smooth, background } => {
                     let (mut p, mut t) = (y.softmax(channel), labels().one_hot(y.channels()));

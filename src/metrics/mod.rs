@@ -8,13 +8,16 @@
 
 pub mod baseline;
 pub mod case;
+pub mod classification;
 pub mod distribution;
 pub mod diversity;
 pub mod features;
 pub mod filters;
 pub mod image;
+pub mod linear;
 pub mod masks;
 pub mod overlap;
+pub mod regression;
 pub mod ssim;
 pub mod stats;
 pub mod surface;

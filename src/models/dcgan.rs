@@ -101,9 +101,9 @@ impl Network for DcganDiscriminator {
         limits.square(power, "on a power of two from 8 on for DCGAN's networks")
     }
 
-    /// Images `[n, size, size, c]` to logits `[n]`.
+    /// Images `[n, size, size, c]` to logits `[n]`, or to vectors `[n, channels]`.
     #[track_caller]
-    fn forward(&self, cx: &Ctx, x: &Var, _: &Wanted) -> Vec<Var> {
+    fn forward(&self, cx: &Ctx, x: &Var, wanted: &Wanted) -> Vec<Var> {
         let cx = &cx.at("main");
         let levels = doublings(x.shape()[1]);
         let conv = |width: usize| ConvLayer::new(width, 4).bias(self.norm.wants_bias());
@@ -118,8 +118,7 @@ impl Network for DcganDiscriminator {
             // Without a norm there is no module in its place.
             index += if self.norm == Norm::None { 2 } else { 3 };
         }
-        let logits = cx.conv(index, &h, conv(1));
-        vec![logits.reshape(&[logits.shape()[0]])]
+        vec![wanted.vector(&cx.conv(index, &h, conv(wanted.channels)))]
     }
 }
 

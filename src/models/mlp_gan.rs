@@ -99,9 +99,9 @@ impl Network for MlpDiscriminator {
         check_widths(&self.widths, limits)
     }
 
-    /// Images `[n, h, w, c]` to logits `[n]`.
+    /// Images `[n, h, w, c]` to logits `[n]`, or to vectors `[n, channels]`.
     #[track_caller]
-    fn forward(&self, cx: &Ctx, x: &Var, _: &Wanted) -> Vec<Var> {
+    fn forward(&self, cx: &Ctx, x: &Var, wanted: &Wanted) -> Vec<Var> {
         let cx = &cx.with_scheme(Scheme::Torch).at("model");
         let n = x.shape()[0];
         let mut h = x.permute(&[0, 3, 1, 2]).reshape(&[n, x.shape().numel() / n]);
@@ -109,7 +109,7 @@ impl Network for MlpDiscriminator {
             h = cx.linear(2 * i, &h, width, true).leaky_relu(0.2);
             cx.feature(2 * i, &h);
         }
-        vec![cx.linear(2 * self.widths.len(), &h, 1, true).reshape(&[n])]
+        vec![wanted.vector(&cx.linear(2 * self.widths.len(), &h, wanted.channels, true))]
     }
 }
 

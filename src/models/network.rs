@@ -131,6 +131,14 @@ pub trait Network: Debug + Send + Sync {
     fn forward(&self, cx: &Ctx, x: &Var, wanted: &Wanted) -> Vec<Var>;
 }
 
+impl Wanted {
+    /// Shapes a network's vectors: `[n, channels]`, or `[n]` where one number is wanted, as of a discriminator.
+    pub fn vector(&self, y: &Var) -> Var {
+        let n = y.shape()[0];
+        if self.channels == 1 { y.reshape(&[n]) } else { y.reshape(&[n, self.channels]) }
+    }
+}
+
 /// The settings of a network, as in a recipe.
 pub(super) fn settings(network: &(impl Serialize + ?Sized)) -> serde_json::Map<String, serde_json::Value> {
     match serde_json::to_value(network) {

@@ -141,9 +141,9 @@ impl Network for R3Discriminator {
         check(&self.widths, self.blocks, self.group, limits)
     }
 
-    /// Images `[n, size, size, c]` to logits `[n]`.
+    /// Images `[n, size, size, c]` to logits `[n]`, or to vectors `[n, channels]`.
     #[track_caller]
-    fn forward(&self, cx: &Ctx, x: &Var, _: &Wanted) -> Vec<Var> {
+    fn forward(&self, cx: &Ctx, x: &Var, wanted: &Wanted) -> Vec<Var> {
         let cx = &cx.with_scheme(Scheme::Gain(1.0));
         let last = self.widths.len() - 1;
         let mut h = cx.conv("input", x, ConvLayer::new(self.widths[last], 1).bias(false));
@@ -160,7 +160,7 @@ impl Network for R3Discriminator {
         let width = self.widths[0];
         let h = cx.conv("depthwise", &h, ConvLayer::new(width, 4).groups(width).bias(false));
         let n = x.shape()[0];
-        vec![cx.linear("linear", &h.reshape(&[n, width]), 1, false).reshape(&[n])]
+        vec![wanted.vector(&cx.linear("linear", &h.reshape(&[n, width]), wanted.channels, false))]
     }
 }
 

@@ -102,7 +102,7 @@ impl Network for ResidualCritic {
 
     /// Images `[n, h, w, c]`, h and w multiples of 16, to `[n]`.
     #[track_caller]
-    fn forward(&self, cx: &Ctx, x: &Var, _: &Wanted) -> Vec<Var> {
+    fn forward(&self, cx: &Ctx, x: &Var, wanted: &Wanted) -> Vec<Var> {
         let cx = &cx.with_scheme(Scheme::He);
         let mut h = cx.conv("input", x, ConvLayer::same(self.dim, 3));
         for (i, times) in [2, 4, 8, 8].into_iter().enumerate() {
@@ -112,7 +112,7 @@ impl Network for ResidualCritic {
         let shape = h.shape();
         let n = shape[0];
         let flat = h.permute(&[0, 3, 1, 2]).reshape(&[n, shape.numel() / n]);
-        vec![cx.linear("output", &flat, 1, true).reshape(&[n])]
+        vec![wanted.vector(&cx.linear("output", &flat, wanted.channels, true))]
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod conv;
 pub mod layers;
 pub mod params;
+pub mod pooling;
 pub mod schedule;
 pub mod spectral;
 

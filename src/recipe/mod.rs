@@ -294,6 +294,22 @@ pub enum Metric {
     Kid,
     /// Sliced Wasserstein distance between sets of images; lower is better.
     Swd,
+    /// Area under the receiver operating characteristic, mean over classes or findings; higher is better.
+    Auroc,
+    /// Mean over classes of the share that is recognised; higher is better.
+    #[serde(rename = "balanced_accuracy")]
+    BalancedAccuracy,
+    /// Share of cases that are right; higher is better.
+    Accuracy,
+    /// Harmonic mean of precision and sensitivity, mean over classes or findings; higher is better.
+    F1,
+    /// Mean negative logarithm of the probability of what is true; lower is better.
+    #[serde(rename = "log_loss")]
+    LogLoss,
+    /// Root mean squared error; lower is better.
+    Rmse,
+    /// Coefficient of determination; higher is better.
+    R2,
 }
 
 impl Metric {
@@ -304,6 +320,10 @@ impl Metric {
             Task::Translate => &[Metric::Psnr, Metric::Ssim, Metric::Mae, Metric::Nmse],
             Task::Segment => &[Metric::Dice, Metric::Sensitivity],
             Task::Generate => &[Metric::Kid, Metric::Swd],
+            Task::Classify => {
+                &[Metric::Auroc, Metric::BalancedAccuracy, Metric::Accuracy, Metric::F1, Metric::LogLoss]
+            }
+            Task::Regress => &[Metric::Mae, Metric::Rmse, Metric::R2],
         }
     }
 
@@ -318,12 +338,22 @@ impl Metric {
             Metric::Sensitivity => "sensitivity",
             Metric::Kid => "kid",
             Metric::Swd => "swd",
+            Metric::Auroc => "auroc",
+            Metric::BalancedAccuracy => "balanced_accuracy",
+            Metric::Accuracy => "accuracy",
+            Metric::F1 => "f1",
+            Metric::LogLoss => "log_loss",
+            Metric::Rmse => "rmse",
+            Metric::R2 => "r2",
         }
     }
 
     /// Whether larger is better.
     pub fn maximise(self) -> bool {
-        matches!(self, Metric::Psnr | Metric::Ssim | Metric::Dice | Metric::Sensitivity)
+        !matches!(
+            self,
+            Metric::Mae | Metric::Nmse | Metric::Kid | Metric::Swd | Metric::LogLoss | Metric::Rmse
+        )
     }
 
     /// Whether a validation that gave `new` is the best so far. What is no number never is, and whatever is a number beats
@@ -423,7 +453,9 @@ impl Recipe {
             recipe.data.settle_mirroring();
         }
         if !metric_given {
-            let method = recipe.method().map_err(|e| Error::input(format!("{source}: {e}")))?;
+            // What the target is must be clear before what suits it.
+            let method = recipe.data.check_answers().and_then(|()| recipe.method());
+            let method = method.map_err(|e| Error::input(format!("{source}: {e}")))?;
             recipe.validate.metric = Metric::of(method.task(), &recipe.data)[0];
         }
         recipe.check().map_err(|e| Error::input(format!("{source}: {e}")))?;

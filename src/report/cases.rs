@@ -41,7 +41,8 @@ impl Measured {
         let rank = predictor.recipe().validate.metric;
         let metric = (rank.name().to_string(), rank.maximise());
         let mut extremes = Vec::new();
-        if let Some((_, network)) = found.summaries.first() {
+        let images = predictor.recipe().data.answers().is_none();
+        if let Some((_, network)) = found.summaries.first().filter(|_| images) {
             let mut order: Vec<(f64, usize)> = network
                 .cases
                 .iter()

@@ -310,6 +310,10 @@ fn scores(recipe: &Recipe, measured: &Measured) -> Result<String> {
         head(""),
         head("case")
     );
+    if recipe.data.answers().is_some() {
+        // What no mean over cases tells: areas under curves, the confusion matrix.
+        let _ = write!(content, "<h3>Over all cases</h3><pre>{}</pre>", text(&measured.text));
+    }
     for (what, name, value, drawn) in &measured.extremes {
         let alt = format!("{name}: input, target, output, error");
         let _ = write!(

@@ -62,26 +62,12 @@ impl Forward {
         patch: [usize; 3],
     ) -> Result<Vec<f32>> {
         let extents = [n, h, w];
-        let starts: Vec<Vec<usize>> = (0..3).map(|a| starts(extents[a], patch[a])).collect();
         let weights: Vec<f32> = indices(patch)
             .map(|at| (0..3).map(|a| bell(at[a], patch[a])).product::<f64>().max(1e-4) as f32)
             .collect();
         let (mut sum, mut total) = (Vec::new(), vec![0f32; n * h * w]);
-        let corners = starts[0].iter().flat_map(|&d| {
-            let rest = &starts;
-            rest[1].iter().flat_map(move |&y| rest[2].iter().map(move |&x| [d, y, x]))
-        });
-        for corner in corners {
-            let place = |at: [usize; 3]| {
-                let p: [usize; 3] = std::array::from_fn(|a| (corner[a] + at[a]).min(extents[a] - 1));
-                (p[0] * h + p[1]) * w + p[2]
-            };
-            let seen: Vec<f32> = indices(patch)
-                .flat_map(|at| {
-                    let p = place(at);
-                    input[p * c..(p + 1) * c].iter().copied()
-                })
-                .collect();
+        for corner in corners([n, h, w, c], patch) {
+            let seen = cut(input, [n, h, w, c], corner, patch);
             let item = [patch[0], patch[1], patch[2], c];
             let made = self.run(method, net, &seen, 1, &item, &patch)?;
             let outputs = made.len() / weights.len();
@@ -90,7 +76,7 @@ impl Forward {
                 if (0..3).any(|a| corner[a] + at[a] >= extents[a]) {
                     continue;
                 }
-                let p = place(at);
+                let p = place(extents, corner, at);
                 total[p] += weight;
                 sum[p * outputs..(p + 1) * outputs]
                     .iter_mut()
@@ -101,6 +87,24 @@ impl Forward {
         let outputs = sum.len() / total.len();
         sum.chunks_mut(outputs).zip(&total).for_each(|(s, t)| s.iter_mut().for_each(|v| *v /= t));
         Ok(sum)
+    }
+
+    /// What a network says of patches of a volume `[n, h, w, c]`, one after the other; they lie as those of
+    /// [`Forward::volume`].
+    pub fn patches(
+        &mut self,
+        method: &Method,
+        net: &NetSpec,
+        input: &[f32],
+        shape: [usize; 4],
+        patch: [usize; 3],
+    ) -> Result<Vec<f32>> {
+        let item = [patch[0], patch[1], patch[2], shape[3]];
+        let mut all = Vec::new();
+        for corner in corners(shape, patch) {
+            all.extend(self.run(method, net, &cut(input, shape, corner, patch), 1, &item, &patch)?);
+        }
+        Ok(all)
     }
 
     /// Makes the images of noise `[n, nz]`: `[n, size.., channels]`.
@@ -149,6 +153,28 @@ fn starts(extent: usize, patch: usize) -> Vec<usize> {
     let spare = extent.saturating_sub(patch);
     let steps = spare.div_ceil((patch / 2).max(1));
     (0..=steps).map(|i| (i * spare).checked_div(steps).unwrap_or(0)).collect()
+}
+
+/// Where patches of a volume `[n, h, w, c]` begin, the last axis fastest.
+fn corners([n, h, w, _]: [usize; 4], patch: [usize; 3]) -> Vec<[usize; 3]> {
+    let [d, y, x] = [(n, 0), (h, 1), (w, 2)].map(|(extent, a)| starts(extent, patch[a]));
+    let rows = |d: usize| y.iter().flat_map(|&y| x.iter().map(move |&x| [d, y, x])).collect::<Vec<_>>();
+    d.iter().flat_map(|&d| rows(d)).collect()
+}
+
+/// The index of a patch's place in a volume, which is continued by its last voxels.
+fn place(extents: [usize; 3], corner: [usize; 3], at: [usize; 3]) -> usize {
+    let p: [usize; 3] = std::array::from_fn(|a| (corner[a] + at[a]).min(extents[a] - 1));
+    (p[0] * extents[1] + p[1]) * extents[2] + p[2]
+}
+
+/// A patch of a volume.
+fn cut(input: &[f32], [n, h, w, c]: [usize; 4], corner: [usize; 3], patch: [usize; 3]) -> Vec<f32> {
+    let seen = |at: [usize; 3]| {
+        let p = place([n, h, w], corner, at);
+        input[p * c..(p + 1) * c].iter().copied()
+    };
+    indices(patch).flat_map(seen).collect()
 }
 
 /// All places of a patch, the last axis fastest.

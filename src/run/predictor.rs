@@ -4,7 +4,7 @@ use super::checkpoint;
 use super::folder::RunDir;
 use crate::data::manifest::Manifest;
 use crate::data::nifti_io::Stored;
-use crate::data::{Case, DataFit, Split, Volume};
+use crate::data::{Answers, Case, DataFit, Split, Volume};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::States;
@@ -98,6 +98,11 @@ impl Predictor {
         predict_case(&mut self.forward, &self.method, &self.spec, case, &self.recipe)
     }
 
+    /// What is said of a case whose target is no image: probabilities of classes or findings, or numbers in their units.
+    pub fn answers(&mut self, case: &Case) -> Result<Vec<f64>> {
+        predict_answers(&mut self.forward, &self.method, &self.spec, case, &self.recipe)
+    }
+
     /// Makes `n` images out of noise: `[n, h, w, channels]` in [-1, 1].
     pub fn images(&mut self, n: usize, seed: u64) -> Result<Vec<f32>> {
         let nz = self.method.noise().unwrap_or(0);
@@ -129,6 +134,9 @@ impl Predictor {
         let postprocessing = match self.method.task() {
             // Probabilities of regions or classes.
             Task::Segment => serde_json::json!({ "labels": data.labels }),
+            Task::Classify => serde_json::json!({
+                data.answers().map_or("classes", Answers::key): data.answers().map(Answers::names)
+            }),
             _ => serde_json::json!({ "formula": "output * half + centre", "fit": fit.target }),
         };
         let metadata = [
@@ -181,6 +189,36 @@ pub fn predict_case(
         return forward.volume(method, net, &case.input, case.input_shape, patch);
     }
     forward.slices(method, net, &case.input, case.input_shape)
+}
+
+/// Predicts what is no image: the mean over the slices that training would use, or over patches of the volume that overlap by
+/// half; numbers in their own units.
+pub fn predict_answers(
+    forward: &mut Forward,
+    method: &Method,
+    net: &NetSpec,
+    case: &Case,
+    recipe: &Recipe,
+) -> Result<Vec<f64>> {
+    let data = &recipe.data;
+    let [_, h, w, c] = case.input_shape;
+    let each = match data.patch {
+        Some(patch) => forward.patches(method, net, &case.input, case.input_shape, patch)?,
+        None => {
+            let shown = case.shown(data);
+            let slice = |k: &usize| &case.input[k * h * w * c..(k + 1) * h * w * c];
+            let input: Vec<f32> = shown.iter().flat_map(slice).copied().collect();
+            forward.slices(method, net, &input, [shown.len(), h, w, c])?
+        }
+    };
+    let outputs = data.outputs();
+    let n = (each.len() / outputs) as f64;
+    let mean = |k: usize| each.iter().skip(k).step_by(outputs).map(|v| f64::from(*v)).sum::<f64>() / n;
+    let unit = |k: usize| match data.answers() {
+        Some(Answers::Numbers(_)) => f64::from(case.target_fit(k).invert(mean(k) as f32)),
+        _ => mean(k),
+    };
+    Ok((0..outputs).map(unit).collect())
 }
 
 /// A case's prediction as one label map in the geometry of its first input.

@@ -37,6 +37,10 @@ impl Extents {
             let counts = match method.task() {
                 // As many images as there are real ones.
                 Task::Generate => vec![set.len().min(MOST)],
+                // As many slices as training shows of them.
+                Task::Classify | Task::Regress => (0..set.cases())
+                    .map(|i| Ok(set.case(i)?.shown(&recipe.data).len()))
+                    .collect::<Result<Vec<usize>>>()?,
                 Task::Translate | Task::Segment => (0..set.cases())
                     .map(|i| Ok(set.case(i)?.input_shape[0]))
                     .collect::<Result<Vec<usize>>>()?,

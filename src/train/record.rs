@@ -90,6 +90,9 @@ impl Record {
         for (tag, image) in &seen.tiles {
             self.val.image(tag, step, image)?;
         }
+        if let Some((tag, text)) = &seen.text {
+            self.val.text(tag, step, text)?;
+        }
         for (name, curve) in &seen.curves {
             self.val.pr_curve(&format!("pr/{name}"), step, curve)?;
             self.val.image(&format!("roc/{name}"), step, &curves::roc(curve)?)?;

@@ -47,6 +47,7 @@ pub fn open_loader(
         shuffle: true,
         augment: recipe.data.augment,
         drop_last: true,
+        balance: recipe.data.balance,
         unpaired: method.unpaired(),
     };
     Loader::new(dataset, config, first_batch)

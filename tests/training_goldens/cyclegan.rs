@@ -33,8 +33,13 @@ fn play<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let update = fixture.update();
     let mut step = StepBuilder::new(D::Element::DTYPE, 0);
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
-    let shapes =
-        Shapes { batch: shape[0], size: shape[1..3].to_vec(), inputs: channels_a, targets: channels_b };
+    let shapes = Shapes {
+        batch: shape[0],
+        size: shape[1..3].to_vec(),
+        inputs: channels_a,
+        targets: channels_b,
+        vector: false,
+    };
     method.trace(0, &mut step, &nets, &shapes, [&update, &update], &Given::default());
     Play {
         fixture,

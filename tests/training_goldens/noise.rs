@@ -37,7 +37,7 @@ fn dcgan<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let mut step = StepBuilder::new(D::Element::DTYPE, 0);
     let z = step.graph().input("z", [n, nz]);
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
-    let shapes = Shapes { batch: n, size: vec![size; 2], inputs: shape[3], targets: 0 };
+    let shapes = Shapes { batch: n, size: vec![size; 2], inputs: shape[3], targets: 0, vector: false };
     let given = Given { sources: HashMap::from([(Source::Noise, z)]), ..Given::default() };
     method.trace(0, &mut step, &nets, &shapes, [&update, &update], &given);
     Play {
@@ -69,7 +69,7 @@ fn wgan_gp<D: Device>(fixture: &Fixture) -> Judge<'_> {
     let mut step = StepBuilder::new(D::Element::DTYPE, 0);
     let graph = step.graph().clone();
     let nets: Vec<_> = specs.iter().map(|s| step.bind(s, update.rule.slots())).collect();
-    let shapes = Shapes { batch: n, size: vec![size; 2], inputs: shape[3], targets: 0 };
+    let shapes = Shapes { batch: n, size: vec![size; 2], inputs: shape[3], targets: 0, vector: false };
     let real = graph.input("a", shape);
     let mut names = vec![("loss/G".to_string(), "G".to_string())];
     // Every update of the critic sees the same real images; the last noise is the generator's.

@@ -137,12 +137,13 @@ fn existing(folder: &Path, config: &PhantomConfig) -> Result<Option<Phantom>> {
             difference(&summary.config, config)
         )));
     }
-    Ok(Some(Phantom {
-        folder: folder.to_path_buf(),
-        manifest: folder.join("manifest.csv"),
-        generated: false,
-        summary,
-    }))
+    let manifest = folder.join("manifest.csv");
+    let text = fs::read_to_string(&manifest).map_err(Error::io("read", &manifest))?;
+    if !text.lines().next().is_some_and(|header| header.contains("has_tumour")) {
+        // An earlier version's, which did not say what a subject has. Where the folder can't be written it stays.
+        let _ = fsio::write_bytes(&manifest, table(&summary.subjects).as_bytes());
+    }
+    Ok(Some(Phantom { folder: folder.to_path_buf(), manifest, generated: false, summary }))
 }
 
 /// The settings that differ, as "subjects: 16 there, 32 asked".
@@ -199,17 +200,13 @@ fn generate(folder: &Path, config: &PhantomConfig) -> Result<Summary> {
         })
         .collect::<Result<Vec<_>>>()?;
 
-    let mut table = format!("subject,split,{}\n", MODALITIES.map(|(n, _)| n).join(","));
     let mut participants = String::from("participant_id\tsplit\ttumour\thypometabolism\n");
     for s in &subjects {
-        let files = MODALITIES.map(|(name, m)| relative_path(&s.id, name, m));
-        table += &format!("{},{},{}\n", s.id, s.split.name(), files.join(","));
-        let yes = |b: bool| if b { "yes" } else { "no" };
         participants +=
             &format!("{}\t{}\t{}\t{}\n", s.id, s.split.name(), yes(s.tumour), yes(s.hypometabolism));
     }
     let write = |name: &str, text: &str| fsio::write_bytes(&folder.join(name), text.as_bytes());
-    write("manifest.csv", &table)?;
+    write("manifest.csv", &table(&subjects))?;
     write("participants.tsv", &participants)?;
     write(
         "dataset_description.json",
@@ -232,6 +229,22 @@ fn generate(folder: &Path, config: &PhantomConfig) -> Result<Summary> {
     })?;
     write("phantom.json", &text)?;
     Ok(summary)
+}
+
+/// The manifest: the images, and what a subject has.
+fn table(subjects: &[SubjectSummary]) -> String {
+    let mut table =
+        format!("subject,split,{},has_tumour,has_hypometabolism\n", MODALITIES.map(|(n, _)| n).join(","));
+    for s in subjects {
+        let files = MODALITIES.map(|(name, m)| relative_path(&s.id, name, m)).join(",");
+        let (tumour, hypometabolism) = (yes(s.tumour), yes(s.hypometabolism));
+        table += &format!("{},{},{files},{tumour},{hypometabolism}\n", s.id, s.split.name());
+    }
+    table
+}
+
+fn yes(there: bool) -> &'static str {
+    if there { "yes" } else { "no" }
 }
 
 /// Where an image lies in the folder, after BIDS.
