@@ -104,6 +104,14 @@ fn tiny(name: &str) -> Vec<&'static str> {
             "data.canvas=[16, 16]",
             "train.batch=4",
         ],
+        "vgg16-pet" => vec![
+            "model.network.width=1",
+            "model.network.hidden=4",
+            "data.canvas=[32, 32]",
+            "data.phantom.hypometabolism=0.5",
+            "data.phantom.split=[0.5, 0.25, 0.25]",
+            "train.batch=4",
+        ],
         other => panic!("no tiny size for {other}"),
     });
     set
@@ -251,6 +259,26 @@ fn segments(name: &str, losses: &[&str], inputs: &[&str], regions: &[&str]) {
     assert!(made.voxels.iter().all(|v| [0.0, 1.0, 2.0, 4.0].contains(v)), "labels only");
     let json = evaluated(dir, &["dice", "sensitivity", "specificity", "ppv", "hd95"]);
     assert!(json["network"]["metrics"].is_array());
+}
+
+fn classifies(name: &str, losses: &[&str], inputs: &[&str], column: &str) {
+    let columns = [losses, &["val/accuracy", "val/log_loss"]].concat();
+    let dir = trained(name, &columns);
+    let dir = dir.path();
+    let mut args = vec!["predict", "whole", "--out", "p"];
+    args.extend(inputs);
+    let out = gan(dir, &args).ok();
+    let text = fs::read_to_string(dir.join(out.stdout.trim())).expect("a table");
+    assert!(text.lines().next().is_some_and(|h| h.split(',').any(|c| c == column)), "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+    let json = evaluated(dir, &["accuracy", "auroc", "majority class", "logistic regression"]);
+    assert!(json["network"]["scores"]["accuracy"]["mean"].is_number(), "{json}");
+}
+
+#[test]
+fn vgg() {
+    let file = "ph/sub-0006/pet/sub-0006_trc-18FFDG_pet.nii.gz";
+    classifies("vgg16-pet", &["loss/ce"], &[file], "has_hypometabolism");
 }
 
 #[test]

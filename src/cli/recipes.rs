@@ -53,6 +53,7 @@ shipped!(
     "denoise",
     "denoise-wgan",
     "unet-plus-plus",
+    "vgg16-pet",
     "vox2vox",
     "r3gan-mr",
 );

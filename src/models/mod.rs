@@ -15,6 +15,7 @@ pub mod srcnn;
 pub mod unet_generator;
 pub mod unet_plus_plus;
 pub mod vdsr;
+pub mod vgg;
 pub mod vox2vox;
 
 pub use dcgan::{DcganDiscriminator, DcganGenerator};
@@ -32,6 +33,7 @@ pub use srcnn::Srcnn;
 pub use unet_generator::UnetGenerator;
 pub use unet_plus_plus::UnetPlusPlus;
 pub use vdsr::Vdsr;
+pub use vgg::Vgg;
 pub use vox2vox::Vox2Vox;
 
 use crate::graph::Var;

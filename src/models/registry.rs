@@ -4,7 +4,7 @@ use super::network::{Limits, Network, Signature, Wanted, settings};
 use super::{
     DcganDiscriminator, DcganGenerator, Denoiser, MlpDiscriminator, MlpGenerator, MultiScaleGan, PatchGan,
     PixelGan, R3Discriminator, R3Generator, ResidualCritic, ResidualGenerator, ResnetGenerator,
-    SegmentationUnet, Srcnn, UnetGenerator, UnetPlusPlus, Vdsr, Vox2Vox,
+    SegmentationUnet, Srcnn, UnetGenerator, UnetPlusPlus, Vdsr, Vgg, Vox2Vox,
 };
 use crate::error::{Error, Result};
 use crate::graph::Var;
@@ -26,6 +26,7 @@ pub const REGISTRY: &[Entry] = &[
     Entry::new::<SegmentationUnet>("unet", "U-Net, 2D and 3D (Ronneberger et al., 2015; Cicek et al., 2016)"),
     Entry::new::<UnetPlusPlus>("unet-plus-plus", "U-Net++, 2D and 3D (Zhou et al., DLMIA 2018)"),
     Entry::new::<Vox2Vox>("vox2vox", "generator of Vox2Vox, 2D and 3D (Cirillo et al., BrainLes 2020)"),
+    Entry::new::<Vgg>("vgg", "VGG11 to VGG19, 2D and 3D (Simonyan and Zisserman, ICLR 2015)"),
     Entry::new::<Srcnn>("srcnn", "SRCNN (Dong et al., ECCV 2014)"),
     Entry::new::<Vdsr>("vdsr", "VDSR (Kim et al., CVPR 2016)"),
     Entry::new::<Denoiser>("denoiser", "DnCNN (Zhang et al., IEEE TIP 2017)"),
