@@ -328,7 +328,7 @@ fn said(predictor: &mut Predictor, split: Split) -> Result<Evaluation> {
     let mut evaluation = Evaluation {
         subjects: set.cases(),
         scores: Vec::new(),
-        text: "scores over all subjects with 95 % intervals (shares: Wilson's; others: bootstrap over subjects)\n".into(),
+        text: "scores over all subjects with 95 % intervals (shares of subjects: Wilson's; all else: bootstrap over subjects)\n".into(),
         json: Map::new(),
         summaries: Vec::new(),
         verdicts: Vec::new(),

@@ -122,7 +122,8 @@ impl Decisions {
     /// `auroc`, `log_loss` (natural logarithm), `brier` (sum of squares over the names: of two classes twice scikit-learn's),
     /// `ece` (expected calibration error, 10 bins).
     ///
-    /// The interval of the accuracy is Wilson's, the others are percentiles of the bootstrap over cases. What no case allows
+    /// Intervals of shares of cases (the accuracy, and of two classes sensitivity, specificity and precision) are Wilson's, the
+    /// others percentiles of the bootstrap over cases. What no case allows
     /// (the AUROC where all are of one class) is NaN.
     pub fn overall(&self) -> Vec<Score> {
         let all: Vec<&Row> = self.rows.iter().collect();
@@ -132,6 +133,18 @@ impl Decisions {
         let intervals = bootstrap(&all, |rows| self.values(rows).into_iter().map(|(_, v)| v).collect());
         let mut scores = vec![("accuracy".to_string(), wilson(right, self.rows.len()))];
         scores.extend(names.map(String::from).zip(intervals));
+        if let [k] = self.scored()[..] {
+            // Shares of the one positive class.
+            let c = self.counts(&all, k);
+            for (name, interval) in &mut scores {
+                match name.as_str() {
+                    "sensitivity" => *interval = wilson(c.tp, c.tp + c.r#fn),
+                    "specificity" => *interval = wilson(c.tn, c.tn + c.fp),
+                    "precision" => *interval = wilson(c.tp, c.tp + c.fp),
+                    _ => {}
+                }
+            }
+        }
         scores
     }
 
