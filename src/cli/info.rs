@@ -1,4 +1,5 @@
 use super::say;
+use crate::data::formats;
 use crate::data::nifti_io::{inspect, statistics};
 use crate::error::{Error, Result};
 use crate::fsio;
@@ -70,15 +71,32 @@ fn print(facts: &Value) {
     }
 }
 
+fn rounded(affine: &[[f64; 4]; 3]) -> Vec<Vec<f64>> {
+    affine.iter().map(|r| r.iter().map(|v| (v * 1e6).round() / 1e6 + 0.0).collect()).collect()
+}
+
 fn row(v: &Value) -> String {
     let parts = v.as_array().map(|a| a.iter().map(ToString::to_string).collect::<Vec<_>>());
     parts.map_or(v.to_string(), |p| p.join(" "))
 }
 
 fn about_image(path: &Path) -> Result<Value> {
+    if let Some(format) = formats::recognise(path) {
+        let image = formats::read(path, format)?;
+        let finite = || image.voxels.iter().copied().filter(|v| v.is_finite());
+        let n = finite().count();
+        let range = finite().fold([f32::INFINITY, f32::NEG_INFINITY], |[l, h], v| [l.min(v), h.max(v)]);
+        return Ok(json!({
+            "file": fsio::text(path), "format": format.name(), "shape": image.dims, "spacing": image.affine.spacing(),
+            "type": image.stored, "axes": image.affine.axis_codes(), "affine": rounded(&image.affine.0),
+            "range": if n > 0 { json!(range) } else { json!("no voxel is finite") },
+            "mean": finite().map(f64::from).sum::<f64>() / n as f64,
+            "NaN": image.voxels.iter().filter(|v| v.is_nan()).count(),
+            "infinite": image.voxels.iter().filter(|v| v.is_infinite()).count(), "notes": image.notes,
+        }));
+    }
     let header = inspect(path)?;
-    let rows: Vec<Vec<f64>> =
-        header.affine.0.iter().map(|r| r.iter().map(|v| (v * 1e6).round() / 1e6 + 0.0).collect()).collect();
+    let rows = rounded(&header.affine.0);
     let mut facts = json!({
         "file": fsio::text(path), "format": format!("NIfTI-{}", header.version()), "shape": header.shape, "spacing": header.pixdim,
         "type": header.stored_name(), "byte order": format!("{:?}", header.endian).to_lowercase(),

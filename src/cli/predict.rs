@@ -1,4 +1,5 @@
 use super::{Which, say};
+use crate::data::formats::{self, Format};
 use crate::data::nifti_io::inspect;
 use crate::data::splits::Splits;
 use crate::data::{Answers, Case, names};
@@ -20,7 +21,8 @@ use std::path::{Path, PathBuf};
 /// Predict images, label maps or classes with a trained run
 ///
 /// NIfTI in, NIfTI out, with the input's shape, affine, qform and sform: float32 in the target's units, or a label map of
-/// whole numbers. A run with several input modalities takes the files of one subject in the recipe's order; more files are
+/// whole numbers. Of NRRD and MetaImage files (.mha) the same in their format; of PNG, JPEG and TIFF pictures PNG, of 8 bits
+/// where the values fit and else of 16, rounded and cut off at their ends. A run with several input modalities takes the files of one subject in the recipe's order; more files are
 /// further subjects. A run that says what an image shows (a class, findings, numbers) writes a table, `predictions.csv`. A run
 /// that makes images from noise takes no files: it writes samples as PNG, and a sheet of them.
 #[derive(clap::Args)]
@@ -237,12 +239,14 @@ fn plan_outputs<'a>(
 
 /// `sub-01_T1w.nii.gz` and target `pet` give `sub-01_desc-synth_pet.nii.gz`: the input's BIDS entities, marked as made up.
 fn output_name(input: &Path, target: &str) -> OsString {
+    // Of a file that can't be read yet the error comes later.
+    let extension = formats::recognise(input).map_or("nii.gz", Format::extension);
     let stem = names::image(input).map(|n| n.stem).or(input.file_name().map(Into::into)).unwrap_or_default();
     // The last part of a BIDS name is the modality; a name without parts keeps all of itself, and so does one that is
     // no UTF-8.
     let entities = stem.to_str().filter(|s| s.starts_with("sub-")).and_then(|s| s.rsplit_once('_'));
     let mut name = entities.map_or(stem.clone(), |(entities, _)| entities.into());
-    name.push(format!("_desc-synth_{target}.nii.gz"));
+    name.push(format!("_desc-synth_{target}.{extension}"));
     name
 }
 

@@ -2,7 +2,7 @@
 //!
 //! From the bottom up: [`affine`] and [`nifti_header`] hold the geometry, [`names`] knows image files by their names, [`nifti_io`] reads and
 //! writes volumes, [`orient`]
-//! brings them to one order and cuts slices, [`manifest`] says which there are, [`answers`] what a table says of them,
+//! brings them to one order and cuts slices, [`manifest`] says which there are and [`folder`] finds them, [`answers`] what a table says of them,
 //! [`normalise`] scales them, [`case`] holds one
 //! subject's, [`dataset`] a split's, [`loader`] makes batches. [`notes`] collects
 //! what was done to the data on the way. [`phantom`] makes up patients.
@@ -16,7 +16,9 @@ pub mod dataset;
 pub mod degrade;
 pub mod duplicates;
 pub mod fit;
+pub mod folder;
 pub mod folds;
+pub mod formats;
 pub mod labels;
 pub mod loader;
 pub mod manifest;

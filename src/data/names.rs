@@ -1,4 +1,4 @@
-//! File names of images: NIfTI's extensions in any case, the two files of a pair, and what other systems leave in folders.
+//! File names of images: NIfTI's and other formats' extensions in any case, the two files of a pair, and what other systems leave in folders.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ pub enum Kind {
     Hdr,
     /// `.img`: the voxels of a pair.
     Img,
+    /// An image of another format ([`super::formats`]).
+    Other,
 }
 
 /// A file name that ends as those of NIfTI images do, in any case, with `.gz` or without.
@@ -25,6 +27,9 @@ pub struct ImageName {
     pub gz: bool,
 }
 
+/// Extensions of images that are no NIfTI.
+const OTHERS: [&str; 9] = ["png", "jpg", "jpeg", "tif", "tiff", "nrrd", "nhdr", "mha", "mhd"];
+
 /// Takes a file name apart; `None` if it is no image's.
 pub fn image(path: &Path) -> Option<ImageName> {
     let is = |p: &Path, e: &str| p.extension().is_some_and(|x| x.eq_ignore_ascii_case(e));
@@ -32,7 +37,8 @@ pub fn image(path: &Path) -> Option<ImageName> {
     let gz = is(name, "gz");
     let inner = if gz { Path::new(name.file_stem()?) } else { name };
     let kinds = [("nii", Kind::Nii), ("hdr", Kind::Hdr), ("img", Kind::Img)];
-    let kind = kinds.iter().find(|(e, _)| is(inner, e))?.1;
+    let other = || OTHERS.iter().any(|e| is(inner, e)).then_some(Kind::Other).filter(|_| !gz);
+    let kind = kinds.iter().find(|(e, _)| is(inner, e)).map(|(_, kind)| *kind).or_else(other)?;
     Some(ImageName { stem: inner.file_stem()?.to_os_string(), kind, gz })
 }
 
@@ -48,7 +54,7 @@ pub fn foreign(name: &OsStr) -> bool {
 pub fn other_half(path: &Path) -> Option<PathBuf> {
     let name = image(path)?;
     let (wanted, lower, upper) = match name.kind {
-        Kind::Nii => return None,
+        Kind::Nii | Kind::Other => return None,
         Kind::Hdr => (Kind::Img, "img", "IMG"),
         Kind::Img => (Kind::Hdr, "hdr", "HDR"),
     };

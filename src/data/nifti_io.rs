@@ -1,10 +1,11 @@
-//! Volumes: NIfTI files in, NIfTI files out.
+//! Volumes: NIfTI files, and those of [`super::formats`], in and out.
 //!
 //! Reading undoes slope and intercept in f64 and keeps f32. Writing keeps the geometry of a reference header to the
 //! byte ([`super::nifti_header`] says why we do not use the `nifti` crate's reader and writer for voxels; besides, its
 //! reader trusts the extents of a damaged header with an allocation, and a NaN slope makes a volume of NaN).
 
 use super::affine::Affine;
+use super::formats::{self, Format};
 use super::nifti_fault;
 use super::nifti_header::Header;
 use super::nifti_stream;
@@ -76,7 +77,8 @@ pub struct LoadOptions {
 }
 
 impl Volume {
-    /// Reads a `.nii`, `.nii.gz` or `.hdr`/`.img` file that holds one frame of finite real numbers.
+    /// Reads a `.nii`, `.nii.gz` or `.hdr`/`.img` file, or one of [`super::formats`], that holds one frame of finite real
+    /// numbers.
     pub fn load(path: impl AsRef<Path>) -> Result<Volume> {
         Self::load_with(path, LoadOptions::default())
     }
@@ -84,6 +86,19 @@ impl Volume {
     /// Reads a file; see [`LoadOptions`]. Compression is recognised by content, not by name.
     pub fn load_with(path: impl AsRef<Path>, options: LoadOptions) -> Result<Volume> {
         let path = path.as_ref();
+        if let Some(format) = formats::recognise(path) {
+            let image = formats::read(path, format)?;
+            let header = image.header()?;
+            let volume = Volume {
+                voxels: image.voxels,
+                dims: image.dims,
+                frames: 1,
+                header,
+                path: path.to_path_buf(),
+                notes: image.notes,
+            };
+            return volume.finite(options);
+        }
         let p = path.display();
         let key = |text: &str| if options.recipe { format!("{text}, or ") } else { String::new() };
         let mut notes = Vec::new();
@@ -120,32 +135,38 @@ impl Volume {
         if read.behind > 0 {
             notes.push("bytes behind the last voxel are left out".into());
         }
-        let Decoded { mut voxels, rounded } = nifti_values::decode(path, &read.bytes, &header)?;
+        let Decoded { voxels, rounded } = nifti_values::decode(path, &read.bytes, &header)?;
         if rounded > 0 {
             notes.push("whole numbers beyond 2^24 are rounded to float32".into());
         }
-        let bad = voxels.iter().filter(|v| !v.is_finite()).count();
-        if bad > 0 {
-            match options.nan {
-                NanPolicy::Keep => {}
-                NanPolicy::Zero => {
-                    voxels.iter_mut().filter(|v| !v.is_finite()).for_each(|v| *v = 0.0);
-                    notes.push("NaN and infinite voxels are read as 0 (`data.nan`)".into());
-                }
-                NanPolicy::Error => {
-                    let way_out = if options.recipe {
-                        ", or set `data.nan = \"zero\"` in the recipe to read them as 0"
-                    } else {
-                        ""
-                    };
-                    return Err(Error::input(format!(
-                        "{p} holds {bad} voxels that are NaN or infinite; clean the file{way_out}"
-                    )));
-                }
+        let dims = header.dims();
+        let volume = Volume { voxels, dims, frames: read.frames, header, path: path.to_path_buf(), notes };
+        volume.finite(options)
+    }
+
+    /// Refuses, replaces or keeps what is no number.
+    fn finite(mut self, options: LoadOptions) -> Result<Volume> {
+        let bad = self.voxels.iter().filter(|v| !v.is_finite()).count();
+        match options.nan {
+            _ if bad == 0 => {}
+            NanPolicy::Keep => {}
+            NanPolicy::Zero => {
+                self.voxels.iter_mut().filter(|v| !v.is_finite()).for_each(|v| *v = 0.0);
+                self.notes.push("NaN and infinite voxels are read as 0 (`data.nan`)".into());
+            }
+            NanPolicy::Error => {
+                let way_out = if options.recipe {
+                    ", or set `data.nan = \"zero\"` in the recipe to read them as 0"
+                } else {
+                    ""
+                };
+                return Err(Error::input(format!(
+                    "{} holds {bad} voxels that are NaN or infinite; clean the file{way_out}",
+                    self.path.display()
+                )));
             }
         }
-        let dims = header.dims();
-        Ok(Volume { voxels, dims, frames: read.frames, header, path: path.to_path_buf(), notes })
+        Ok(self)
     }
 
     /// A new volume on a grid of its own.
@@ -184,7 +205,8 @@ impl Volume {
         self.header.affine.axis_codes()
     }
 
-    /// Writes float32 with slope 1 and intercept 0, atomically; `.nii.gz` compresses, `.nii` does not.
+    /// Writes float32 with slope 1 and intercept 0, atomically; `.nii.gz` compresses, `.nii` does not. `.nrrd`, `.mha` and `.png`
+    /// are written as these.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.save_as(path, Stored::Float32)
     }
@@ -194,9 +216,21 @@ impl Volume {
         let path = path.as_ref();
         let name = path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
         let gz = name.ends_with(".nii.gz");
+        let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+        let formats = [Format::Png, Format::Nrrd, Format::Meta];
+        if let Some(format) = formats.into_iter().find(|f| extension == f.extension()) {
+            let image = formats::Decoded {
+                dims: self.dims,
+                affine: self.affine(),
+                voxels: self.voxels.clone(),
+                stored: String::new(),
+                notes: Vec::new(),
+            };
+            return formats::write(path, format, &image, matches!(stored, Stored::Uint8));
+        }
         if !gz && !name.ends_with(".nii") {
             return Err(Error::input(format!(
-                "cannot write {}: a volume's name must end in .nii or .nii.gz; rename the output",
+                "cannot write {}: a volume's name must end in .nii.gz, .nii, .nrrd, .mha or .png; rename the output",
                 path.display()
             )));
         }
@@ -226,7 +260,11 @@ impl Volume {
 
 /// Reads the header alone (of a `.hdr` too, whether or not its `.img` is there; of an `.img` that of its `.hdr`).
 pub fn inspect(path: impl AsRef<Path>) -> Result<Header> {
-    nifti_stream::header(path.as_ref())
+    let path = path.as_ref();
+    match formats::recognise(path) {
+        Some(format) => formats::read(path, format)?.header(),
+        None => nifti_stream::header(path),
+    }
 }
 
 /// What a file's values are like, all frames together, whatever they are.

@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod formats;
 mod loader;
 mod manifest;
 mod nifti_files;
