@@ -24,6 +24,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Args {
     /// The recipe (TOML)
     recipe: PathBuf,
+    /// Learn from a folder of your own in place of the recipe's images: BIDS, nnU-Net raw, Medical Segmentation Decathlon, BraTS,
+    /// SynthRAD, A and B, trainA and trainB, or class folders (docs/data.md)
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Override a key of the recipe; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -69,6 +73,12 @@ pub fn run(args: Args) -> Result<()> {
         return Err(Error::usage("--steps 0: there would be nothing to do; ask for at least one step"));
     }
     let mut set = args.set.clone();
+    if let Some(folder) = &args.data {
+        let text = folder.to_str().ok_or_else(|| {
+            Error::input(format!("--data {}: the name is no Unicode; rename the folder", folder.display()))
+        })?;
+        set.insert(0, format!("data.folder={}", toml::Value::String(text.into())));
+    }
     set.extend(args.steps.map(|n| format!("train.steps={n}")));
     set.extend(args.seed.map(|n| format!("seed={n}")));
     set.extend(args.fold.map(|k| format!("data.fold={k}")));

@@ -3,6 +3,7 @@
 use super::answers::Answers;
 use super::degrade::Degrade;
 use super::fit::DataFit;
+use super::folder;
 use super::folds::{self, Fold};
 use super::labels::Labels;
 use super::manifest::{Manifest, check_fractions};
@@ -19,10 +20,14 @@ use std::path::{Path, PathBuf};
 /// Most pixels along an axis of a slice.
 const LARGEST_CANVAS: usize = 8192;
 
-/// The `[data]` table. Exactly one of `manifest`, `pattern` and `phantom` says where the images are.
+/// The `[data]` table. Exactly one of `folder`, `manifest`, `pattern` and `phantom` says where the images are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
+    /// A folder of a layout that is known: BIDS, nnU-Net raw, Medical Segmentation Decathlon, BraTS, SynthRAD, paired folders `A`
+    /// and `B`, `trainA` and `trainB`, or class folders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
     /// CSV file with the columns subject, split and one per modality.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<PathBuf>,
@@ -164,6 +169,7 @@ impl Augment {
 impl Default for DataConfig {
     fn default() -> Self {
         DataConfig {
+            folder: None,
             manifest: None,
             root: None,
             pattern: None,
@@ -204,17 +210,18 @@ impl Default for DataConfig {
 impl DataConfig {
     /// Checks everything that can be checked without opening a file; messages name the key.
     pub fn check(&self) -> Result<()> {
-        let sources = [self.manifest.is_some(), self.pattern.is_some(), self.phantom.is_some()];
+        let sources =
+            [self.folder.is_some(), self.manifest.is_some(), self.pattern.is_some(), self.phantom.is_some()];
         match sources.iter().filter(|s| **s).count() {
             1 => {}
             0 => {
                 return Err(Error::input(
-                    "data: no source is set; set one of `manifest` (a CSV file), `pattern` (file names) or `phantom` (made-up patients)",
+                    "data: no source is set; set one of `folder` (BIDS, nnU-Net, BraTS, ...; or --data DIR), `manifest` (a CSV file), `pattern` (file names) or `phantom` (made-up patients)",
                 ));
             }
             _ => {
                 return Err(Error::input(
-                    "data: `manifest`, `pattern` and `phantom` exclude each other; keep one",
+                    "data: `folder`, `manifest`, `pattern` and `phantom` exclude each other; keep one",
                 ));
             }
         }
@@ -283,6 +290,15 @@ impl DataConfig {
                     "data: `augment.{key} = {value}` must lie between 0 and {most}"
                 )));
             }
+        }
+        Ok(())
+    }
+
+    /// Takes from a folder what only it can say: the classes, where its folders are these and the recipe names none.
+    pub fn settle_classes(&mut self) -> Result<()> {
+        let Some(path) = self.folder.as_deref().filter(|_| self.classes.is_empty()) else { return Ok(()) };
+        if self.target == ["class"] && self.findings.is_empty() && !self.numbers && self.labels.is_none() {
+            self.classes = folder::find(path)?.classes;
         }
         Ok(())
     }
@@ -398,6 +414,9 @@ impl DataConfig {
         if let Some(m) = &mut self.manifest {
             *m = base.join(&*m);
         }
+        if let Some(f) = &mut self.folder {
+            *f = base.join(&*f);
+        }
         if let Some(s) = &mut self.splits {
             *s = base.join(&*s);
         }
@@ -414,6 +433,9 @@ impl DataConfig {
         self.check()?;
         if let Some(p) = &self.phantom {
             return self.found(Manifest::read(&phantom::ensure(p)?.manifest, &self.split, self.split_seed)?);
+        }
+        if let Some(f) = &self.folder {
+            return self.found(folder::find(f)?.manifest(f, &self.split, self.split_seed)?);
         }
         if let Some(m) = &self.manifest {
             return self.found(Manifest::read_from(m, self.root.as_deref(), &self.split, self.split_seed)?);

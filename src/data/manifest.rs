@@ -176,6 +176,38 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Of cases that a folder was found to hold. Where their layout does not say the splits, they are dealt by `fractions` with
+    /// `seed`; where it says none for validation, those for training are dealt between the two, as `fractions` has them.
+    #[allow(clippy::too_many_arguments)]
+    pub fn of_entries(
+        source: String,
+        modalities: Vec<String>,
+        entries: Vec<Entry>,
+        split: bool,
+        notes: Notes,
+        fractions: &[f64; 3],
+        seed: u64,
+    ) -> Result<Manifest> {
+        let mut manifest = Manifest { modalities, entries, notes, ..Manifest::empty(source) };
+        let has = |m: &Manifest, split: Split| m.entries.iter().any(|e| e.split == split);
+        if !split {
+            manifest.shuffle_into_splits(fractions, seed)?;
+        } else if !has(&manifest, Split::Val) && fractions[1] > 0.0 {
+            let both = fractions[0] + fractions[1];
+            let shares = [fractions[0] / both, fractions[1] / both, 0.0];
+            let (mut own, rest): (Vec<Entry>, Vec<Entry>) =
+                manifest.entries.into_iter().partition(|e| e.split == Split::Train);
+            let mut train = Manifest { entries: std::mem::take(&mut own), ..Manifest::empty(String::new()) };
+            train.shuffle_into_splits(&shares, seed)?;
+            let held = train.entries.iter().filter(|e| e.split == Split::Val).count();
+            manifest.notes.add(format!(
+                "the folder has no validation split: {held} of its training cases are held out for it, dealt by data.split = {fractions:?} with data.split_seed = {seed}"
+            ));
+            manifest.entries = train.entries.into_iter().chain(rest).collect();
+        }
+        Ok(manifest)
+    }
+
     /// Finds the files of a pattern with the placeholders `{subject}` and `{modality}`. A subject counts if it has any of the
     /// modalities `firsts`; the splits are dealt by `fractions` with `seed`.
     pub fn scan(

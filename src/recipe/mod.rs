@@ -439,6 +439,14 @@ impl Recipe {
         for o in overrides {
             set(&mut table, o)?;
         }
+        if overrides.iter().any(|o| o.starts_with("data.folder="))
+            && let Some(Value::Table(data)) = table.get_mut("data")
+        {
+            // The folder that was asked for stands in the place of the recipe's own images.
+            for key in ["manifest", "root", "pattern", "phantom"] {
+                data.remove(key);
+            }
+        }
         let augment = table.get("data").and_then(|d| d.get("augment"));
         let flip_given = augment.is_some_and(|a| a.get("flip").is_some());
         let metric_given = table.get("validate").and_then(|v| v.get("metric")).is_some();
@@ -449,6 +457,7 @@ impl Recipe {
         let Raw { name, about, seed, data, optimiser, train, validate, log, health, .. } = raw;
         let mut recipe =
             Recipe { name, about, seed, data, written, spec, optimiser, train, validate, log, health };
+        recipe.data.settle_classes().map_err(|e| Error::input(format!("{source}: {e}")))?;
         if !flip_given {
             recipe.data.settle_mirroring();
         }
