@@ -413,7 +413,8 @@ impl<'a> Session<'a> {
     fn checkpoint(&mut self, which: &str, reporter: &Reporter) -> Result<()> {
         let dir = self.run.checkpoints();
         let states = self.states.host()?;
-        for net in &self.specs {
+        // A frozen network is in the state alone: nothing else needs it.
+        for net in self.specs.iter().filter(|s| !self.method.frozen(&s.name)) {
             checkpoint::save_weights(
                 &checkpoint::weights_path(&dir, which, &net.name),
                 net,
