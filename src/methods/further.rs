@@ -34,6 +34,12 @@ impl Method {
         if self.frozen(net) { 1 } else { slots }
     }
 
+    /// Whether a program runs in every step.
+    pub fn always(&self, part: usize) -> bool {
+        let times = &self.spec.updates[self.program(part)[0]].times;
+        times.every == 1 && times.from == 0 && times.until.is_none()
+    }
+
     /// The frozen networks that come from a file, with the file and the key that names it.
     pub fn files(&self) -> impl Iterator<Item = (&str, &Path, String)> {
         let frozen = self.spec.networks.iter().filter(|n| n.role == Role::Frozen);

@@ -82,6 +82,8 @@ struct Session<'a> {
     specs: Vec<NetSpec>,
     states: LiveStates,
     programs: Vec<StepProgram<Runner>>,
+    /// Which of them ran since the states were those of a checkpoint, or the run began.
+    ran: Vec<bool>,
     /// As of the last step after which they were read.
     losses: Vec<(String, f64)>,
     dataset: Arc<Dataset>,
@@ -213,7 +215,7 @@ impl<'a> Session<'a> {
         let states = options.device.states(states)?;
         let first = progress.step;
         options.device.compile(programs.iter().map(|p| &p.program))?;
-        let programs = programs.into_iter().map(|p| p.bind(&states)).collect::<Result<_>>()?;
+        let programs = programs.into_iter().map(|p| p.bind(&states)).collect::<Result<Vec<_>>>()?;
         Ok(Session {
             recipe,
             options,
@@ -221,6 +223,7 @@ impl<'a> Session<'a> {
             method,
             specs,
             states,
+            ran: vec![false; programs.len()],
             programs,
             losses: Vec::new(),
             dataset,
@@ -325,6 +328,7 @@ impl<'a> Session<'a> {
                 inputs.extend([("input", batch.input.as_slice()), ("target", batch.target.as_slice())]);
             }
             let program = &mut self.programs[run.part].program;
+            self.ran[run.part] = true;
             match &mut guard {
                 None => program.run(&mut self.states, &inputs)?,
                 Some(guard) => {

@@ -17,12 +17,26 @@ impl Session<'_> {
     /// Reads the losses of the last step; says what is no number any more, among them and, if asked for, in the states.
     pub(super) fn fault(&mut self, states: bool) -> Result<Option<String>> {
         let mut losses = Vec::new();
-        for part in &mut self.programs {
+        let mut seldom = Vec::new();
+        for (i, part) in self.programs.iter_mut().enumerate() {
             let names: Vec<&str> = part.scalars.iter().map(String::as_str).collect();
+            if !self.ran[i] {
+                // As of the checkpoint that the run was taken up from, if it had run by then.
+                let known = self.progress.losses.iter().filter(|(n, _)| names.contains(&n.as_str()));
+                let known: Vec<(String, f32)> = known.cloned().collect();
+                losses.extend(known.iter().map(|(n, v)| (n.clone(), f64::from(*v))));
+                seldom.extend(known);
+                continue;
+            }
             let values = part.program.scalars(&mut self.states, &names)?;
-            losses.extend(part.scalars.iter().cloned().zip(values));
+            let values = part.scalars.iter().cloned().zip(values);
+            if !self.method.always(i) {
+                seldom.extend(values.clone().map(|(n, v)| (n, v as f32)));
+            }
+            losses.extend(values);
         }
         self.losses = losses;
+        self.progress.losses = seldom;
         if let Some((name, value)) = self.losses.iter().find(|(_, v)| !v.is_finite()) {
             return Ok(Some(format!("{name} became {value}")));
         }
@@ -93,6 +107,7 @@ impl Session<'_> {
             false => Progress::default(),
         };
         self.progress.best = best;
+        self.ran.fill(false);
         self.states.set(states)?;
         let first = self.method.batches_before(self.progress.step);
         self.loader = open_loader(self.recipe, &self.method, self.dataset.clone(), first)?;
