@@ -175,6 +175,9 @@ network = "G"
 terms = [{ adversarial = "lsgan", by = "D", fake = "G(input)", log = "G" }, { l1 = 100.0, of = "G(input)", to = "target" }]
 "#;
 
+/// What stands in a recipe, and what in its place.
+type Changes = Vec<(String, String)>;
+
 /// A method that a recipe writes in full: what does not go together is refused by name.
 #[test]
 fn methods_in_full() {
@@ -222,7 +225,7 @@ fn methods_in_full() {
     let of_f = |keys: &str, term: &str| {
         [("[[train.update]]\nnetwork = \"D\"".to_string(), with_f(keys)), (g.to_string(), term.to_string())]
     };
-    let cases: Vec<(Vec<(String, String)>, &[&str])> = vec![
+    let cases: Vec<(Changes, &[&str])> = vec![
         (
             of_d("path_length = 2.0, of = \"G(input)\"").into(),
             &["`train.update[0].terms[1].path_length`", "update of a generator"],
@@ -322,7 +325,7 @@ fn methods_in_full() {
             &["`train.update[1].until`", "beyond `from`, which is 5"],
         ),
     ];
-    // A discriminator of one channel less than the frozen network's file.
+    // The discriminator's weights, for frozen networks of the same kind.
     fs::write(dir.join("full.toml"), FULL).expect("written");
     gan(dir, &["train", "full.toml", "--steps", "1", "--quiet", "--out", "run"]).ok();
     fs::copy(dir.join("run/checkpoints/last_net_D.safetensors"), dir.join("d.safetensors")).expect("copied");

@@ -219,6 +219,21 @@ fn running_means_of_terms_and_frozen_networks_survive_kills() {
     let out = run(dir, "noted", &["train.steps=2"], &[]).ok();
     assert!(out.stderr.contains("F sees the image's one channel 2 times"), "{}", out.stderr);
     survive_kills_of(dir, &[], 48, 3, 3);
+    let table = fs::read_to_string(dir.join("whole/metrics.csv")).expect("a table");
+    let names: Vec<&str> = table.lines().next().expect("a head").split(',').collect();
+    let column = |name: &str| -> Vec<&str> {
+        let all: Vec<usize> = (0..names.len()).filter(|&i| names[i] == name).collect();
+        assert_eq!(all.len(), 1, "{name} in {names:?}");
+        table.lines().skip(1).map(|l| l.split(',').nth(all[0]).expect("a cell")).collect()
+    };
+    // In the third step for the first time, then in every fourth; it stands in between.
+    let lengths = column("loss/G_path_length");
+    assert!(
+        lengths[..2] == ["", ""] && !lengths[2].is_empty() && lengths[2..6].iter().all(|v| *v == lengths[2])
+    );
+    assert_ne!(lengths[6], lengths[2]);
+    let norms = column("grad_norm/G");
+    assert!(norms.windows(2).all(|w| w[0] != w[1]), "that of the update of each step: {norms:?}");
     // What the file holds, summed over its two channels, is what the state holds at the end.
     let tensors = |path: &str| {
         let bytes = fs::read(dir.join(path)).expect("read");

@@ -9,6 +9,7 @@ use crate::models::{Network, Signature};
 use crate::objectives::pixel::Distance;
 use crate::objectives::ssim::MsSsim;
 use crate::shape::Shape;
+use std::cmp::Ordering;
 use std::path::Path;
 
 /// Extent of the window of the structural similarity.
@@ -50,7 +51,7 @@ impl Method {
 
     /// Channels of what a frozen network is first applied to, where it is not said what it takes.
     pub(super) fn frozen_inputs(&self, net: &NetworkSpec) -> usize {
-        fn applied<'a>(e: &'a Expr, net: usize) -> Option<&'a Expr> {
+        fn applied(e: &Expr, net: usize) -> Option<&Expr> {
             match e {
                 Expr::Source(_) => None,
                 Expr::Apply(i, inner) => applied(inner, net).or((*i == net).then_some(inner)),
@@ -262,6 +263,29 @@ impl Method {
     pub fn memories(&self) -> Vec<(String, Shape)> {
         let numbers = |t: &Term| if matches!(t.kind, TermKind::LeCam { .. }) { 3 } else { 1 };
         self.terms().filter_map(|t| Some((memory(t)?, Shape::from([numbers(t)])))).collect()
+    }
+
+    /// The number, from 1, of a network's first update in a run: over all programs that update it.
+    pub(super) fn update_number(&self, net: &str, run: Run) -> u64 {
+        let updates = |part: usize| {
+            let own = |u: &&usize| {
+                self.spec.updates[**u].networks.iter().any(|&n| self.spec.networks[n].name == net)
+            };
+            self.programs[part].iter().filter(own).count() as u64
+        };
+        let ran = |part: usize| {
+            // A step runs its programs in order.
+            let times = &self.spec.updates[self.programs[part][0]].times;
+            match part.cmp(&run.part) {
+                Ordering::Less => times.before(run.step + 1),
+                Ordering::Equal => run.number,
+                Ordering::Greater => times.before(run.step),
+            }
+        };
+        1 + match updates(run.part) {
+            0 => run.number,
+            _ => (0..self.parts()).map(|part| updates(part) * ran(part)).sum(),
+        }
     }
 
     /// The factors of terms in a run of a program, where they change from step to step.

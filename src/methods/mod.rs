@@ -27,7 +27,6 @@ use crate::nn::{Net, NetSpec};
 use crate::rng::step_input;
 use crate::shape::Shape;
 use spec::{Comparison, NetworkSpec, Term, TermKind, UpdateSpec};
-use std::cmp::Ordering;
 use step::StepBuilder;
 use value::Expr;
 
@@ -465,29 +464,6 @@ impl Method {
         }
         all.extend(self.ramps(run));
         all
-    }
-
-    /// The number, from 1, of a network's first update in a run: over all programs that update it.
-    fn update_number(&self, net: &str, run: Run) -> u64 {
-        let updates = |part: usize| {
-            let own = |u: &&usize| {
-                self.spec.updates[**u].networks.iter().any(|&n| self.spec.networks[n].name == net)
-            };
-            self.programs[part].iter().filter(own).count() as u64
-        };
-        let ran = |part: usize| {
-            // A step runs its programs in order.
-            let times = &self.spec.updates[self.programs[part][0]].times;
-            match part.cmp(&run.part) {
-                Ordering::Less => times.before(run.step + 1),
-                Ordering::Equal => run.number,
-                Ordering::Greater => times.before(run.step),
-            }
-        };
-        1 + match updates(run.part) {
-            0 => run.number,
-            _ => (0..self.parts()).map(|part| updates(part) * ran(part)).sum(),
-        }
     }
 
     /// Traces a prediction from images `[n, size.., inputs]`, or from noise `[n, noise]`, in evaluation mode: an image, or

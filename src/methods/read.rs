@@ -1,7 +1,7 @@
 //! Reading a method: the tables of a recipe, or of a preset with its settings put in, become a [`Spec`].
 
 use super::keys::Keys;
-use super::read_term::{WrittenTerm, term};
+use super::read_term::{OneOrMore, WrittenTerm, term};
 use super::spec::{NetworkSpec, Role, Spec, Target, UpdateSpec};
 use super::text::explain;
 use super::times::{Times, Warm};
@@ -38,30 +38,6 @@ struct WrittenNetwork {
 
 /// The keys of a network's table that are not its own settings.
 const NETWORK_KEYS: [&str; 7] = ["role", "takes", "gives", "residual", "outputs", "weights", "settings"];
-
-/// One, or a list.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(super) enum OneOrMore<T> {
-    One(T),
-    More(Vec<T>),
-}
-
-impl<T> OneOrMore<T> {
-    pub fn slice(&self) -> &[T] {
-        match self {
-            OneOrMore::One(x) => std::slice::from_ref(x),
-            OneOrMore::More(all) => all,
-        }
-    }
-
-    pub fn list(self) -> Vec<T> {
-        match self {
-            OneOrMore::One(x) => vec![x],
-            OneOrMore::More(all) => all,
-        }
-    }
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,13 +1,36 @@
 //! Reading the terms of an update: a table with one key that names the loss becomes a [`Term`].
 
 use super::keys::Keys;
-use super::read::OneOrMore;
 use super::spec::{Comparison, FeatureMeasure, NetworkSpec, Pool, Ramp, Role, Term, TermKind};
 use super::value::Expr;
 use crate::error::{Error, Result};
 use crate::objectives::GanMode;
 use crate::objectives::pixel::Distance;
 use serde::Deserialize;
+
+/// One, or a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMore<T> {
+    One(T),
+    More(Vec<T>),
+}
+
+impl<T> OneOrMore<T> {
+    pub fn slice(&self) -> &[T] {
+        match self {
+            OneOrMore::One(x) => std::slice::from_ref(x),
+            OneOrMore::More(all) => all,
+        }
+    }
+
+    pub fn list(self) -> Vec<T> {
+        match self {
+            OneOrMore::One(x) => vec![x],
+            OneOrMore::More(all) => all,
+        }
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

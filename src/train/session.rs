@@ -195,7 +195,12 @@ impl<'a> Session<'a> {
         }
         let scalars = programs.iter().flat_map(|p| p.scalars.clone());
         let scores = validator.as_ref().map_or_else(Vec::new, Validator::columns);
-        let columns = scalars.chain(["lr/G".to_string()]).chain(scores).collect();
+        let mut columns: Vec<String> = Vec::new();
+        for name in scalars.chain(["lr/G".to_string()]).chain(scores) {
+            if !columns.contains(&name) {
+                columns.push(name);
+            }
+        }
         let mut record = Record::open(&run, columns, resumed)?;
         if resumed.is_none() {
             let graph = model_graph::of(&trace_step(recipe, &method, &specs, &shapes));
