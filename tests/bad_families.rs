@@ -175,6 +175,9 @@ network = "G"
 terms = [{ adversarial = "lsgan", by = "D", fake = "G(input)", log = "G" }, { l1 = 100.0, of = "G(input)", to = "target" }]
 "#;
 
+/// What stands in a recipe, and what in its place.
+type Changes = Vec<(String, String)>;
+
 /// A method that a recipe writes in full: what does not go together is refused by name.
 #[test]
 fn methods_in_full() {
@@ -210,6 +213,151 @@ fn methods_in_full() {
         } else {
             refused(dir, &args, words);
         }
+    }
+    let (d, g) = ("log = \"D\" }", "to = \"target\" }]");
+    let frozen = "[networks.F]\nrole = \"frozen\"\nkind = \"patch\"\nndf = 2\nlayers = 1\n";
+    let looks = |term: &str| format!("{}, of = \"G(input)\", to = \"target\" }}]", term);
+    let with_f = |rest: &str| format!("{frozen}{rest}\n[[train.update]]\nnetwork = \"D\"");
+    let perceptual = looks("to = \"target\" }, { perceptual = { by = \"F\" }");
+    // Another term of the discriminator, another of the generator; a frozen network with further keys, and what looks into it.
+    let of_d = |term: &str| [(d.to_string(), format!("{d}, {{ {term} }}"))];
+    let of_g = |term: &str| [(g.to_string(), format!("to = \"target\" }}, {{ {term} }}]"))];
+    let of_f = |keys: &str, term: &str| {
+        [("[[train.update]]\nnetwork = \"D\"".to_string(), with_f(keys)), (g.to_string(), term.to_string())]
+    };
+    let cases: Vec<(Changes, &[&str])> = vec![
+        (
+            of_d("path_length = 2.0, of = \"G(input)\"").into(),
+            &["`train.update[0].terms[1].path_length`", "update of a generator"],
+        ),
+        (of_g("path_length = 2.0, of = \"G(input)\"").into(), &["path_length`", "`of` = \"G(noise)\""]),
+        (of_g("path_length = 2.0, decay = 1.5, of = \"G(input)\"").into(), &["terms[2].decay`", "0.01"]),
+        (
+            of_g("lecam = 0.3, real = \"target\", fake = \"G(input)\"").into(),
+            &["lecam`", "update of a discriminator"],
+        ),
+        (of_d("dragan = 10.0, real = \"target\"").into(), &["dragan`", "batch norm in D"]),
+        (of_d("dragan = 10.0").into(), &["`train.update[0].terms[1].real` is missing"]),
+        (
+            of_g("kl = 1.0, temperature = 0, of = \"G(input)\", to = \"input\"").into(),
+            &["temperature`", "positive"],
+        ),
+        (
+            of_g("kl_gaussian = 1.0, of = \"G(input)\"").into(),
+            &["kl_gaussian`", "has 1 channels", "`outputs`"],
+        ),
+        (
+            of_g("l2 = 1.0, of = \"G(sample(input))\", to = \"input\"").into(),
+            &["`input` has 1 channels", "`outputs`"],
+        ),
+        (
+            of_g("l2 = 1.0, weight = { from = 0.0, to = 0.0, steps = 5 }, of = \"G(input)\", to = \"input\"")
+                .into(),
+            &["terms[2].weight`", "above 0"],
+        ),
+        (
+            of_g("l2 = 1.0, weight = { from = 0.0, to = 1.0 }, of = \"G(input)\", to = \"input\"").into(),
+            &["terms[2].weight`", "steps = 1000"],
+        ),
+        (
+            of_g("l2 = 1.0, weight = \"high\", of = \"G(input)\", to = \"input\"").into(),
+            &["terms[2].weight`", "a number"],
+        ),
+        (
+            of_g("perceptual = { by = \"G\" }, of = \"G(input)\", to = \"target\"").into(),
+            &["perceptual.by`", "frozen network", "G is none"],
+        ),
+        (
+            of_g("perceptual = { by = \"E\" }, of = \"G(input)\", to = \"target\"").into(),
+            &["perceptual.by`", "no network E"],
+        ),
+        (
+            of_g("perceptual = { by = \"D\", layer = [] }, of = \"G(input)\", to = \"target\"").into(),
+            &["perceptual.layer", "did you mean `layers`?"],
+        ),
+        (
+            of_g("perceptual = { by = \"D\", layers = [] }, of = \"G(input)\", to = \"target\"").into(),
+            &["perceptual.layers`", "leave it out"],
+        ),
+        (
+            of_g("perceptual = { by = \"D\", layers = [\"conv9\"] }, of = \"G(input)\", to = \"target\"")
+                .into(),
+            &["perceptual", "no layer \"conv9\"", "model.0, model.2"],
+        ),
+        (
+            of_g("style = { by = \"D\", distance = \"l1\" }, of = \"G(input)\", to = \"target\"").into(),
+            &["style.distance`", "Gram"],
+        ),
+        (
+            of_g("perceptual = { by = \"D\", weight = -1.0 }, of = \"G(input)\", to = \"target\"").into(),
+            &["perceptual.weight`", "negative"],
+        ),
+        (
+            of_g("perceptual = { by = \"D\" }, l2 = 1.0, of = \"G(input)\", to = \"target\"").into(),
+            &["l2 and perceptual"],
+        ),
+        (of_f("", g).into(), &["frozen network F is used by no term"]),
+        (of_f("takes = [\"input\", \"target\"]", &perceptual).into(), &["`networks.F.takes`", "one value"]),
+        (
+            of_f("weights = \"none.safetensors\"", &perceptual).into(),
+            &["`networks.F.weights`", "none.safetensors"],
+        ),
+        (of_f("weights = \"full.toml\"", &perceptual).into(), &["`networks.F.weights`", "full.toml"]),
+        (
+            of_f("weights = \"d.safetensors\"\nnorm = \"none\"", &perceptual).into(),
+            &["`networks.F.weights`", "no tensor model.2.bias", "d.safetensors"],
+        ),
+        (of_f("outputs = 0", &perceptual).into(), &["`networks.F.outputs`"]),
+        (
+            of_f("[train.init]\nF = \"d.safetensors\"", &perceptual).into(),
+            &["`train.init.F`", "`networks.F.weights`"],
+        ),
+        (
+            [("ngf = 2".to_string(), "ngf = 2\nweights = \"w.pth\"".to_string())].into(),
+            &["`networks.G.weights`", "`train.init.G`"],
+        ),
+        (
+            [("network = \"G\"\n".to_string(), "network = \"G\"\nlr = 0.0\n".to_string())].into(),
+            &["`train.update[1].lr`", "positive"],
+        ),
+        (
+            [("network = \"G\"\n".to_string(), "network = \"G\"\nfrom = 5\nuntil = 5\n".to_string())].into(),
+            &["`train.update[1].until`", "beyond `from`, which is 5"],
+        ),
+    ];
+    // The discriminator's weights, for frozen networks of the same kind.
+    fs::write(dir.join("full.toml"), FULL).expect("written");
+    gan(dir, &["train", "full.toml", "--steps", "1", "--quiet", "--out", "run"]).ok();
+    fs::copy(dir.join("run/checkpoints/last_net_D.safetensors"), dir.join("d.safetensors")).expect("copied");
+    fs::remove_dir_all(dir.join("run")).expect("removed");
+    for (changes, words) in cases {
+        let mut text = FULL.to_string();
+        for (from, to) in changes {
+            assert!(text.contains(&from), "{from}");
+            text = text.replacen(&from, &to, 1);
+        }
+        fs::write(dir.join("full.toml"), text).expect("written");
+        refused(dir, &["train", "full.toml", "--steps", "1", "--quiet", "--out", "run"], words);
+    }
+    // What is accepted, with another frozen network for the prediction and for an update.
+    let frozen = FULL.replacen(g, &perceptual, 1).replacen(
+        "[[train.update]]\nnetwork = \"D\"",
+        &with_f("weights = \"d.safetensors\""),
+        1,
+    );
+    fs::write(dir.join("full.toml"), &frozen).expect("written");
+    gan(dir, &["train", "full.toml", "--steps", "1", "--quiet", "--out", "run"]).ok();
+    fs::remove_dir_all(dir.join("run")).expect("removed");
+    for (from, to, words) in [
+        ("predict = \"G(input)\"", "predict = \"F(input)\"", ["`method.predict`", "frozen"]),
+        (
+            "network = \"G\"\n",
+            "network = [\"G\", \"F\"]\n",
+            ["`train.update[1].network`", "F, which is frozen"],
+        ),
+    ] {
+        fs::write(dir.join("full.toml"), frozen.replacen(from, to, 1)).expect("written");
+        refused(dir, &["train", "full.toml", "--out", "run"], &words);
     }
     let unused = FULL.replace("[[train.update]]\nnetwork = \"D\"", "[[train.update]]\nnetwork = \"G\"");
     fs::write(dir.join("full.toml"), unused.replace("real = \"target\", fake", "by = \"D\", fake"))

@@ -486,8 +486,11 @@ fn no_two_steps_draw_the_same_random_numbers() {
     let mut program = Program::new(step.graph(), &[("noise", &noise), ("dropped", &dropped)]).expect("valid");
     let mut draw = |number: u64| -> [Vec<f32>; 2] {
         let mut states = initialised(std::slice::from_ref(&spec), 1);
-        let given =
-            unet(false, false).method.scalars(&[], Run { part: 0, number, takes_batch: false }, [0.0; 2]);
+        let given = unet(false, false).method.scalars(
+            &[],
+            Run { part: 0, number, takes_batch: false, step: number },
+            [0.0; 2],
+        );
         let mut inputs: Vec<(&str, &[f32])> = given.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
         inputs.push(("ones", &[1.0; 64]));
         program.run(&mut states, &inputs);

@@ -44,6 +44,25 @@ fn penalties_of_images_are_independent() {
     slopes.iter().zip(&slope).for_each(|(a, b)| assert!((a - b / 2.0).abs() < 1e-6, "{a} and {b}"));
 }
 
+/// The loss and the metric are written apart from each other: one image, five scales.
+#[test]
+fn similarity_at_several_scales_is_the_metric_that_scores_it() {
+    use gan::metrics::ssim::{MS_SSIM_WEIGHTS, Ssim, Window};
+    let side = 177;
+    let wave = |i: usize| ((i / side) as f64 * 0.21).sin() + ((i % side) as f64 * 0.13).cos();
+    let x: Vec<f64> = (0..side * side).map(|i| 0.4 * wave(i)).collect();
+    let y: Vec<f64> =
+        x.iter().enumerate().map(|(i, v)| 0.9 * v + 0.05 * ((i * 7919 % 97) as f64 / 97.0)).collect();
+    let shape = Shape::from([1, side, side, 1]);
+    let inputs = [(shape.clone(), x.clone()), (shape, y.clone())];
+    let build = |v: &[Var]| vec![gan::objectives::ssim::MsSsim::of(&v[0], 2.0).index(&v[0], &v[1])];
+    let index = evaluate(DType::F64, &inputs, build).expect("runs").remove(0).1[0];
+    let metric = Ssim::new(Window::Gaussian, 2.0).expect("valid");
+    let want = metric.multi_scale(&x, &y, [1, side, side], &MS_SSIM_WEIGHTS).expect("large enough");
+    let total: f64 = MS_SSIM_WEIGHTS.iter().sum();
+    assert!((index - want.powf(1.0 / total)).abs() < 1e-10 && index < 0.999, "{index} {want}");
+}
+
 #[test]
 fn a_batch_without_labels_costs_nothing() {
     let inputs = [(Shape::from([3, 2]), vec![0.3; 6]), (Shape::from([3]), vec![255.0; 3])];

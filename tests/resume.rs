@@ -104,8 +104,11 @@ fn assert_every_step_once(run: &Path, steps: u64) {
 
 /// Starts runs and kills them at seeded-random moments, every other one twice, until `wanted` were really caught.
 fn survive_kills(set: &[&str], steps: u64, wanted: u32, seed: u64) {
-    let dir = workshop();
-    let dir = dir.path();
+    survive_kills_of(workshop().path(), set, steps, wanted, seed);
+}
+
+/// As [`survive_kills`], of the recipe that lies in a folder.
+fn survive_kills_of(dir: &Path, set: &[&str], steps: u64, wanted: u32, seed: u64) {
     run(dir, "whole", set, &["--quiet"]).ok();
     assert_every_step_once(&dir.join("whole"), steps);
     let mut random = Random(seed);
@@ -143,6 +146,112 @@ fn killed_five_times_it_ends_with_the_same_bytes() {
 #[test]
 fn dropout_pool_mean_weights_and_plateau_survive_kills() {
     survive_kills(&MEMORIES, 60, 3, 2);
+}
+
+/// A method that is written in full, with all that terms remember: running means of logits and of path lengths, a weight that
+/// changes, updates in some steps only; and a network that learns nothing, from another run's weights.
+const TERMS: &str = r#"
+name = "terms"
+[data]
+phantom = { dir = "ph", subjects = 6, size = [24, 28, 24], spacing = 8.0 }
+target = []
+canvas = [16, 16]
+[method]
+predict = "G(noise)"
+target = "nothing"
+noise = 4
+watch = "D"
+[networks.G]
+role = "generator"
+kind = "mlp"
+widths = [8]
+norm = "none"
+takes = ["noise"]
+gives = "input"
+[networks.D]
+role = "discriminator"
+kind = "mlp"
+widths = [8]
+takes = ["input"]
+[networks.F]
+role = "frozen"
+kind = "patch"
+layers = 1
+ndf = 4
+weights = "first/checkpoints/last_net_D.safetensors"
+[[train.update]]
+network = "D"
+terms = [
+    { adversarial = "vanilla", real = "input", fake = "G(noise)", log = "D" },
+    { lecam = 0.3, real = "input", fake = "G(noise)" },
+    { dragan = 10.0, real = "input" },
+]
+[[train.update]]
+network = "G"
+terms = [
+    { adversarial = "vanilla", by = "D", fake = "G(noise)", log = "G" },
+    { perceptual = { by = "F", layers = ["model.0"] }, weight = { from = 0.0, to = 1.0, steps = 40 }, of = "G(noise)", to = "input" },
+    { style = { by = "F", weight = 10.0 }, of = "G(noise)", to = "input" },
+]
+[[train.update]]
+network = "G"
+every = 4
+from = 2
+lr = 0.5
+terms = [{ path_length = 2.0, of = "G(noise)" }]
+[train]
+batch = 2
+steps = 48
+[validate]
+every_epochs = 1
+[log]
+every = 1
+checkpoint_every = 3
+samples = 1
+"#;
+
+#[test]
+fn running_means_of_terms_and_frozen_networks_survive_kills() {
+    let dir = workshop();
+    let dir = dir.path();
+    run(dir, "first", &["train.steps=2"], &["--quiet"]).ok();
+    fs::write(dir.join("r.toml"), TERMS).expect("written");
+    let out = run(dir, "noted", &["train.steps=2"], &[]).ok();
+    assert!(out.stderr.contains("F sees the image's one channel 2 times"), "{}", out.stderr);
+    survive_kills_of(dir, &[], 48, 3, 3);
+    let table = fs::read_to_string(dir.join("whole/metrics.csv")).expect("a table");
+    let names: Vec<&str> = table.lines().next().expect("a head").split(',').collect();
+    let column = |name: &str| -> Vec<&str> {
+        let all: Vec<usize> = (0..names.len()).filter(|&i| names[i] == name).collect();
+        assert_eq!(all.len(), 1, "{name} in {names:?}");
+        table.lines().skip(1).map(|l| l.split(',').nth(all[0]).expect("a cell")).collect()
+    };
+    // In the third step for the first time, then in every fourth; it stands in between.
+    let lengths = column("loss/G_path_length");
+    assert!(
+        lengths[..2] == ["", ""] && !lengths[2].is_empty() && lengths[2..6].iter().all(|v| *v == lengths[2])
+    );
+    assert_ne!(lengths[6], lengths[2]);
+    let norms = column("grad_norm/G");
+    assert!(norms.windows(2).all(|w| w[0] != w[1]), "that of the update of each step: {norms:?}");
+    // What the file holds, summed over its two channels, is what the state holds at the end.
+    let tensors = |path: &str| {
+        let bytes = fs::read(dir.join(path)).expect("read");
+        gan::weights::StateDict::parse(bytes, path).expect("weights")
+    };
+    let file = tensors("first/checkpoints/last_net_D.safetensors");
+    let state = tensors("whole/checkpoints/last_state.safetensors");
+    let (shape, kernel) = file.get("model.0.weight").expect("a kernel");
+    assert_eq!(shape, [4, 2, 4, 4]);
+    let (_, all) = state.get("F.params").expect("the frozen network");
+    // Of a kernel with one input channel the two orders of axes are the same.
+    for (i, sum) in all[..64].iter().enumerate() {
+        let (output, at) = (i / 16, i % 16);
+        let both = f64::from(kernel[output * 32 + at]) + f64::from(kernel[output * 32 + 16 + at]);
+        assert_eq!(*sum, both as f32, "element {i}");
+    }
+    assert!(state.get("lecam.D_lecam").is_some() && state.get("path_length.G_path_length").is_some());
+    assert!(!dir.join("whole/checkpoints/last_net_F.safetensors").exists(), "it is no result");
 }
 
 /// Each of them changes the result, so the test above would notice its loss.

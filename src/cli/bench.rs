@@ -80,12 +80,13 @@ pub fn run(args: &Args) -> Result<()> {
     let specs = method.networks(&shapes.size)?;
     let mut states = States::new();
     for spec in &specs {
-        spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
+        let slots = method.slots(&spec.name, recipe.optimiser.rule.slots());
+        spec.initialise::<f32>(&mut states, recipe.seed, slots);
         let start = states.get::<f32>(&spec.store_name())[..spec.param_count()].to_vec();
         states.set(&spec.ema_name(), &start);
     }
     let pools = method.pools(&shapes.size);
-    for (name, shape) in &pools {
+    for (name, shape) in pools.iter().chain(&method.memories()) {
         states.set(name, &vec![0f32; shape.numel()]);
     }
     let planned = plan_step(&recipe, &device, &method, &specs, &shapes)?;

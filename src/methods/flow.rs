@@ -18,6 +18,10 @@ pub struct Given {
     pub sources: HashMap<Source, Var>,
     /// Where between real and generated images a gradient penalty is taken, `[n, 1, ..]` in [0, 1).
     pub alpha: Option<Var>,
+    /// Uniform random numbers of a DRAGAN penalty, `[n, ..]` as real images.
+    pub perturbation: Option<Var>,
+    /// Normal random numbers of a path length, `[n, ..]` as generated images.
+    pub direction: Option<Var>,
 }
 
 /// The values of one program.
@@ -44,7 +48,7 @@ impl<'a> Flow<'a> {
             Expr::Apply(net, inner) => {
                 let x = self.value(step, inner);
                 let (graph, name) = (step.graph(), &self.method.spec().networks[*net].name);
-                let cx = step.train(&self.nets[*net]);
+                let cx = self.context(step, *net);
                 graph
                     .phase(&format!("{name} forward"), || self.method.apply(&cx, *net, &x, &self.shapes.size))
             }
@@ -54,6 +58,13 @@ impl<'a> Flow<'a> {
                 step.graph().phase("maps", || match map {
                     Map::Sigmoid => vec![x.sigmoid()],
                     Map::Softmax => vec![x.softmax(channel)],
+                    Map::Sample => {
+                        let (rank, half) = (x.rank(), x.channels() / 2);
+                        let axis = rank.saturating_sub(1);
+                        let (mu, logvar) = (x.slice(axis, 0, half), x.slice(axis, half, half));
+                        let drawn = step.normal(mu.shape());
+                        vec![mu.add(&logvar.mul_scalar(0.5).exp().mul(&drawn))]
+                    }
                     Map::OneHot => vec![x.reshape(&x.shape()[..channel]).one_hot(self.method.classes())],
                 })
             }
@@ -69,7 +80,8 @@ impl<'a> Flow<'a> {
 
     /// The values of networks on images or noise that were traced.
     pub fn made(&self) -> impl Iterator<Item = (&Expr, &Var)> {
-        let direct = |e: &Expr| matches!(e, Expr::Apply(_, inner) if matches!(**inner, Expr::Source(_)));
+        let frozen = |net: &usize| self.method.spec().networks[*net].role == Role::Frozen;
+        let direct = move |e: &Expr| matches!(e, Expr::Apply(net, inner) if matches!(**inner, Expr::Source(_)) && !frozen(net));
         self.values.iter().filter(move |(e, _)| direct(e)).map(|(e, all)| (e, &all[0]))
     }
 
@@ -91,10 +103,28 @@ impl<'a> Flow<'a> {
         self.given.alpha.clone().unwrap_or_else(|| step.uniform([&[n], &ones[..]].concat()))
     }
 
+    /// Uniform random numbers beside real images: where a DRAGAN penalty moves them to.
+    pub fn perturbation(&self, step: &StepBuilder, real: &Var) -> Var {
+        self.given.perturbation.clone().unwrap_or_else(|| step.uniform(real.shape()))
+    }
+
+    /// Normal random numbers beside generated images: the direction in which a path length is measured.
+    pub fn direction(&self, step: &StepBuilder, images: &Var) -> Var {
+        self.given.direction.clone().unwrap_or_else(|| step.normal(images.shape()))
+    }
+
+    /// What a network is traced in: a frozen one in evaluation.
+    fn context(&self, step: &StepBuilder, net: usize) -> Ctx {
+        match self.method.spec().networks[net].role {
+            Role::Frozen => step.eval(&self.nets[net]),
+            _ => step.train(&self.nets[net]),
+        }
+    }
+
     /// What a discriminator sees of a candidate: what else it takes, then the candidate.
     pub fn seen(&mut self, step: &StepBuilder, net: usize, candidate: &Var) -> Var {
         let takes = self.method.spec().networks[net].takes.clone();
-        let others = &takes[..takes.len() - 1];
+        let others = &takes[..takes.len().saturating_sub(1)];
         if others.is_empty() {
             return candidate.clone();
         }
@@ -116,11 +146,11 @@ impl<'a> Flow<'a> {
         self.pass(step, net, seen).0
     }
 
-    /// As [`Flow::logits`], with the inner values that the network makes known.
-    pub fn pass(&self, step: &StepBuilder, net: usize, seen: &Var) -> (Vec<Var>, Vec<Var>) {
-        let cx = step.train(&self.nets[net]);
+    /// As [`Flow::logits`], with the inner values that the network makes known, by name.
+    pub fn pass(&self, step: &StepBuilder, net: usize, seen: &Var) -> (Vec<Var>, Vec<(String, Var)>) {
+        let cx = self.context(step, net);
         let logits = self.method.apply(&cx, net, seen, &self.shapes.size);
-        (logits, cx.features().into_iter().map(|(_, value)| value).collect())
+        (logits, cx.features())
     }
 }
 
@@ -130,19 +160,21 @@ impl Method {
         let own = &self.spec().networks[net];
         let wanted = Wanted { channels: self.outputs_of(own), size: size.to_vec() };
         let out = cx.graph().scope(&own.name, || {
-            let mut out = own.network.forward(cx, x, &wanted);
+            let out = own.network.forward(cx, x, &wanted);
             // A vector of one number is a vector all the same, but to a discriminator, whose logit it is.
             if own.role != Role::Discriminator && own.network.signature() == Signature::Vector {
-                let n = x.shape()[0];
-                out.iter_mut().for_each(|y| *y = y.reshape(&[n, wanted.channels]));
+                return out
+                    .iter()
+                    .map(|y| if y.rank() == 1 { y.reshape(&[y.shape()[0], 1]) } else { y.clone() })
+                    .collect();
             }
             if own.residual { out.iter().map(|y| y.add(x)).collect() } else { out }
         });
         debug_assert!(
             !out.is_empty()
                 && (own.role == Role::Discriminator
-                    || out[0].rank() == x.rank()
                     || own.network.signature() == Signature::Vector
+                    || out[0].rank() == x.rank()
                     || own.takes == [Source::Noise])
         );
         out

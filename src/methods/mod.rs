@@ -2,9 +2,12 @@
 //! checkpoints, predictions, scores) knows methods by [`Method`] alone, and no published method by name: those are presets.
 
 pub mod flow;
+mod further;
 pub mod keys;
 pub mod preset;
 mod read;
+mod read_term;
+mod regularise;
 pub mod spec;
 pub mod step;
 pub mod text;
@@ -89,6 +92,8 @@ pub struct Run {
     pub number: u64,
     /// Whether it sees a new batch.
     pub takes_batch: bool,
+    /// In which training step, from 0.
+    pub step: u64,
 }
 
 /// A method on data of known channels.
@@ -214,6 +219,9 @@ impl Method {
     }
 
     fn inputs_of(&self, net: &NetworkSpec) -> usize {
+        if net.takes.is_empty() {
+            return self.frozen_inputs(net);
+        }
         let seen = |s: &Source| match s {
             // A discriminator sees classes as channels.
             Source::Target if net.role == Role::Discriminator => self.outputs,
@@ -226,6 +234,8 @@ impl Method {
     pub(crate) fn outputs_of(&self, net: &NetworkSpec) -> usize {
         match (net.role, net.gives) {
             (Role::Discriminator, _) => 1,
+            _ if net.outputs.is_some() => net.outputs.unwrap_or(1),
+            (Role::Frozen, Source::Target) => self.outputs.max(1),
             (_, Source::Target) => self.outputs,
             (_, source) => self.channels(source),
         }
@@ -236,6 +246,16 @@ impl Method {
         let (net, inner) = match value {
             Expr::Source(source) => return Ok(self.channels(*source)),
             Expr::Map(value::Map::OneHot, _) => return Ok(self.classes()),
+            Expr::Map(value::Map::Sample, inner) => {
+                let both = self.channels_of(inner)?;
+                if !both.is_multiple_of(2) {
+                    return Err(Error::input(format!(
+                        "`{}` has {both} channels, but means and logarithms of variances are as many of each; give the network an even number of `outputs`",
+                        self.text(inner)
+                    )));
+                }
+                return Ok(both / 2);
+            }
             Expr::Map(_, inner) => return self.channels_of(inner),
             Expr::Apply(net, inner) => (&self.spec.networks[*net], inner),
         };
@@ -302,6 +322,7 @@ impl Method {
             for value in term.kind.values() {
                 self.channels_of(value).map_err(named)?;
             }
+            self.check_values(term)?;
         }
         Ok(())
     }
@@ -317,7 +338,9 @@ impl Method {
             Role::Discriminator => {
                 (matches!(signature, Signature::Patches | Signature::Vector), "image -> logits")
             }
+            Role::Frozen => (true, ""),
             _ if from_noise => (signature == Signature::Noise, "noise -> image"),
+            _ if net.gives == Source::Noise => (signature == Signature::Vector, "image -> vector"),
             _ if segments => (signature == Signature::Dense, "image -> values per pixel"),
             _ if vector => (signature == Signature::Vector, "image -> vector"),
             _ => (matches!(signature, Signature::Image | Signature::Dense), "image -> image"),
@@ -397,6 +420,7 @@ impl Method {
     /// Which tensors the networks keep, for images of `size` (two or three spatial extents). Fails when the images are too
     /// small for them.
     pub fn networks(&self, size: &[usize]) -> Result<Vec<NetSpec>> {
+        self.check_windows(size)?;
         self.spec.networks.iter().map(|net| self.describe(net, size)).collect()
     }
 
@@ -406,14 +430,23 @@ impl Method {
         let channels = self.inputs_of(net);
         // Networks from noise see a batch of two, for batch norm.
         let shape = if from_noise { vec![2, channels] } else { [&[1], size, &[channels]].concat() };
+        let (mut output, mut layers) = (Shape::scalar(), Vec::new());
         let spec = NetSpec::describe(&net.name, |cx, graph| {
             let wanted = crate::models::Wanted { channels: self.outputs_of(net), size: size.to_vec() };
-            net.network.forward(cx, &graph.input("x", shape), &wanted);
+            output = net.network.forward(cx, &graph.input("x", shape), &wanted)[0].shape();
+            layers = cx.features().into_iter().map(|(name, _)| name).collect();
         });
+        if spec.is_ok() {
+            self.check_described(net, &output, &layers)?;
+        }
         spec.map_err(|e| match net.role {
             Role::Discriminator => Error::input(format!(
                 "images of {size:?} are too small for the discriminator {}; lower `{}.layers` or enlarge `data.canvas` ({e})",
                 net.name, net.key
+            )),
+            Role::Frozen => Error::input(format!(
+                "images of {size:?} are too small for the frozen network {}; enlarge `data.canvas` ({e})",
+                net.name
             )),
             _ => e,
         })
@@ -449,7 +482,7 @@ impl Method {
         for (part, updates) in self.programs.iter().enumerate() {
             let times = &self.spec.updates[updates[0]].times;
             let (before, takes_batch) = (times.before(step), self.batches[part]);
-            runs.extend((0..times.count(step)).map(|i| Run { part, number: before + i, takes_batch }));
+            runs.extend((0..times.count(step)).map(|i| Run { part, number: before + i, takes_batch, step }));
         }
         runs
     }
@@ -460,15 +493,16 @@ impl Method {
         taking.map(|part| self.spec.updates[self.programs[part][0]].times.before(step)).sum()
     }
 
-    /// The small inputs of a run: its number, and of every network the learning rate (`rates` of generators and of
+    /// The small inputs of a run: its number, weights of terms that change, and of every network the learning rate (`rates` of generators and of
     /// discriminators) and the number of the update. That one is an f32: a bias correction has long been 1 where it rounds.
     pub fn scalars(&self, specs: &[NetSpec], run: Run, rates: [f64; 2]) -> Vec<(String, Vec<f32>)> {
         let mut all = vec![("step".to_string(), step_input(run.number).to_vec())];
         for spec in specs {
             let lr = rates[usize::from(self.discriminates(&spec.name))] as f32;
             all.push((format!("lr.{}", spec.name), vec![lr]));
-            all.push((format!("t.{}", spec.name), vec![(run.number + 1) as f32]));
+            all.push((format!("t.{}", spec.name), vec![self.update_number(&spec.name, run) as f32]));
         }
+        all.extend(self.ramps(run));
         all
     }
 
@@ -509,7 +543,11 @@ fn sees_images(spec: &Spec, update: &UpdateSpec) -> bool {
         {
             spec.networks[*by].takes.len() > 1 || sees(fake)
         }
-        TermKind::Adversarial { by, .. } if spec.networks[*by].takes.len() > 1 => true,
+        TermKind::Adversarial { by, .. } | TermKind::Features { by, .. }
+            if spec.networks[*by].takes.len() > 1 =>
+        {
+            true
+        }
         kind => kind.values().into_iter().any(sees),
     };
     update.forward.iter().any(sees) || update.terms.iter().filter(|t| t.weight > 0.0).any(term)

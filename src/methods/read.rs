@@ -1,15 +1,15 @@
 //! Reading a method: the tables of a recipe, or of a preset with its settings put in, become a [`Spec`].
 
 use super::keys::Keys;
-use super::spec::{Comparison, NetworkSpec, Pool, Role, Spec, Target, Term, TermKind, UpdateSpec};
+use super::read_term::{OneOrMore, WrittenTerm, term};
+use super::spec::{NetworkSpec, Role, Spec, Target, UpdateSpec};
 use super::text::explain;
 use super::times::{Times, Warm};
 use super::value::{Expr, Source};
 use crate::error::{Error, Result};
-use crate::models::AnyNetwork;
-use crate::objectives::GanMode;
-use crate::objectives::pixel::Distance;
+use crate::models::{AnyNetwork, Network, Signature};
 use serde::Deserialize;
+use std::path::PathBuf;
 use toml::{Table, Value};
 
 #[derive(Deserialize)]
@@ -32,33 +32,12 @@ struct WrittenNetwork {
     gives: Option<Source>,
     #[serde(default)]
     residual: bool,
+    outputs: Option<usize>,
+    weights: Option<PathBuf>,
 }
 
 /// The keys of a network's table that are not its own settings.
-const NETWORK_KEYS: [&str; 5] = ["role", "takes", "gives", "residual", "settings"];
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMore<T> {
-    One(T),
-    More(Vec<T>),
-}
-
-impl<T> OneOrMore<T> {
-    fn slice(&self) -> &[T] {
-        match self {
-            OneOrMore::One(x) => std::slice::from_ref(x),
-            OneOrMore::More(all) => all,
-        }
-    }
-
-    fn list(self) -> Vec<T> {
-        match self {
-            OneOrMore::One(x) => vec![x],
-            OneOrMore::More(all) => all,
-        }
-    }
-}
+const NETWORK_KEYS: [&str; 7] = ["role", "takes", "gives", "residual", "outputs", "weights", "settings"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +52,7 @@ struct WrittenUpdate {
     from: Option<u64>,
     until: Option<u64>,
     clip_weights: Option<f64>,
+    lr: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -83,58 +63,6 @@ struct WrittenWarm {
     #[serde(default)]
     every: u64,
     times: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenPool {
-    size: usize,
-    state: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum First {
-    Real,
-    Fake,
-}
-
-/// A factor, or several whose product it is.
-type Weight = OneOrMore<f64>;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenTerm {
-    adversarial: Option<GanMode>,
-    gradient_penalty: Option<Weight>,
-    r1: Option<Weight>,
-    r2: Option<Weight>,
-    l1: Option<Weight>,
-    l2: Option<Weight>,
-    charbonnier: Option<Weight>,
-    huber: Option<Weight>,
-    ssim: Option<Weight>,
-    gradient_difference: Option<Weight>,
-    distance: Option<Distance>,
-    bce: Option<Weight>,
-    cross_entropy: Option<Weight>,
-    dice: Option<Weight>,
-    focal: Option<Weight>,
-    feature_matching: Option<Weight>,
-    total_variation: Option<Weight>,
-    weight: Option<Weight>,
-    by: Option<String>,
-    of: Option<String>,
-    to: Option<String>,
-    real: Option<String>,
-    fake: Option<String>,
-    first: Option<First>,
-    pool: Option<WrittenPool>,
-    smooth: Option<f64>,
-    background: Option<bool>,
-    gamma: Option<f64>,
-    label_smoothing: Option<f64>,
-    log: Option<OneOrMore<String>>,
 }
 
 /// Reads a value; errors name the user's key.
@@ -217,12 +145,26 @@ fn network(name: String, value: Value, keys: &Keys) -> Result<NetworkSpec> {
         let at = if e.starts_with("unknown variant") { format!("{key}.kind") } else { key.clone() };
         Error::input(explain(&at, &e))
     })?;
+    let frozen = written.role == Role::Frozen;
     let (takes, gives) = match written.role {
         Role::Discriminator => (vec![Source::Target], Source::Target),
+        Role::Frozen if network.signature() == Signature::Noise => (vec![Source::Noise], Source::Target),
+        Role::Frozen => (Vec::new(), Source::Target),
         _ => (vec![Source::Input], Source::Target),
     };
+    let any = frozen && written.takes.is_none();
     let takes = written.takes.unwrap_or(takes);
-    if takes.is_empty() {
+    if written.weights.is_some() && !frozen {
+        return Err(Error::input(format!(
+            "`{place}.weights` is for frozen networks; let {name} start from a file with `train.init.{name}`"
+        )));
+    }
+    if written.outputs == Some(0) || (written.outputs.is_some() && written.role == Role::Discriminator) {
+        return Err(Error::input(format!(
+            "`{place}.outputs` must be at least 1, and a discriminator has none; leave it out for those of `gives`"
+        )));
+    }
+    if takes.is_empty() && !any {
         return Err(Error::input(format!(
             "`{place}.takes` lists nothing; name \"input\", \"target\" or \"noise\""
         )));
@@ -235,6 +177,8 @@ fn network(name: String, value: Value, keys: &Keys) -> Result<NetworkSpec> {
         gives: written.gives.unwrap_or(gives),
         residual: written.residual,
         residual_key: keys.name(&format!("{place}.residual")),
+        outputs: written.outputs,
+        weights: written.weights,
         name,
     })
 }
@@ -283,178 +227,16 @@ fn update(
             return Err(Error::input(format!("`{key}` must be at least 1")));
         }
     }
-    Ok(UpdateSpec { networks: own, forward, terms, times, apart, clip_weights: w.clip_weights })
-}
-
-fn missing(place: &str, name: &str, keys: &Keys) -> Error {
-    Error::input(format!("the key `{}` is missing; add it", keys.name(&format!("{place}.{name}"))))
-}
-
-/// Most images in a pool.
-const LARGEST_POOL: usize = 4096;
-
-fn term(
-    w: WrittenTerm,
-    place: &str,
-    own: &[usize],
-    networks: &[NetworkSpec],
-    expr: &dyn Fn(&str, &str) -> Result<Expr>,
-    find: &dyn Fn(&str, &str) -> Result<usize>,
-    keys: &Keys,
-) -> Result<Term> {
-    let given = |text: &Option<String>, name: &str| -> Result<Expr> {
-        match text {
-            Some(text) => expr(text, &format!("{place}.{name}")),
-            None => Err(missing(place, name, keys)),
-        }
-    };
-    // The key that names the term, with its factor where it is one.
-    let factors = [
-        ("gradient_penalty", &w.gradient_penalty),
-        ("r1", &w.r1),
-        ("r2", &w.r2),
-        ("l1", &w.l1),
-        ("l2", &w.l2),
-        ("charbonnier", &w.charbonnier),
-        ("huber", &w.huber),
-        ("ssim", &w.ssim),
-        ("gradient_difference", &w.gradient_difference),
-        ("bce", &w.bce),
-        ("cross_entropy", &w.cross_entropy),
-        ("dice", &w.dice),
-        ("focal", &w.focal),
-        ("feature_matching", &w.feature_matching),
-        ("total_variation", &w.total_variation),
-    ];
-    let mut kinds: Vec<(&str, Option<&Weight>)> =
-        factors.into_iter().filter(|(_, f)| f.is_some()).map(|(n, f)| (n, f.as_ref())).collect();
-    kinds.extend(w.adversarial.map(|_| ("adversarial", None)));
-    kinds.extend(w.distance.map(|_| ("distance", None)));
-    if kinds.len() != 1 {
-        let named: Vec<&str> = kinds.iter().map(|k| k.0).collect();
-        let what = if named.is_empty() { "none".to_string() } else { named.join(" and ") };
+    if times.until.is_some_and(|until| until <= times.from) {
+        let key = keys.name(&format!("{place}.until"));
+        return Err(Error::input(format!("`{key}` must lie beyond `from`, which is {}", times.from)));
+    }
+    let lr = w.lr.unwrap_or(1.0);
+    if !(lr > 0.0 && lr.is_finite()) {
+        let key = keys.name(&format!("{place}.lr"));
         return Err(Error::input(format!(
-            "`{}` must name one loss, such as l1 = 100.0 or adversarial = \"lsgan\", and names {what}",
-            keys.name(place)
+            "`{key}` must be a positive factor of the learning rate, such as 0.1"
         )));
     }
-    let (name, factor) = kinds.remove(0);
-    let compare = |by: Comparison| -> Result<TermKind> {
-        Ok(TermKind::Compare { by, of: given(&w.of, "of")?, to: given(&w.to, "to")? })
-    };
-    let distance = |d: Distance| compare(Comparison::Image(d));
-    let kind = match name {
-        "adversarial" => adversarial(&w, place, own, networks, expr, find, keys)?,
-        "gradient_penalty" => {
-            TermKind::GradientPenalty { real: given(&w.real, "real")?, fake: given(&w.fake, "fake")? }
-        }
-        "r1" => TermKind::Gradient { at: given(&w.real, "real")?, real: true },
-        "r2" => TermKind::Gradient { at: given(&w.fake, "fake")?, real: false },
-        "l1" => distance(Distance::L1)?,
-        "l2" => distance(Distance::L2)?,
-        "charbonnier" => distance(Distance::Charbonnier)?,
-        "huber" => distance(Distance::Huber)?,
-        "ssim" => distance(Distance::Ssim)?,
-        "gradient_difference" => distance(Distance::GradientDifference)?,
-        "distance" => distance(w.distance.unwrap_or_default())?,
-        "bce" => compare(Comparison::Bce)?,
-        "cross_entropy" => {
-            let smoothing = w.label_smoothing.unwrap_or(0.0);
-            if !(0.0..1.0).contains(&smoothing) {
-                let key = keys.name(&format!("{place}.label_smoothing"));
-                return Err(Error::input(format!("`{key}` must lie in [0, 1); 0.1 is usual")));
-            }
-            compare(Comparison::CrossEntropy { smoothing })?
-        }
-        "focal" => compare(Comparison::Focal { gamma: w.gamma.unwrap_or(2.0) })?,
-        "total_variation" => TermKind::TotalVariation { of: given(&w.of, "of")? },
-        "feature_matching" => {
-            let by = find(w.by.as_deref().unwrap_or_default(), &format!("{place}.by"))?;
-            if networks[by].role != Role::Discriminator || own.contains(&by) {
-                return Err(Error::input(format!(
-                    "`{}` must name a discriminator that another update trains; {} is none",
-                    keys.name(&format!("{place}.by")),
-                    networks[by].name
-                )));
-            }
-            TermKind::FeatureMatching { by, real: given(&w.real, "real")?, fake: given(&w.fake, "fake")? }
-        }
-        _ => {
-            let background = w.background.unwrap_or(false);
-            compare(Comparison::Dice { smooth: w.smooth.unwrap_or(1.0), background })?
-        }
-    };
-    let both = [(format!("{place}.{name}"), factor), (format!("{place}.weight"), w.weight.as_ref())];
-    let mut weight = 1.0;
-    let mut key = keys.name(&both[0].0);
-    for (place, factors) in both {
-        let list = factors.map_or(&[][..], OneOrMore::slice);
-        for (i, factor) in list.iter().enumerate() {
-            let at = if list.len() > 1 { format!("{place}[{i}]") } else { place.clone() };
-            let named = keys.name(&at);
-            if !(*factor >= 0.0 && factor.is_finite()) {
-                return Err(Error::input(format!(
-                    "`{named}` is {factor}, but must not be negative or infinite"
-                )));
-            }
-            // A number of the preset's own has no name that its user knows. Where several factors make a weight, the last one is
-            // what the term has of its own.
-            if named != at {
-                key = named;
-            }
-            weight *= factor;
-        }
-    }
-    let log = w.log.map(OneOrMore::list).unwrap_or_else(|| vec![format!("{}_{name}", networks[own[0]].name)]);
-    Ok(Term { kind, weight, log, key })
-}
-
-fn adversarial(
-    w: &WrittenTerm,
-    place: &str,
-    own: &[usize],
-    networks: &[NetworkSpec],
-    expr: &dyn Fn(&str, &str) -> Result<Expr>,
-    find: &dyn Fn(&str, &str) -> Result<usize>,
-    keys: &Keys,
-) -> Result<TermKind> {
-    let form = w.adversarial.unwrap_or_default();
-    let by = match &w.by {
-        Some(name) => find(name, &format!("{place}.by"))?,
-        None => own[0],
-    };
-    if networks[by].role != Role::Discriminator {
-        return Err(Error::input(format!(
-            "`{}` must name the discriminator that judges; {} is none",
-            keys.name(&format!("{place}.by")),
-            networks[by].name
-        )));
-    }
-    let discriminates = own.contains(&by);
-    let value = |text: &Option<String>, name: &str| {
-        text.as_ref().map(|t| expr(t, &format!("{place}.{name}"))).transpose()
-    };
-    let (real, fake) = (value(&w.real, "real")?, value(&w.fake, "fake")?);
-    if real.is_none() && (discriminates || form.is_relativistic()) {
-        return Err(missing(place, "real", keys));
-    }
-    let pool = w.pool.as_ref().filter(|p| p.size > 0 && discriminates).map(|p| Pool {
-        size: p.size,
-        state: p.state.clone().unwrap_or_else(|| format!("pool.{}", networks[by].name)),
-    });
-    if w.pool.as_ref().is_some_and(|p| p.size > LARGEST_POOL) {
-        let key = keys.name(&format!("{place}.pool.size"));
-        return Err(Error::input(format!(
-            "`{key}` must be at most {LARGEST_POOL}; 50 is usual where there is one, 0 is none"
-        )));
-    }
-    let real_first = !matches!(w.first, Some(First::Fake));
-    Ok(TermKind::Adversarial {
-        form,
-        by,
-        real,
-        fake: fake.ok_or_else(|| missing(place, "fake", keys))?,
-        pool,
-        real_first,
-    })
+    Ok(UpdateSpec { networks: own, forward, terms, times, apart, clip_weights: w.clip_weights, lr })
 }

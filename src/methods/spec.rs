@@ -9,6 +9,7 @@ use crate::models::{AnyNetwork, Network};
 use crate::objectives::GanMode;
 use crate::objectives::pixel::Distance;
 use serde::Deserialize;
+use std::path::PathBuf;
 
 /// What a network is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -20,6 +21,8 @@ pub enum Role {
     Network,
     /// Tells real from generated images. It has the discriminator's learning rate, and no running mean of its weights.
     Discriminator,
+    /// Learns nothing: its weights come from a file, or stay as they began, and it is evaluated with its running statistics.
+    Frozen,
 }
 
 impl Role {
@@ -29,6 +32,7 @@ impl Role {
             Role::Generator => "generator",
             Role::Network => "network",
             Role::Discriminator => "discriminator",
+            Role::Frozen => "frozen",
         }
     }
 }
@@ -84,7 +88,8 @@ pub struct NetworkSpec {
     pub network: AnyNetwork,
     /// Where its settings stand in the recipe.
     pub key: String,
-    /// What goes in, concatenated; the last one is the candidate that a discriminator judges.
+    /// What goes in, concatenated; the last one is the candidate that a discriminator judges. Of a frozen network it may be
+    /// empty: then it takes as many channels as the values that it is applied to have.
     pub takes: Vec<Source>,
     /// What comes out.
     pub gives: Source,
@@ -92,6 +97,10 @@ pub struct NetworkSpec {
     pub residual: bool,
     /// Where that stands in the recipe.
     pub residual_key: String,
+    /// Channels, or elements of its vector, that it gives, where these are not those of `gives`.
+    pub outputs: Option<usize>,
+    /// The file that holds the weights of a frozen network.
+    pub weights: Option<PathBuf>,
 }
 
 /// One update of networks by the sum of terms.
@@ -109,6 +118,8 @@ pub struct UpdateSpec {
     pub apart: bool,
     /// Every weight is limited to plus and minus this after the update.
     pub clip_weights: Option<f64>,
+    /// Factor of the networks' learning rate in this update.
+    pub lr: f64,
 }
 
 /// A term of a loss.
@@ -118,11 +129,33 @@ pub struct Term {
     pub kind: TermKind,
     /// Its factor. Terms of weight 0 are left out.
     pub weight: f64,
+    /// A further factor that changes from step to step.
+    pub ramp: Option<Ramp>,
     /// Its names in logs, as in `loss/<log>`: one for the whole, or of a discriminator's term one for real and one for
     /// generated images.
     pub log: Vec<String>,
     /// Where it stands in the recipe, for messages.
     pub key: String,
+}
+
+/// A factor that goes linearly from one number to another, and stays there: a function of the step alone.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ramp {
+    /// In step 0.
+    pub from: f64,
+    /// In step `steps`, and ever after.
+    pub to: f64,
+    /// How many steps it takes.
+    pub steps: u64,
+}
+
+impl Ramp {
+    /// In step `step` (from 0).
+    pub fn at(&self, step: u64) -> f64 {
+        let share = step.min(self.steps) as f64 / self.steps.max(1) as f64;
+        self.from * (1.0 - share) + self.to * share
+    }
 }
 
 /// Older generated images that a discriminator is shown in place of new ones.
@@ -176,6 +209,45 @@ pub enum TermKind {
         /// Generated images.
         fake: Expr,
     },
+    /// How far what a network makes of one value inside is from what it makes of another.
+    Features {
+        /// The network: frozen, or a discriminator that does not learn here.
+        by: usize,
+        /// What a network makes.
+        of: Expr,
+        /// What it should be.
+        to: Expr,
+        /// Which of the values that it makes known; all where it is empty.
+        layers: Vec<String>,
+        /// By which measure.
+        measure: FeatureMeasure,
+    },
+    /// DRAGAN's penalty, around real images.
+    Dragan {
+        /// Real images.
+        real: Expr,
+    },
+    /// What keeps a discriminator's logits near the running means of the other kind's (LeCam).
+    LeCam {
+        /// Real images.
+        real: Expr,
+        /// Generated images.
+        fake: Expr,
+        /// Decay of the running means.
+        decay: f64,
+    },
+    /// How much steps in the noise of equal length differ in how far they change the image.
+    PathLength {
+        /// A generator of noise.
+        of: Expr,
+        /// The share of a step's mean length that its running mean takes up.
+        decay: f64,
+    },
+    /// The divergence of normal distributions, as means and logarithms of variances, from the standard one.
+    Gaussian {
+        /// Both, one behind the other.
+        of: Expr,
+    },
     /// How much neighbours differ.
     TotalVariation {
         /// The image.
@@ -197,13 +269,28 @@ impl TermKind {
     pub fn values(&self) -> Vec<&Expr> {
         match self {
             TermKind::Adversarial { real, fake, .. } => real.iter().chain([fake]).collect(),
-            TermKind::GradientPenalty { real, fake } | TermKind::FeatureMatching { real, fake, .. } => {
-                vec![real, fake]
-            }
-            TermKind::Gradient { at, .. } | TermKind::TotalVariation { of: at } => vec![at],
-            TermKind::Compare { of, to, .. } => vec![of, to],
+            TermKind::GradientPenalty { real, fake }
+            | TermKind::LeCam { real, fake, .. }
+            | TermKind::FeatureMatching { real, fake, .. } => vec![real, fake],
+            TermKind::Gradient { at, .. }
+            | TermKind::Dragan { real: at }
+            | TermKind::PathLength { of: at, .. }
+            | TermKind::Gaussian { of: at }
+            | TermKind::TotalVariation { of: at } => vec![at],
+            TermKind::Compare { of, to, .. } | TermKind::Features { of, to, .. } => vec![of, to],
         }
     }
+}
+
+/// How values inside of a network are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeatureMeasure {
+    /// The mean absolute difference of each layer.
+    L1,
+    /// The mean squared difference of each layer (Johnson et al., ECCV 2016, section 3.2).
+    L2,
+    /// The squared difference of each layer's Gram matrices (Gatys et al., CVPR 2016; Johnson et al.).
+    Gram,
 }
 
 /// A measure of how far a value is from another.
@@ -222,6 +309,11 @@ pub enum Comparison {
     Focal {
         /// How much less what is nearly right counts; 0 is the binary cross entropy.
         gamma: f64,
+    },
+    /// The divergence of the classes' probabilities from those that other logits give.
+    Kl {
+        /// Both logits are divided by it; the loss is multiplied by its square.
+        temperature: f64,
     },
     /// Soft Dice over regions or classes.
     Dice {
@@ -255,10 +347,9 @@ impl Spec {
                 let own = |by: usize| u.networks.contains(&by);
                 matches!(t.kind, TermKind::Adversarial { form: GanMode::Wgan, by, .. } if own(by))
             });
-            let bounded = u.clip_weights.is_some()
-                || u.terms
-                    .iter()
-                    .any(|t| matches!(t.kind, TermKind::GradientPenalty { .. }) && t.weight > 0.0);
+            let penalty =
+                |t: &Term| matches!(t.kind, TermKind::GradientPenalty { .. } | TermKind::Dragan { .. });
+            let bounded = u.clip_weights.is_some() || u.terms.iter().any(|t| penalty(t) && t.weight > 0.0);
             if let Some(term) = wasserstein.filter(|_| !bounded) {
                 return Err(Error::input(format!(
                     "`{}`: a Wasserstein loss needs a critic that is kept Lipschitz; add a gradient penalty or clipping of its weights, or take another form such as \"hinge\"",
@@ -279,6 +370,10 @@ impl Spec {
     /// Every network learns something, and no value is what a discriminator says.
     fn check_networks(&self) -> Result<()> {
         for (i, net) in self.networks.iter().enumerate() {
+            if net.role == Role::Frozen {
+                self.check_frozen(i, net)?;
+                continue;
+            }
             let mut own =
                 self.updates.iter().filter(|u| u.networks.contains(&i)).flat_map(|u| &u.terms).peekable();
             if own.peek().is_none() {
@@ -311,6 +406,40 @@ impl Spec {
         }
     }
 
+    /// A frozen network is used, and does not learn.
+    fn check_frozen(&self, index: usize, net: &NetworkSpec) -> Result<()> {
+        let wrong = |why: String| Err(Error::input(why));
+        if let Some(i) = self.updates.iter().position(|u| u.networks.contains(&index)) {
+            return wrong(format!(
+                "`train.update[{i}].network` names {}, which is frozen and learns nothing; name another network, or give {0} the role \"network\"",
+                net.name
+            ));
+        }
+        if self.predict.networks().contains(&index) {
+            return wrong(format!(
+                "`method.predict` applies {}, which is frozen and learns nothing; name a network that is trained",
+                net.name
+            ));
+        }
+        if net.takes.len() > 1 {
+            return wrong(format!(
+                "`{}.takes` must name one value of a frozen network, or be left out",
+                net.key
+            ));
+        }
+        let in_terms = self.updates.iter().flat_map(|u| &u.terms).any(|t| {
+            let by = matches!(t.kind, TermKind::Features { by, .. } if by == index);
+            by || t.kind.values().iter().any(|e| e.networks().contains(&index))
+        });
+        if !in_terms {
+            return wrong(format!(
+                "the frozen network {} is used by no term; name it in one, such as {{ perceptual = {{ by = \"{0}\" }} }}, or remove it",
+                net.name
+            ));
+        }
+        Ok(())
+    }
+
     /// Every curve has a name of its own: of two under one name one would be lost.
     fn check_logs(&self) -> Result<()> {
         let mut seen: Vec<&str> = Vec::new();
@@ -335,25 +464,41 @@ impl Spec {
     }
 
     fn check_term(&self, update: &UpdateSpec, term: &Term) -> Result<()> {
-        let penalty = match term.kind {
-            TermKind::GradientPenalty { .. } => "the gradient penalty",
-            TermKind::Gradient { .. } => "the penalty on its gradients",
+        let judges = "a discriminator";
+        let (what, role) = match term.kind {
+            TermKind::GradientPenalty { .. } | TermKind::Dragan { .. } => ("the gradient penalty", judges),
+            TermKind::Gradient { .. } => ("the penalty on its gradients", judges),
+            TermKind::LeCam { .. } => ("", judges),
+            TermKind::PathLength { .. } => ("the path length regularisation", "a generator"),
             _ => return Ok(()),
         };
         let own: Vec<&NetworkSpec> = update.networks.iter().map(|&i| &self.networks[i]).collect();
-        let [d] = own[..] else {
-            return Err(Error::input(format!("`{}` belongs to the update of one discriminator", term.key)));
-        };
-        if d.role != Role::Discriminator {
+        let [net] = own[..] else {
             return Err(Error::input(format!(
-                "`{}` belongs to the update of a discriminator, which {} is not",
-                term.key, d.name
+                "`{}` belongs to the update of one {}",
+                term.key,
+                role.trim_start_matches("a ")
+            )));
+        };
+        if (net.role == Role::Discriminator) != (role == judges) {
+            return Err(Error::input(format!(
+                "`{}` belongs to the update of {role}, which {} is not",
+                term.key, net.name
             )));
         }
-        if term.weight > 0.0 && d.network.mixes_batch() {
+        if let TermKind::PathLength { of, .. } = &term.kind {
+            let noise = matches!(of, Expr::Apply(i, inner) if **inner == Expr::Source(Source::Noise) && update.networks.contains(i));
+            if !noise {
+                return Err(Error::input(format!(
+                    "`{}` needs `of` = \"{}(noise)\": it measures how the images of the generator that learns follow the noise",
+                    term.key, net.name
+                )));
+            }
+        }
+        if term.weight > 0.0 && !what.is_empty() && net.network.mixes_batch() {
             return Err(Error::input(format!(
-                "`{}`: {penalty} judges every image by itself, but batch norm in {} mixes them; set `{}.norm` to \"none\", or to \"layer\" or \"instance\" where it knows them",
-                term.key, d.name, d.key
+                "`{}`: {what} judges every image by itself, but batch norm in {} mixes them; set `{}.norm` to \"none\", or to \"layer\" or \"instance\" where it knows them",
+                term.key, net.name, net.key
             )));
         }
         Ok(())

@@ -158,23 +158,29 @@ impl StepBuilder {
     /// The rules work parameter by parameter, so this is the same as one optimiser over all of them; `clip_norm` is
     /// not: it shortens each network's gradient by itself.
     pub fn update_all(&mut self, nets: &[&Net], loss: &Var, update: &Update) {
+        self.update_by(nets, loss, update, 1.0);
+    }
+
+    /// As [`StepBuilder::update_all`], with a factor of the learning rate.
+    pub fn update_by(&mut self, nets: &[&Net], loss: &Var, update: &Update, factor: f64) {
         let params: Vec<Vec<Var>> = nets.iter().map(|net| net.params()).collect();
         let gradients = grad(loss, &params.concat());
         let mut rest = gradients.as_slice();
         for (net, params) in nets.iter().zip(&params) {
             let (own, others) = rest.split_at(params.len());
-            self.apply(net, own, update);
+            self.apply(net, own, update, factor);
             rest = others;
         }
     }
 
-    fn apply(&mut self, net: &Net, gradients: &[Var], update: &Update) {
+    fn apply(&mut self, net: &Net, gradients: &[Var], update: &Update, factor: f64) {
         let graph = self.graph.clone();
         let name = net.spec().name.clone();
         graph.phase("optimiser", || {
             graph.scope(&name, || {
                 let mut flat = net.pack(gradients);
                 let [lr, t] = self.rate(&name);
+                let lr = if factor == 1.0 { lr } else { lr.mul_scalar(factor) };
                 if self.watch.gradients {
                     self.output(&format!("gradient/{name}"), &flat);
                 }

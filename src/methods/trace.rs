@@ -1,6 +1,7 @@
 //! Tracing a program of a training step: the updates of a method, term by term.
 
 use super::flow::{Flow, Given};
+use super::further::ramp;
 use super::spec::{Comparison, Pool, Role, Term, TermKind, UpdateSpec};
 use super::step::{StepBuilder, Update};
 use super::value::Expr;
@@ -8,35 +9,39 @@ use super::{Method, Shapes};
 use crate::graph::{Graph, NodeId, Var};
 use crate::nn::Net;
 use crate::objectives::GanMode;
-use crate::objectives::adversarial::{bce_with_logits, gradient_penalty, interpolate, r1_penalty};
+use crate::objectives::adversarial::bce_with_logits;
+use crate::objectives::divergence::kl_divergence;
 use crate::objectives::pixel::{l1, total_variation};
 use crate::objectives::segmentation::{CrossEntropy, cross_entropy, dice, dice_sigmoid, focal_sigmoid};
 use crate::ops::image_pool::{PoolQuery, PoolStore};
 use crate::ops::optimiser::ClampParameters;
 use crate::shape::Shape;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// Which discriminator was given which candidate.
 type Asked = (usize, Option<NodeId>);
 
-/// Its logits, and the inner values that it makes known.
-type Answer = (Vec<Var>, Vec<Var>);
+/// Its logits, and the inner values that it makes known, by name.
+pub(super) type Answer = (Vec<Var>, Vec<(String, Var)>);
 
 /// The terms of one update.
-struct Terms<'a, 'b> {
-    flow: &'b mut Flow<'a>,
-    step: &'b mut StepBuilder,
-    graph: Graph,
+pub(super) struct Terms<'a, 'b> {
+    pub flow: &'b mut Flow<'a>,
+    pub step: &'b mut StepBuilder,
+    pub graph: Graph,
     /// "G", or what several names have in common.
-    name: String,
+    pub name: String,
     /// The networks that learn.
-    networks: Vec<usize>,
+    pub networks: Vec<usize>,
     /// Whether a penalty differentiates the discriminator at generated and at real images.
     penalised: [bool; 2],
     /// What the discriminator gave for images, real and generated ones, with these.
-    outputs: HashMap<bool, (Var, Vec<Var>)>,
+    pub outputs: HashMap<bool, (Var, Vec<Var>)>,
     /// What other discriminators gave for candidates: logits and inner values.
     passes: Vec<(Asked, Answer)>,
+    /// The inputs that are terms' changing weights.
+    ramps: RefCell<HashMap<String, Var>>,
 }
 
 impl Method {
@@ -94,11 +99,13 @@ fn trace_update(flow: &mut Flow, step: &mut StepBuilder, update: &UpdateSpec, up
         penalised,
         outputs: HashMap::new(),
         passes: Vec::new(),
+        ramps: RefCell::default(),
     };
     let loss = terms.total(&update.terms);
     let rule = updates[usize::from(role == Role::Discriminator)];
-    graph
-        .phase(&format!("{name} backward"), || step.update_all(&own.iter().collect::<Vec<_>>(), &loss, rule));
+    graph.phase(&format!("{name} backward"), || {
+        step.update_by(&own.iter().collect::<Vec<_>>(), &loss, rule, update.lr);
+    });
     if let Some(limit) = update.clip_weights {
         for net in &own {
             graph.phase("optimiser", || {
@@ -119,25 +126,42 @@ fn common(nets: &[Net]) -> String {
 }
 
 /// The sum of a loss over the resolutions of a discriminator.
-fn total_of(logits: &[Var], loss: impl Fn(&Var) -> Var) -> Var {
+pub(super) fn total_of(logits: &[Var], loss: impl Fn(&Var) -> Var) -> Var {
     logits[1..].iter().fold(loss(&logits[0]), |sum, l| sum.add(&loss(l)))
 }
 
-fn sum(terms: &[Var]) -> Option<Var> {
+pub(super) fn sum(terms: &[Var]) -> Option<Var> {
     terms.iter().cloned().reduce(|a, b| a.add(&b))
 }
 
-fn scaled(x: Var, weight: f64) -> Var {
+pub(super) fn scaled(x: Var, weight: f64) -> Var {
     if weight == 1.0 { x } else { x.mul_scalar(weight) }
 }
 
 impl Terms<'_, '_> {
-    fn phase<T>(&self, what: &str, trace: impl FnOnce() -> T) -> T {
+    pub fn phase<T>(&self, what: &str, trace: impl FnOnce() -> T) -> T {
         self.graph.phase(&format!("{} {what}", self.name), trace)
     }
 
-    fn log(&mut self, name: &str, value: &Var) {
+    pub fn log(&mut self, name: &str, value: &Var) {
         self.step.output(&format!("loss/{name}"), value);
+    }
+
+    /// A term's value with its weight.
+    pub fn weighted(&self, term: &Term, value: Var) -> Var {
+        self.ramped(term, scaled(value, term.weight))
+    }
+
+    /// A term's value with the part of its weight that changes from step to step.
+    pub fn ramped(&self, term: &Term, value: Var) -> Var {
+        match ramp(term) {
+            Some(name) => {
+                let mut known = self.ramps.borrow_mut();
+                let factor = || self.graph.input(&name, Shape::scalar());
+                value.mul(known.entry(name.clone()).or_insert_with(factor))
+            }
+            None => value,
+        }
     }
 
     /// The loss of an update.
@@ -156,7 +180,7 @@ impl Terms<'_, '_> {
             }
             match &term.kind {
                 TermKind::Compare { by, of, to } => {
-                    let value = self.compare(*by, of, to, 0, term.weight);
+                    let value = self.compare(*by, of, to, 0, term);
                     self.log(&term.log[0], &value);
                     if levels > 1 { compared.push(value) } else { others.push(value) }
                 }
@@ -172,9 +196,16 @@ impl Terms<'_, '_> {
                 TermKind::FeatureMatching { by, real, fake } => {
                     others.push(self.feature_matching(term, *by, real, fake));
                 }
+                TermKind::Features { by, of, to, layers, measure } => {
+                    others.push(self.features(term, *by, [of, to], layers, *measure));
+                }
+                TermKind::Dragan { real } => others.push(self.dragan(term, real)),
+                TermKind::LeCam { real, fake, decay } => others.push(self.lecam(term, [real, fake], *decay)),
+                TermKind::PathLength { of, decay } => others.push(self.path_length(term, of, *decay)),
+                TermKind::Gaussian { of } => others.push(self.gaussian(term, of)),
                 TermKind::TotalVariation { of } => {
                     let x = self.flow.value(self.step, of);
-                    let value = self.phase("loss", || scaled(total_variation(&x), term.weight));
+                    let value = self.phase("loss", || self.weighted(term, total_variation(&x)));
                     self.log(&term.log[0], &value);
                     others.push(value);
                 }
@@ -189,7 +220,7 @@ impl Terms<'_, '_> {
                 let mut parts = Vec::new();
                 for term in terms.iter().filter(|t| t.weight > 0.0) {
                     if let TermKind::Compare { by, of, to } = &term.kind {
-                        parts.push(self.compare(*by, of, to, i, term.weight));
+                        parts.push(self.compare(*by, of, to, i, term));
                     }
                 }
                 let part = self.phase("loss", || sum(&parts).map(|s| s.mul_scalar(half / all)));
@@ -234,7 +265,7 @@ impl Terms<'_, '_> {
     }
 
     /// A distance, or a loss of logits, at a resolution.
-    fn compare(&mut self, by: Comparison, of: &Expr, to: &Expr, level: usize, weight: f64) -> Var {
+    fn compare(&mut self, by: Comparison, of: &Expr, to: &Expr, level: usize, term: &Term) -> Var {
         let all = self.flow.all(self.step, of);
         let y = &all[level.min(all.len() - 1)];
         let target = &self.flow.value(self.step, to);
@@ -246,6 +277,7 @@ impl Terms<'_, '_> {
                 Comparison::Image(distance) => distance.between(y, target),
                 Comparison::Bce => bce_with_logits(y, target, None),
                 Comparison::Focal { gamma } => focal_sigmoid(y, target, gamma, None),
+                Comparison::Kl { temperature } => kl_divergence(y, target, temperature),
                 Comparison::CrossEntropy { smoothing } => {
                     cross_entropy(y, &labels(), &CrossEntropy { smoothing, ..Default::default() })
                 }
@@ -259,7 +291,7 @@ impl Terms<'_, '_> {
                     dice(&p, &t, smooth)
                 }
             };
-            scaled(value, weight)
+            self.weighted(term, value)
         })
     }
 
@@ -305,7 +337,7 @@ impl Terms<'_, '_> {
             [Some(first), Some(second)] => first.add(second),
             _ => pairs(&logits[&true], &logits[&false], |r, f| form.d_pair(r, f)),
         });
-        let total = self.phase("backward", || scaled(total, term.weight));
+        let total = self.phase("backward", || self.weighted(term, total));
         match &term.log[..] {
             [real, fake] if losses.len() == 2 => {
                 for is_real in order {
@@ -328,7 +360,7 @@ impl Terms<'_, '_> {
                 Some(of_real) => pairs(of_real, &of_fake, |r, f| form.g_pair(r, f)),
                 None => total_of(&of_fake, |l| form.g(l)),
             };
-            scaled(value, term.weight)
+            self.weighted(term, value)
         });
         self.log(&term.log[0], &value);
         value
@@ -336,7 +368,7 @@ impl Terms<'_, '_> {
 
     /// What a discriminator that does not learn here says of a candidate, and its inner values. Asked twice for one, it is run
     /// once: its running statistics see every image once.
-    fn pass(&mut self, net: usize, candidate: &Var) -> Answer {
+    pub fn pass(&mut self, net: usize, candidate: &Var) -> Answer {
         let key = (net, candidate.id());
         if let Some((_, known)) = self.passes.iter().find(|(k, _)| *k == key) {
             return known.clone();
@@ -352,53 +384,11 @@ impl Terms<'_, '_> {
         let of_fake = self.pass(net, &fake).1;
         let of_real = self.pass(net, &real).1;
         let value = self.phase("loss", || {
-            let each = of_fake.iter().zip(&of_real).map(|(f, r)| l1(f, &r.detach()));
+            let each = of_fake.iter().zip(&of_real).map(|((_, f), (_, r))| l1(f, &r.detach()));
             let sum = each.reduce(|a, b| a.add(&b));
             let none = || self.graph.full(&Shape::scalar(), 0.0);
-            sum.map_or_else(none, |s| s.mul_scalar(term.weight / of_fake.len() as f64))
-        });
-        self.log(&term.log[0], &value);
-        value
-    }
-
-    fn penalty(&mut self, term: &Term, real: &Expr, fake: &Expr) -> Var {
-        let net = self.networks[0];
-        let (real, fake) = (self.flow.value(self.step, real), self.flow.value(self.step, fake).detach());
-        let n = real.shape().first().copied().unwrap_or(1);
-        let alpha = self.flow.alpha(self.step, &real);
-        let graph = self.graph.clone();
-        let value = graph.phase(&format!("{} penalty", self.name), || {
-            let mix = interpolate(&alpha, &real, &fake);
-            let flow = std::cell::RefCell::new(&mut *self.flow);
-            let critic = |x: &Var| {
-                let seen = flow.borrow_mut().seen(self.step, net, x);
-                let out = flow.borrow().logits(self.step, net, &seen);
-                // One number per image, or patches: then the sum over the images, so that each one's gradient is its own.
-                if out.len() == 1 && out[0].rank() == 1 {
-                    out[0].clone()
-                } else {
-                    total_of(&out, Var::mean_all).mul_scalar(n as f64)
-                }
-            };
-            graph.exact(|| scaled(gradient_penalty(critic, &mix).0, term.weight))
-        });
-        self.log(&term.log[0], &value);
-        value
-    }
-
-    fn gradient(&mut self, term: &Term, at: &Expr, real: bool) -> Var {
-        let net = self.networks[0];
-        let images = self.flow.value(self.step, at);
-        let known = self.outputs.get(&real).cloned();
-        let graph = self.graph.clone();
-        let value = graph.exact(|| {
-            let (at, logits) = known.unwrap_or_else(|| {
-                let images = images.detach();
-                let seen = self.flow.seen(self.step, net, &images);
-                let out = self.phase("penalty", || self.flow.logits(self.step, net, &seen));
-                (images, out)
-            });
-            self.phase("penalty", || total_of(&logits, |l| r1_penalty(l, &at)).mul_scalar(0.5 * term.weight))
+            let mean = sum.map_or_else(none, |s| s.mul_scalar(term.weight / of_fake.len() as f64));
+            self.ramped(term, mean)
         });
         self.log(&term.log[0], &value);
         value

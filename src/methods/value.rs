@@ -36,7 +36,7 @@ pub enum Expr {
     Map(Map, Box<Expr>),
 }
 
-/// A function that turns logits and labels into what a discriminator can compare.
+/// A function that turns logits and labels into what a discriminator can compare, or a distribution into a number drawn from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Map {
     /// Probabilities of regions.
@@ -45,10 +45,12 @@ pub enum Map {
     Softmax,
     /// A channel of zeros and ones for each class.
     OneHot,
+    /// Of means and logarithms of variances, one behind the other: normal numbers, drawn anew (Kingma and Welling, ICLR 2014).
+    Sample,
 }
 
 impl Map {
-    const ALL: [Map; 3] = [Map::Sigmoid, Map::Softmax, Map::OneHot];
+    const ALL: [Map; 4] = [Map::Sigmoid, Map::Softmax, Map::OneHot, Map::Sample];
 
     /// As in recipes.
     pub fn name(self) -> &'static str {
@@ -56,12 +58,13 @@ impl Map {
             Map::Sigmoid => "sigmoid",
             Map::Softmax => "softmax",
             Map::OneHot => "one_hot",
+            Map::Sample => "sample",
         }
     }
 }
 
 impl Expr {
-    /// Reads `input`, `target`, `noise`, `NETWORK(value)`, or `sigmoid`, `softmax` or `one_hot` of a value.
+    /// Reads `input`, `target`, `noise`, `NETWORK(value)`, or `sigmoid`, `softmax`, `one_hot` or `sample` of a value.
     pub fn parse(text: &str, networks: &[&str]) -> Result<Expr, String> {
         let text = text.trim();
         if let Some((name, rest)) = text.split_once('(') {

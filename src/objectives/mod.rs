@@ -4,7 +4,10 @@
 //! before any sigmoid or softmax.
 
 pub mod adversarial;
+pub mod divergence;
+pub mod features;
 pub mod pixel;
+pub mod regularise;
 pub mod segmentation;
 pub mod ssim;
 
@@ -15,5 +18,14 @@ use crate::ops::sample::Sample;
 
 /// The samples of every loss: they are tested as the operations are.
 pub fn samples() -> Vec<Sample> {
-    [adversarial::samples(), pixel::samples(), segmentation::samples(), ssim::samples()].concat()
+    [
+        adversarial::samples(),
+        divergence::samples(),
+        features::samples(),
+        pixel::samples(),
+        regularise::samples(),
+        segmentation::samples(),
+        ssim::samples(),
+    ]
+    .concat()
 }

@@ -1,6 +1,6 @@
 //! Distances between images, element by element, and what smooths one.
 
-use super::ssim::Ssim;
+use super::ssim::{MsSsim, Ssim};
 use crate::graph::Var;
 use crate::ops::sample::{Array, Domain, Sample, array, composite};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ pub enum Distance {
     Huber,
     /// 1 less the structural similarity, for values that span 2, as images in [-1, 1] do.
     Ssim,
+    /// 1 less the structural similarity at several scales, for values that span 2: see [`MsSsim`].
+    MsSsim,
     /// Of the images' edges: see [`gradient_difference`].
     GradientDifference,
 }
@@ -34,6 +36,7 @@ impl Distance {
             Distance::Charbonnier => charbonnier(y, target, 1e-3),
             Distance::Huber => smooth_l1(y, target, 1.0),
             Distance::Ssim => Ssim::new(2.0).index(y, target).rsub_scalar(1.0),
+            Distance::MsSsim => MsSsim::of(y, 2.0).index(y, target).rsub_scalar(1.0),
             Distance::GradientDifference => gradient_difference(y, target),
         }
     }

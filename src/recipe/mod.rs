@@ -118,7 +118,7 @@ pub fn schema() -> serde_json::Value {
     if let Some(properties) = properties {
         let networks: Vec<&str> = crate::models::REGISTRY.iter().map(|e| e.kind).collect();
         properties["model"]["properties"] = serde_json::json!({ "kind": kinds(preset::names()) });
-        let role = kinds(vec!["generator", "network", "discriminator"]);
+        let role = kinds(vec!["generator", "network", "discriminator", "frozen"]);
         properties["networks"]["additionalProperties"] = serde_json::json!({
             "type": "object", "properties": { "role": role, "kind": { "type": "string", "examples": networks } },
         });

@@ -34,6 +34,10 @@ pub struct Progress {
     /// Factors by which the learning rate was lowered, one for each roll-back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lr_cuts: Vec<f64>,
+    /// What programs that run in some steps only logged in the last of them, with the program's number: it stands in logs until
+    /// the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<(usize, String, f32)>,
 }
 
 /// A score in JSON, which knows neither infinity (the PSNR of equal images) nor NaN: as text there. States of earlier versions

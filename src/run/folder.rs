@@ -112,8 +112,19 @@ pub fn settings(recipe: &Recipe) -> BTreeMap<String, String> {
         match value {
             toml::Value::Table(t) => t.iter().for_each(|(k, v)| flat(&format!("{prefix}.{k}"), v, into)),
             other => {
-                into.insert(prefix.trim_start_matches('.').to_string(), other.to_string());
+                into.insert(prefix.trim_start_matches('.').to_string(), sorted(other).to_string());
             }
+        }
+    }
+    // A file has the tables within a table behind its other keys, in whatever order a recipe has them.
+    fn sorted(value: &toml::Value) -> toml::Value {
+        match value {
+            toml::Value::Array(list) => toml::Value::Array(list.iter().map(sorted).collect()),
+            toml::Value::Table(t) => {
+                let all: BTreeMap<&String, &toml::Value> = t.iter().collect();
+                toml::Value::Table(all.into_iter().map(|(k, v)| (k.clone(), sorted(v))).collect())
+            }
+            other => other.clone(),
         }
     }
     let mut all = BTreeMap::new();

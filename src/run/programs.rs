@@ -36,7 +36,7 @@ pub fn trace_step(recipe: &Recipe, method: &Method, specs: &[NetSpec], shapes: &
         // Each draws its own random numbers.
         let seed = recipe.seed ^ (part as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut step = StepBuilder::new(DType::F32, seed).watching(watch);
-        let nets: Vec<Net> = specs.iter().map(|s| step.bind(s, slots)).collect();
+        let nets: Vec<Net> = specs.iter().map(|s| step.bind(s, method.slots(&s.name, slots))).collect();
         method.trace(part, &mut step, &nets, shapes, updates, &Given::default());
         step
     };

@@ -23,6 +23,9 @@ pub(super) fn tell(recipe: &Recipe, method: &Method, dataset: &Dataset) {
             n % batch
         ));
     }
+    for note in method.notes(&recipe.data.size(dataset.fit())) {
+        dataset.notes().add(note);
+    }
     let bounded = matches!(method.task(), Task::Translate) && method.bounded();
     let limits = recipe.data.target_normalisation().method;
     if bounded && !matches!(limits, Normal::None) {

@@ -82,6 +82,8 @@ struct Session<'a> {
     specs: Vec<NetSpec>,
     states: LiveStates,
     programs: Vec<StepProgram<Runner>>,
+    /// Which of them ran since the states were those of a checkpoint, or the run began.
+    ran: Vec<bool>,
     /// As of the last step after which they were read.
     losses: Vec<(String, f64)>,
     dataset: Arc<Dataset>,
@@ -193,7 +195,12 @@ impl<'a> Session<'a> {
         }
         let scalars = programs.iter().flat_map(|p| p.scalars.clone());
         let scores = validator.as_ref().map_or_else(Vec::new, Validator::columns);
-        let columns = scalars.chain(["lr/G".to_string()]).chain(scores).collect();
+        let mut columns: Vec<String> = Vec::new();
+        for name in scalars.chain(["lr/G".to_string()]).chain(scores) {
+            if !columns.contains(&name) {
+                columns.push(name);
+            }
+        }
         let mut record = Record::open(&run, columns, resumed)?;
         if resumed.is_none() {
             let graph = model_graph::of(&trace_step(recipe, &method, &specs, &shapes));
@@ -213,7 +220,7 @@ impl<'a> Session<'a> {
         let states = options.device.states(states)?;
         let first = progress.step;
         options.device.compile(programs.iter().map(|p| &p.program))?;
-        let programs = programs.into_iter().map(|p| p.bind(&states)).collect::<Result<_>>()?;
+        let programs = programs.into_iter().map(|p| p.bind(&states)).collect::<Result<Vec<_>>>()?;
         Ok(Session {
             recipe,
             options,
@@ -221,6 +228,7 @@ impl<'a> Session<'a> {
             method,
             specs,
             states,
+            ran: vec![false; programs.len()],
             programs,
             losses: Vec::new(),
             dataset,
@@ -325,6 +333,7 @@ impl<'a> Session<'a> {
                 inputs.extend([("input", batch.input.as_slice()), ("target", batch.target.as_slice())]);
             }
             let program = &mut self.programs[run.part].program;
+            self.ran[run.part] = true;
             match &mut guard {
                 None => program.run(&mut self.states, &inputs)?,
                 Some(guard) => {
@@ -413,7 +422,8 @@ impl<'a> Session<'a> {
     fn checkpoint(&mut self, which: &str, reporter: &Reporter) -> Result<()> {
         let dir = self.run.checkpoints();
         let states = self.states.host()?;
-        for net in &self.specs {
+        // A frozen network is in the state alone: nothing else needs it.
+        for net in self.specs.iter().filter(|s| !self.method.frozen(&s.name)) {
             checkpoint::save_weights(
                 &checkpoint::weights_path(&dir, which, &net.name),
                 net,

@@ -68,16 +68,18 @@ pub fn initial_states(
 ) -> Result<States> {
     let mut states = States::new();
     for spec in specs {
-        spec.initialise::<f32>(&mut states, recipe.seed, recipe.optimiser.rule.slots());
+        let slots = method.slots(&spec.name, recipe.optimiser.rule.slots());
+        spec.initialise::<f32>(&mut states, recipe.seed, slots);
     }
-    init::from_files(recipe, specs, &mut states, notes)?;
+    init::from_files(recipe, method, specs, &mut states, notes)?;
+    init::frozen(method, specs, &mut states, notes)?;
     if recipe.optimiser.ema.is_some() {
-        for spec in specs.iter().filter(|s| !method.discriminates(&s.name)) {
+        for spec in specs.iter().filter(|s| method.averages(&s.name)) {
             let start = states.get::<f32>(&spec.store_name())[..spec.param_count()].to_vec();
             states.set(&spec.ema_name(), &start);
         }
     }
-    for (name, shape) in method.pools(&shapes.size) {
+    for (name, shape) in method.pools(&shapes.size).into_iter().chain(method.memories()) {
         states.set(&name, &vec![0f32; shape.numel()]);
     }
     Ok(states)
@@ -86,7 +88,7 @@ pub fn initial_states(
 /// The states of a network that predictions use: its parameters (or their running mean) without moments.
 pub fn prediction_states(recipe: &Recipe, method: &Method, all: &States, net: &NetSpec) -> States {
     let mut states = States::new();
-    let averaged = recipe.optimiser.ema.is_some() && !method.discriminates(&net.name);
+    let averaged = recipe.optimiser.ema.is_some() && method.averages(&net.name);
     let source = if averaged { net.ema_name() } else { net.store_name() };
     states.set(&net.store_name(), &all.get::<f32>(&source)[..net.param_count()]);
     states.set(&net.buffers_name(), all.get::<f32>(&net.buffers_name()));

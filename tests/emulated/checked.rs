@@ -125,7 +125,7 @@ fn watching_changes_no_bit_on_the_gpu_s_kernels() {
         let image = |n: usize| -> Vec<f32> { (0..n).map(|i| (i * 37 % 256) as f32 / 128.0 - 1.0).collect() };
         let (image, target) = (image(shapes.input().numel()), image(shapes.target().numel()));
         for number in 0..2 {
-            let run = Run { part: 0, number, takes_batch: true };
+            let run = Run { part: 0, number, takes_batch: true, step: number };
             let scalars = method.scalars(&specs, run, [1e-3; 2]);
             let mut inputs: Vec<(&str, &[f32])> = scalars.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
             inputs.extend([("input", &image[..]), ("target", &target[..])]);

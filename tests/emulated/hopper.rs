@@ -59,7 +59,7 @@ pub fn step(model: &str, [hopper, window]: [Tailored; 2], mode: Mode) -> After {
     let mut program = GpuProgram::new(&emulator, step.graph(), &step.outputs(), &there).unwrap();
     let image = |n: usize| -> Vec<f32> { (0..n).map(|i| (i * 37 % 256) as f32 / 128.0 - 1.0).collect() };
     let (image, target) = (image(shapes.input().numel()), image(shapes.target().numel()));
-    let scalars = method.scalars(&specs, Run { part: 0, number: 0, takes_batch: true }, [1e-3; 2]);
+    let scalars = method.scalars(&specs, Run { part: 0, number: 0, takes_batch: true, step: 0 }, [1e-3; 2]);
     let mut inputs: Vec<(&str, &[f32])> = scalars.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
     inputs.extend([("input", &image[..]), ("target", &target[..])]);
     program.run(&there, &inputs).unwrap();

@@ -78,7 +78,14 @@ fn wgan_gp<D: Device>(fixture: &Fixture) -> Judge<'_> {
         let sources = HashMap::from([(Source::Input, real.clone()), (Source::Noise, z)]);
         let alpha = (i < critics).then(|| graph.input(&format!("alpha{i}"), [n, 1, 1, 1]));
         let part = usize::from(i == critics);
-        method.trace(part, &mut step, &nets, &shapes, [&update, &update], &Given { sources, alpha });
+        method.trace(
+            part,
+            &mut step,
+            &nets,
+            &shapes,
+            [&update, &update],
+            &Given { sources, alpha, ..Given::default() },
+        );
         for name in ["W", "GP"].into_iter().filter(|_| i < critics) {
             let value =
                 step.outputs().iter().find(|(n, _)| *n == format!("loss/{name}")).expect("a loss").1.clone();

@@ -16,13 +16,33 @@ use std::time::Instant;
 impl Session<'_> {
     /// Reads the losses of the last step; says what is no number any more, among them and, if asked for, in the states.
     pub(super) fn fault(&mut self, states: bool) -> Result<Option<String>> {
-        let mut losses = Vec::new();
-        for part in &mut self.programs {
-            let names: Vec<&str> = part.scalars.iter().map(String::as_str).collect();
-            let values = part.program.scalars(&mut self.states, &names)?;
-            losses.extend(part.scalars.iter().cloned().zip(values));
+        // Of several programs that log under one name, such as the norm of a gradient, that counts which ran in this step.
+        let now = self.method.runs(self.progress.step.saturating_sub(1));
+        let mut order: Vec<usize> = (0..self.programs.len()).collect();
+        order.sort_by_key(|part| now.iter().all(|run| run.part != *part));
+        let (mut losses, mut seldom): (Vec<(String, f64)>, _) = (Vec::new(), Vec::new());
+        for i in order {
+            let part = &mut self.programs[i];
+            let values: Vec<(String, f64)> = if self.ran[i] {
+                let names: Vec<&str> = part.scalars.iter().map(String::as_str).collect();
+                let values = part.program.scalars(&mut self.states, &names)?;
+                part.scalars.iter().cloned().zip(values).collect()
+            } else {
+                // As of the checkpoint that the run was taken up from, if it had run by then.
+                let known = self.progress.losses.iter().filter(|l| l.0 == i);
+                known.map(|(_, name, value)| (name.clone(), f64::from(*value))).collect()
+            };
+            if !self.method.always(i) {
+                seldom.extend(values.iter().map(|(n, v)| (i, n.clone(), *v as f32)));
+            }
+            for (name, value) in values {
+                if losses.iter().all(|(known, _)| *known != name) {
+                    losses.push((name, value));
+                }
+            }
         }
         self.losses = losses;
+        self.progress.losses = seldom;
         if let Some((name, value)) = self.losses.iter().find(|(_, v)| !v.is_finite()) {
             return Ok(Some(format!("{name} became {value}")));
         }
@@ -93,6 +113,7 @@ impl Session<'_> {
             false => Progress::default(),
         };
         self.progress.best = best;
+        self.ran.fill(false);
         self.states.set(states)?;
         let first = self.method.batches_before(self.progress.step);
         self.loader = open_loader(self.recipe, &self.method, self.dataset.clone(), first)?;
