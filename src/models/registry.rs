@@ -2,9 +2,11 @@
 
 use super::network::{Limits, Network, Signature, Wanted, settings};
 use super::{
-    DcganDiscriminator, DcganGenerator, Denoiser, MlpDiscriminator, MlpGenerator, MultiScaleGan, PatchGan,
-    PixelGan, R3Discriminator, R3Generator, ResidualCritic, ResidualGenerator, ResnetGenerator,
-    SegmentationUnet, Srcnn, UnetGenerator, UnetPlusPlus, Vdsr, Vox2Vox,
+    AttentionUnet, DcganDiscriminator, DcganGenerator, DeeplabV3, Denoiser, Densenet, Googlenet,
+    MlpDiscriminator, MlpGenerator, MobilenetV2, MultiScaleGan, Nnunet, NnunetResidual, PatchGan, PixelGan,
+    R2Unet, R3Discriminator, R3Generator, ResidualCritic, ResidualGenerator, Resnet, ResnetGenerator, Rrdb,
+    SaganDiscriminator, SaganGenerator, SegmentationUnet, Srcnn, SrganDiscriminator, SrganGenerator,
+    UnetGenerator, UnetPlusPlus, Vdsr, Vox2Vox,
 };
 use crate::error::{Error, Result};
 use crate::graph::Var;
@@ -25,14 +27,31 @@ pub const REGISTRY: &[Entry] = &[
     Entry::new::<MultiScaleGan>("multi-scale", "PatchGANs at several resolutions (Wang et al., CVPR 2018)"),
     Entry::new::<SegmentationUnet>("unet", "U-Net, 2D and 3D (Ronneberger et al., 2015; Cicek et al., 2016)"),
     Entry::new::<UnetPlusPlus>("unet-plus-plus", "U-Net++, 2D and 3D (Zhou et al., DLMIA 2018)"),
+    Entry::new::<AttentionUnet>("attention-unet", "Attention U-Net, 2D and 3D (Oktay et al., MIDL 2018)"),
+    Entry::new::<R2Unet>("r2-unet", "R2U-Net, 2D and 3D (Alom et al., 2018)"),
+    Entry::new::<Nnunet>("nnunet", "nnU-Net's U-Net, 2D and 3D (Isensee et al., Nature Methods 2021)"),
+    Entry::new::<NnunetResidual>(
+        "nnunet-residual",
+        "nnU-Net with residual encoder (Isensee et al., MICCAI 2024)",
+    ),
+    Entry::new::<DeeplabV3>("deeplab-v3", "DeepLabv3, 2D and 3D (Chen et al., 2017)"),
     Entry::new::<Vox2Vox>("vox2vox", "generator of Vox2Vox, 2D and 3D (Cirillo et al., BrainLes 2020)"),
     Entry::new::<Srcnn>("srcnn", "SRCNN (Dong et al., ECCV 2014)"),
     Entry::new::<Vdsr>("vdsr", "VDSR (Kim et al., CVPR 2016)"),
+    Entry::new::<Rrdb>("rrdb", "generator of ESRGAN (Wang et al., ECCV Workshops 2018)"),
+    Entry::new::<SrganGenerator>("srgan-generator", "SRGAN, SRResNet (Ledig et al., CVPR 2017)"),
+    Entry::new::<SrganDiscriminator>("srgan-discriminator", "SRGAN (Ledig et al., CVPR 2017)"),
     Entry::new::<Denoiser>("denoiser", "DnCNN (Zhang et al., IEEE TIP 2017)"),
+    Entry::new::<Resnet>("resnet", "ResNet and ResNet V2, with SE or CBAM (He et al., CVPR and ECCV 2016)"),
+    Entry::new::<Densenet>("densenet", "DenseNet, 2D and 3D (Huang et al., CVPR 2017)"),
+    Entry::new::<MobilenetV2>("mobilenet-v2", "MobileNetV2, 2D and 3D (Sandler et al., CVPR 2018)"),
+    Entry::new::<Googlenet>("googlenet", "GoogLeNet with batch norm (Szegedy et al., CVPR 2015)"),
     Entry::new::<DcganGenerator>("dcgan-generator", "DCGAN (Radford et al., ICLR 2016)"),
     Entry::new::<DcganDiscriminator>("dcgan-discriminator", "DCGAN (Radford et al., ICLR 2016)"),
     Entry::new::<ResidualGenerator>("residual-generator", "WGAN-GP (Gulrajani et al., NeurIPS 2017)"),
     Entry::new::<ResidualCritic>("residual-discriminator", "WGAN-GP (Gulrajani et al., NeurIPS 2017)"),
+    Entry::new::<SaganGenerator>("sagan-generator", "SAGAN (Zhang et al., ICML 2019)"),
+    Entry::new::<SaganDiscriminator>("sagan-discriminator", "SAGAN (Zhang et al., ICML 2019)"),
     Entry::new::<R3Generator>("r3gan-generator", "R3GAN (Huang et al., NeurIPS 2024)"),
     Entry::new::<R3Discriminator>("r3gan-discriminator", "R3GAN (Huang et al., NeurIPS 2024)"),
     Entry::new::<MlpGenerator>("mlp-generator", "fully connected (Goodfellow et al., NeurIPS 2014)"),

@@ -1,7 +1,46 @@
 //! Spectral normalisation (Miyato et al., ICLR 2018): a weight divided by its largest singular value, which power
 //! iteration follows from step to step.
 
+use super::params::{Ctx, Init, Layout};
 use crate::graph::Var;
+use crate::ops::concat::pack;
+
+/// PyTorch's bound of the norms that vectors are divided by.
+const EPS: f64 = 1e-12;
+
+impl Ctx {
+    /// The weight `[out, kernel.., in]` of this module, divided by its largest singular value. Keys as in PyTorch's
+    /// `spectral_norm`: the parameter `weight_orig`, the vectors `weight_u` and `weight_v`, which training improves in every pass.
+    pub(super) fn spectral_weight(&self, shape: &[usize], layout: Layout, init: Init) -> Var {
+        let w = self.param("weight_orig", shape, layout, init);
+        let (rows, columns) = (shape[0], shape[1..].iter().product::<usize>());
+        let unit = |n: usize| Init::Normal(0.0, 1.0 / (n as f64).sqrt());
+        let first = self.buffer("weight_u", rows, unit(rows));
+        self.buffer("weight_v", columns, unit(columns));
+        let Some((buffers, state)) = self.buffers() else { return w };
+        // The right vector's elements stand in the order of the reference's weight, whose channels come before the kernel.
+        let last = shape.len() - 1;
+        let theirs = [&shape[last..], &shape[1..last]].concat();
+        let to_ours: Vec<usize> = (1..last).chain([0]).collect();
+        let to_theirs: Vec<usize> = [last - 1].into_iter().chain(0..last - 1).collect();
+        let v = buffers.stretch(first + rows, &theirs).permute(&to_ours).reshape(&[columns]);
+        let normal =
+            spectral_norm(&w, 0, &buffers.stretch(first, &[rows]), &v, usize::from(self.train()), EPS);
+        if self.train() {
+            let v = normal.v.reshape(&shape[1..]).permute(&to_theirs).reshape(&[columns]);
+            let (before, behind) = (first, first + rows + columns);
+            let rest = buffers.shape().numel() - behind;
+            let parts = [
+                (before > 0).then(|| buffers.stretch(0, &[before])),
+                Some(normal.u.clone()),
+                Some(v),
+                (rest > 0).then(|| buffers.stretch(behind, &[rest])),
+            ];
+            self.graph().write(state, &pack(&parts.iter().flatten().collect::<Vec<_>>()));
+        }
+        normal.weight
+    }
+}
 
 /// A normalised weight, and the estimates that the next step goes on from.
 #[derive(Clone, Debug)]
@@ -31,10 +70,13 @@ pub fn spectral_norm(w: &Var, axis: usize, u: &Var, v: &Var, iterations: usize, 
     let frozen = matrix.detach();
     let unit = |x: Var| x.div(&x.square().sum_all().sqrt().clamp(eps, f64::INFINITY));
     let (mut u, mut v) = (u.reshape(&[rows, 1]).detach(), v.reshape(&[columns, 1]).detach());
-    for _ in 0..iterations {
-        v = unit(frozen.matmul(&u, true, false));
-        u = unit(frozen.matmul(&v, false, false));
-    }
-    let sigma = u.mul(&matrix.matmul(&v, false, false)).sum_all();
+    // Mixed precision would follow the singular value of another matrix.
+    let sigma = w.graph().exact(|| {
+        for _ in 0..iterations {
+            v = unit(frozen.matmul(&u, true, false));
+            u = unit(frozen.matmul(&v, false, false));
+        }
+        u.mul(&matrix.matmul(&v, false, false)).sum_all()
+    });
     SpectralNorm { weight: w.div(&sigma), sigma, u: u.reshape(&[rows]), v: v.reshape(&[columns]) }
 }
