@@ -2,11 +2,12 @@
 
 use super::network::{Limits, Network, Signature, Wanted, settings};
 use super::{
-    AttentionUnet, DcganDiscriminator, DcganGenerator, DeeplabV3, Denoiser, Densenet, Googlenet,
-    MlpDiscriminator, MlpGenerator, MobilenetV2, MultiScaleGan, Nnunet, NnunetResidual, PatchGan, PixelGan,
-    R2Unet, R3Discriminator, R3Generator, ResidualCritic, ResidualGenerator, Resnet, ResnetGenerator, Rrdb,
-    SaganDiscriminator, SaganGenerator, SegmentationUnet, Srcnn, SrganDiscriminator, SrganGenerator,
-    UnetGenerator, UnetPlusPlus, Vdsr, Vox2Vox,
+    AttentionUnet, DcganDiscriminator, DcganGenerator, DeeplabV3, Denoiser, Densenet, Googlenet, InceptionV3,
+    MlpDiscriminator, MlpGenerator, MobilenetV2, MultiScaleGan, Mwcnn, Nnunet, NnunetResidual, PatchGan,
+    PixelGan, R2Unet, R3Discriminator, R3Generator, ResidualCritic, ResidualGenerator, Resnet,
+    ResnetGenerator, Rrdb, SaganDiscriminator, SaganGenerator, SegmentationUnet, Srcnn, SrganDiscriminator,
+    SrganGenerator, Stylegan2Discriminator, Stylegan2Generator, UnetGenerator, UnetPlusPlus, Vdsr, Vox2Vox,
+    Xception,
 };
 use crate::error::{Error, Result};
 use crate::graph::Var;
@@ -41,17 +42,22 @@ pub const REGISTRY: &[Entry] = &[
     Entry::new::<Rrdb>("rrdb", "generator of ESRGAN (Wang et al., ECCV Workshops 2018)"),
     Entry::new::<SrganGenerator>("srgan-generator", "SRGAN, SRResNet (Ledig et al., CVPR 2017)"),
     Entry::new::<SrganDiscriminator>("srgan-discriminator", "SRGAN (Ledig et al., CVPR 2017)"),
+    Entry::new::<Mwcnn>("mwcnn", "MWCNN, 2D and 3D (Liu et al., CVPR Workshops 2018)"),
     Entry::new::<Denoiser>("denoiser", "DnCNN (Zhang et al., IEEE TIP 2017)"),
     Entry::new::<Resnet>("resnet", "ResNet and ResNet V2, with SE or CBAM (He et al., CVPR and ECCV 2016)"),
     Entry::new::<Densenet>("densenet", "DenseNet, 2D and 3D (Huang et al., CVPR 2017)"),
     Entry::new::<MobilenetV2>("mobilenet-v2", "MobileNetV2, 2D and 3D (Sandler et al., CVPR 2018)"),
     Entry::new::<Googlenet>("googlenet", "GoogLeNet with batch norm (Szegedy et al., CVPR 2015)"),
+    Entry::new::<InceptionV3>("inception-v3", "Inception v3 (Szegedy et al., CVPR 2016)"),
+    Entry::new::<Xception>("xception", "Xception, 2D and 3D (Chollet, CVPR 2017)"),
     Entry::new::<DcganGenerator>("dcgan-generator", "DCGAN (Radford et al., ICLR 2016)"),
     Entry::new::<DcganDiscriminator>("dcgan-discriminator", "DCGAN (Radford et al., ICLR 2016)"),
     Entry::new::<ResidualGenerator>("residual-generator", "WGAN-GP (Gulrajani et al., NeurIPS 2017)"),
     Entry::new::<ResidualCritic>("residual-discriminator", "WGAN-GP (Gulrajani et al., NeurIPS 2017)"),
     Entry::new::<SaganGenerator>("sagan-generator", "SAGAN (Zhang et al., ICML 2019)"),
     Entry::new::<SaganDiscriminator>("sagan-discriminator", "SAGAN (Zhang et al., ICML 2019)"),
+    Entry::new::<Stylegan2Generator>("stylegan2-generator", "StyleGAN2 (Karras et al., CVPR 2020)"),
+    Entry::new::<Stylegan2Discriminator>("stylegan2-discriminator", "StyleGAN2 (Karras et al., CVPR 2020)"),
     Entry::new::<R3Generator>("r3gan-generator", "R3GAN (Huang et al., NeurIPS 2024)"),
     Entry::new::<R3Discriminator>("r3gan-discriminator", "R3GAN (Huang et al., NeurIPS 2024)"),
     Entry::new::<MlpGenerator>("mlp-generator", "fully connected (Goodfellow et al., NeurIPS 2014)"),

@@ -90,9 +90,8 @@ impl Resnet {
         h = h.max_pool(&Window { padding: vec![1; dims], ..Window::new(dims, 3, 2) });
         let (mut dilation, mut all) = (1, Vec::new());
         for (i, blocks) in blocks.into_iter().enumerate() {
-            let strided = i > 0 && i < dilated;
             for b in 0..blocks {
-                let stride = if strided && b == 0 { 2 } else { 1 };
+                let stride = if b == 0 && i > 0 && i < dilated { 2 } else { 1 };
                 let (norm, attention) = (self.norm, self.attention);
                 let block = Residual { width: self.base << i, bottleneck, stride, dilation, norm, attention };
                 h = if self.preactivated {
@@ -101,7 +100,7 @@ impl Resnet {
                     block.apply(&cx.at(format!("layer{}.{b}", i + 1)), &h)
                 };
                 // The first block of a stage still has the dilation of the stage before.
-                dilation = if b == 0 && i >= dilated { 2 * dilation } else { dilation };
+                dilation <<= usize::from(b == 0 && i >= dilated);
             }
             cx.feature(format!("layer{}", i + 1), &h);
             all.push(h.clone());

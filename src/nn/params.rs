@@ -10,6 +10,7 @@ use crate::exec::States;
 use crate::graph::{Graph, StateId, Var};
 use crate::ops::concat::pack;
 use crate::ops::dropout::Dropout;
+use crate::ops::random::{Distribution, Random};
 use crate::rng::Philox;
 use crate::shape::Shape;
 use std::cell::{Cell, RefCell};
@@ -553,5 +554,13 @@ impl Ctx {
             }
             _ => x.clone(),
         }
+    }
+
+    /// Standard normal numbers while training, drawn anew in every step and pass; none otherwise.
+    pub fn noise(&self, shape: &Shape) -> Option<Var> {
+        let step = self.dropout.step.as_ref().filter(|_| self.train)?;
+        let stream = self.dropout.streams.replace(self.dropout.streams.get() + 1);
+        let (distribution, seed) = (Distribution::Normal, self.dropout.seed);
+        Some(step.apply(Random { distribution, shape: shape.clone(), seed, stream }, &[]))
     }
 }

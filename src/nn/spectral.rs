@@ -80,3 +80,53 @@ pub fn spectral_norm(w: &Var, axis: usize, u: &Var, v: &Var, iterations: usize, 
     });
     SpectralNorm { weight: w.div(&sigma), sigma, u: u.reshape(&[rows]), v: v.reshape(&[columns]) }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::dtype::DType;
+    use crate::exec::{Program, States};
+    use crate::graph::{Graph, Var};
+    use crate::nn::params::DropoutSource;
+    use crate::nn::{ConvLayer, Ctx, Net, NetSpec, Norm};
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    fn forward(cx: &Ctx, x: &Var) -> Var {
+        let h = cx.norm("norm", &cx.conv("first", x, ConvLayer::new(2, [1, 3]).spectral()), Norm::Batch);
+        cx.spectral_linear("second", &h.reshape(&[2, 4]), 2)
+    }
+
+    /// Training finds the largest singular values of both layers, and leaves the running statistics between them alone.
+    #[test]
+    fn training_follows_the_singular_values() {
+        let spec = NetSpec::describe("net", |cx, graph| {
+            forward(cx, &graph.input("x", [2, 1, 4, 3]));
+        })
+        .expect("the shapes fit");
+        let graph = Graph::new(DType::F64);
+        let net = Net::bind(&graph, &spec, 1);
+        let x = graph.input("x", [2, 1, 4, 3]);
+        let source = Rc::new(DropoutSource { seed: 0, step: None, streams: Cell::new(0) });
+        let y = forward(&net.ctx(true, &source), &x);
+        let mut program = Program::new(&graph, &[("y", &y)]).expect("it is planned");
+        let mut states = States::new();
+        spec.initialise::<f64>(&mut states, 1, 1);
+        let ones = vec![1.0; 24];
+        (0..200).for_each(|_| program.run(&mut states, &[("x", &ones)]));
+        let all = spec.export::<f64>(&states);
+        let find = |key: &str| all.iter().find(|(k, ..)| k == key).expect("declared").2.clone();
+        for layer in ["first", "second"] {
+            let [w, u, v] = ["orig", "u", "v"].map(|end| find(&format!("{layer}.weight_{end}")));
+            let [a, b] = [0, 1].map(|row| &w[row * v.len()..(row + 1) * v.len()]);
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            // The largest eigenvalue of the 2x2 matrix of the rows' products.
+            let (aa, bb, ab) = (dot(a, a), dot(b, b), dot(a, b));
+            let largest = ((aa + bb) / 2.0 + (((aa - bb) / 2.0).powi(2) + ab * ab).sqrt()).sqrt();
+            let sigma = u[0] * dot(a, &v) + u[1] * dot(b, &v);
+            assert!((sigma - largest).abs() < 1e-9 * largest, "{layer}: {sigma} against {largest}");
+        }
+        assert_eq!(find("norm.running_var").len(), 2);
+        // The images are constant, so the variance that is kept goes to 0.
+        assert!(find("norm.running_var").iter().all(|v| v.abs() < 1e-6));
+    }
+}

@@ -6,13 +6,17 @@ Every tensor of a network is a function of its key (`numbers`), so an answer agr
 their order do. Networks come from torchvision, timm and dynamic-network-architectures where these have them; the others
 are written here from their papers. Answers are double precision, in evaluation.
 """
+import importlib
 import json
 import pathlib
+from functools import partial
 
 import timm
 import timm.layers
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from timm.models.xception import Block as XceptionBlock
+from timm.models.xception import SeparableConv2d, Xception
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import spectral_norm
@@ -21,6 +25,8 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.googlenet import GoogLeNet
 from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead, DeepLabV3
 from torchvision.models.segmentation.fcn import FCNHead
+
+inception = importlib.import_module("torchvision.models.inception")
 
 WORD = 0xFFFFFFFF
 
@@ -489,6 +495,236 @@ class SaganDiscriminator(nn.Module):
 settings = {"base": 8, "attention": 8}
 answer("generator", "sagan", settings, SaganGenerator(6, 8, 2, 16, 8), [3, 6], 2)
 answer("discriminator", "sagan", settings, SaganDiscriminator(2, 8, 16, 8), [3, 16, 16, 2], 1)
+
+
+# StyleGAN2 -----------------------------------------------------------------------------------------
+
+
+class EqualLinear(nn.Module):
+    def __init__(self, i, o, rate=1.0):
+        super().__init__()
+        self.rate, self.weight, self.bias = rate, nn.Parameter(torch.randn(o, i)), nn.Parameter(torch.zeros(o))
+
+    def forward(self, x):
+        return F.linear(x, self.weight * self.rate / self.weight.shape[1] ** 0.5, self.bias * self.rate)
+
+
+class EqualConv(nn.Module):
+    def __init__(self, i, o, k, bias=True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(o, i, k, k))
+        self.bias = nn.Parameter(torch.zeros(o)) if bias else None
+
+    def forward(self, x, **kwargs):
+        return F.conv2d(x, self.weight / self.weight[0].numel() ** 0.5, self.bias, **kwargs)
+
+
+def filtered(x, pad, gain=1):
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype) / 8
+    kernel = (gain * torch.outer(taps, taps)).expand(x.shape[1], 1, 4, 4)
+    return F.conv2d(F.pad(x, pad), kernel, groups=x.shape[1])
+
+
+def spread(x):
+    """Zeros behind every pixel."""
+    n, c, h, w = x.shape
+    y = x.new_zeros(n, c, 2 * h, 2 * w)
+    y[:, :, ::2, ::2] = x
+    return y
+
+
+act = lambda x, gain=1.0: F.leaky_relu(x, 0.2) * 2**0.5 * gain
+
+
+class Modulated(nn.Module):
+    def __init__(self, i, o, k, style):
+        super().__init__()
+        self.affine, self.weight = EqualLinear(style, i), nn.Parameter(torch.randn(o, i, k, k))
+        self.bias = nn.Parameter(torch.zeros(o))
+        if k == 3:
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+
+    def forward(self, x, w, up=False):
+        o, i, k, _ = self.weight.shape
+        each = []
+        for image, s in zip(x, self.affine(w)):
+            weight = self.weight * s[None, :, None, None]
+            if k == 3:
+                weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+            else:
+                weight = weight / i**0.5
+            image = image[None]
+            each.append(F.conv2d(filtered(spread(image), (3, 2, 3, 2), 4), weight) if up else F.conv2d(image, weight, padding=k // 2))
+        y = torch.cat(each) + self.bias[:, None, None]
+        return act(y) if k == 3 else y
+
+
+class StyleGenerator(nn.Module):
+    def __init__(self, nz, base, most, style, mapping, o, size):
+        super().__init__()
+        width = lambda s: min(base // s, most)
+        fcs = {f"fc{k}": EqualLinear(style if k else nz, style, 0.01) for k in range(mapping)}
+        self.mapping, self.size = nn.ModuleDict(fcs), size
+        blocks, s = {}, 4
+        while s <= size:
+            block = nn.Module()
+            if s == 4:
+                block.const = nn.Parameter(torch.randn(width(4), 4, 4))
+            else:
+                block.conv0 = Modulated(width(s // 2), width(s), 3, style)
+            block.conv1, block.torgb = Modulated(width(s), width(s), 3, style), Modulated(width(s), o, 1, style)
+            blocks[f"b{s}"] = block
+            s *= 2
+        self.synthesis = nn.ModuleDict(blocks)
+
+    def forward(self, z):
+        w = z / (z.square().mean(1, keepdim=True) + 1e-8).sqrt()
+        for fc in self.mapping.values():
+            w = act(fc(w))
+        image = None
+        for block in self.synthesis.values():
+            x = block.const.expand(len(z), -1, -1, -1) if image is None else block.conv0(x, w, True)
+            x = block.conv1(x, w)
+            y = block.torgb(x, w)
+            image = y if image is None else y + filtered(spread(image), (2, 1, 2, 1), 4)
+        return image
+
+
+class StyleDiscriminator(nn.Module):
+    def __init__(self, i, base, most, group, size):
+        super().__init__()
+        width = lambda s: min(base // s, most)
+        self.size, self.group = size, group
+        s = size
+        while s > 4:
+            block = nn.Module()
+            if s == size:
+                block.fromrgb = EqualConv(i, width(s), 1)
+            block.conv0, block.conv1 = EqualConv(width(s), width(s), 3), EqualConv(width(s), width(s // 2), 3)
+            block.skip = EqualConv(width(s), width(s // 2), 1, False)
+            self.add_module(f"b{s}", block)
+            s //= 2
+        c = width(4)
+        self.b4 = nn.Module()
+        self.b4.conv, self.b4.fc, self.b4.out = EqualConv(c + 1, c, 3), EqualLinear(16 * c, c), EqualLinear(c, 1)
+
+    def forward(self, x):
+        x, s = act(self.get_submodule(f"b{self.size}").fromrgb(x)), self.size
+        while s > 4:
+            block, half = self.get_submodule(f"b{s}"), 0.5**0.5
+            skip = block.skip(filtered(x, (1, 1, 1, 1))[:, :, ::2, ::2]) * half
+            y = filtered(act(block.conv0(x, padding=1)), (2, 2, 2, 2))
+            x, s = skip + act(block.conv1(y, stride=2), half), s // 2
+        n, c, h, w = x.shape
+        y = x.reshape(self.group, -1, c, h, w)
+        y = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+        x = torch.cat([x, y.repeat(self.group)[:, None, None, None].expand(n, 1, h, w)], 1)
+        x = act(self.b4.fc(act(self.b4.conv(x, padding=1)).flatten(1)))
+        return self.b4.out(x).flatten()
+
+
+settings = {"base": 64, "most": 6, "style": 5, "mapping": 2}
+network = StyleGenerator(7, 64, 6, 5, 2, 2, 16)
+answer("generator", "stylegan2", settings, network, [3, 7], 2)
+network = StyleDiscriminator(2, 64, 6, 2, 16)
+answer("discriminator", "stylegan2", {"base": 64, "most": 6, "group": 2}, network, [4, 16, 16, 2], 1)
+
+
+# Wavelets ------------------------------------------------------------------------------------------
+
+
+def haar(dims):
+    """Kernels of the bands, the last axis' bands the slowest to change."""
+    kernels = []
+    for band in range(2**dims):
+        kernel = torch.ones([2] * dims, dtype=torch.float64)
+        for axis in range(dims):
+            if band >> axis & 1:
+                kernel.select(axis, 1).neg_()
+        kernels.append(kernel / 2 ** (dims / 2))
+    return torch.stack(kernels)
+
+
+class Mwcnn(nn.Module):
+    def __init__(self, dims, channels, widths, convs):
+        super().__init__()
+        self.bands = haar(dims)
+        conv, norm, self.dims = CONV[dims], NORM[dims], dims
+
+        def unit(i, o, normed=True):
+            if not normed:
+                return Named(conv=conv(i, o, 3, padding=1))
+            return Named(conv=conv(i, o, 3, padding=1, bias=False), norm=norm(o), act=nn.ReLU())
+
+        b = 2**dims
+        above = [channels] + widths
+        down = lambda l: [unit(b * above[l] if k == 0 else widths[l], widths[l]) for k in range(convs)]
+        up = lambda l: [
+            unit(widths[l], b * above[l] if k == convs - 1 else widths[l], l > 0 or k < convs - 1) for k in range(convs)
+        ]
+        self.down = nn.Sequential(*(nn.Sequential(*down(l)) for l in range(len(widths))))
+        self.up = nn.Sequential(*(nn.Sequential(*up(l)) for l in range(len(widths))))
+
+    def forward(self, x):
+        conv = {2: F.conv2d, 3: F.conv3d}[self.dims]
+        back = {2: F.conv_transpose2d, 3: F.conv_transpose3d}[self.dims]
+        # One channel after the other, and bands before channels.
+        split = lambda x: torch.stack([conv(c[:, None], self.bands[:, None], stride=2) for c in x.unbind(1)], 2).flatten(1, 2)
+        def join(x):
+            x = x.unflatten(1, (len(self.bands), -1))
+            return torch.cat([back(c, self.bands[:, None], stride=2) for c in x.unbind(2)], 1)
+        skips = [x]
+        for level in self.down:
+            skips.append(level(split(skips[-1])))
+        x = skips.pop()
+        for level in reversed(self.up):
+            x = skips.pop() + join(level(x))
+        return x
+
+
+network = Mwcnn(2, 2, [6, 8], 2)
+answer("network", "mwcnn", {"widths": [6, 8], "convs": 2}, network, [1, 12, 16, 2], 2)
+answer("network", "mwcnn", {"widths": [5], "convs": 3}, Mwcnn(3, 1, [5], 3), [2, 4, 6, 8, 1], 1)
+
+
+# Xception ------------------------------------------------------------------------------------------
+
+
+def thin_xception(share, classes):
+    network = Xception(classes)
+    w = lambda c: round(c / share)
+    sep = lambda i, o: SeparableConv2d(w(i), w(o), 3, 1, 1)
+    network.conv1, network.bn1 = nn.Conv2d(3, w(32), 3, 2, bias=False), nn.BatchNorm2d(w(32))
+    network.conv2, network.bn2 = nn.Conv2d(w(32), w(64), 3, bias=False), nn.BatchNorm2d(w(64))
+    network.block1 = XceptionBlock(w(64), w(128), 2, 2, start_with_relu=False)
+    network.block2, network.block3 = XceptionBlock(w(128), w(256), 2, 2), XceptionBlock(w(256), w(728), 2, 2)
+    for i in range(4, 12):
+        setattr(network, f"block{i}", XceptionBlock(w(728), w(728), 3, 1))
+    network.block12 = XceptionBlock(w(728), w(1024), 2, 2, grow_first=False)
+    network.conv3, network.bn3 = sep(1024, 1536), nn.BatchNorm2d(w(1536))
+    network.conv4, network.bn4 = sep(1536, 2048), nn.BatchNorm2d(w(2048))
+    network.fc = nn.Linear(w(2048), classes)
+    return network
+
+
+answer("network", "xception", {"width": 0.0625}, thin_xception(16, 3), [1, 71, 64, 3], 3)
+
+
+def thin_inception(share, classes):
+    def unit(i, o, **kwargs):
+        return inception.BasicConv2d(i if i == 3 else i // share, o // share, **kwargs)
+
+    kinds = "ABCDE"
+    blocks = [partial(getattr(inception, f"Inception{k}"), conv_block=unit) for k in kinds]
+    blocks = [unit, *blocks, inception.InceptionAux]
+    network = inception.Inception3(classes, False, inception_blocks=blocks, init_weights=False)
+    network.fc = nn.Linear(2048 // share, classes)
+    return network
+
+
+answer("network", "inception-v3", {"width": 0.0625}, thin_inception(16, 3), [1, 79, 96, 3], 3)
+
+
 
 text = "[\n" + ",\n".join(json.dumps(a) for a in ANSWERS) + "\n]\n"
 pathlib.Path(__file__).with_name("answers.json").write_text(text)
