@@ -68,8 +68,13 @@ impl Answer {
         Wanted { channels: self.channels, size: image[1..image.len() - 1].to_vec() }
     }
 
-    /// The network in double precision with its tensors filled; `give` names what is to be read of it.
-    fn program(&self, give: impl FnOnce(&Net, &Var, &[Var]) -> Vec<Var>) -> (NetSpec, Program, States) {
+    /// The network in double precision; `give` names what is to be read of it. In evaluation its tensors are filled as the
+    /// reference's, in training they are as they begin.
+    fn program(
+        &self,
+        train: bool,
+        give: impl FnOnce(&Net, &Var, &[Var]) -> Vec<Var>,
+    ) -> (NetSpec, Program, States) {
         let network = AnyNetwork::read(&self.role, self.network.clone()).expect("known");
         let wanted = self.wanted();
         let trace = |cx: &Ctx, x: &Var| network.forward(cx, x, &wanted);
@@ -80,8 +85,9 @@ impl Answer {
         let graph = Graph::new(DType::F64);
         let net = Net::bind(&graph, &spec, 1);
         let x = graph.input("x", self.input.as_slice());
-        let quiet = Rc::new(DropoutSource { seed: 0, step: None, streams: Cell::new(0) });
-        let given = give(&net, &x, &trace(&net.ctx(false, &quiet), &x));
+        let step = train.then(|| graph.input("step", [2]));
+        let source = Rc::new(DropoutSource { seed: 0, step, streams: Cell::new(0) });
+        let given = give(&net, &x, &trace(&net.ctx(train, &source), &x));
         graph.check().expect("the shapes fit");
         let names: Vec<String> = (0..given.len()).map(|i| i.to_string()).collect();
         let named: Vec<(&str, &Var)> = names.iter().map(String::as_str).zip(&given).collect();
@@ -94,7 +100,9 @@ impl Answer {
             let values = tensor(key, &shape);
             Some((shape, values))
         };
-        spec.import(&mut states, "the reference", find).expect("it has all tensors");
+        if !train {
+            spec.import(&mut states, "the reference", find).expect("it has all tensors");
+        }
         (spec, program, states)
     }
 }
@@ -109,7 +117,7 @@ fn networks_answer_as_pytorchs() {
     let mut wrong = Vec::new();
     for answer in answers() {
         let name = answer.name();
-        let (spec, mut program, mut states) = answer.program(|_, _, outputs| outputs.to_vec());
+        let (spec, mut program, mut states) = answer.program(false, |_, _, outputs| outputs.to_vec());
         assert_eq!(spec.param_count(), answer.parameters, "{name}");
         let x = numbers("input", answer.input.iter().product());
         program.run(&mut states, &[("x", &x)]);
@@ -133,7 +141,7 @@ fn derivatives_are_those_of_differences() {
     let mut wrong = Vec::new();
     for answer in answers() {
         let name = answer.name();
-        let (spec, mut program, mut states) = answer.program(|net, x, outputs| {
+        let (spec, mut program, mut states) = answer.program(false, |net, x, outputs| {
             let graph = x.graph();
             let loss = outputs.iter().enumerate().map(|(i, y)| {
                 let weights = graph.constant(y.shape(), numbers(&format!("loss{i}"), y.shape().numel()));
@@ -172,4 +180,26 @@ fn derivatives_are_those_of_differences() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A step from the initial weights: outputs and gradients are numbers of a size to begin with, and every network learns.
+#[test]
+fn networks_begin_to_learn() {
+    for answer in answers() {
+        let name = answer.name();
+        let (_, mut program, mut states) = answer.program(true, |net, _, outputs| {
+            let all: Vec<Var> = outputs.iter().map(|y| y.add_scalar(-1.0).square().mean_all()).collect();
+            let loss = all.into_iter().reduce(|a, b| a.add(&b)).expect("an output");
+            vec![outputs[0].clone(), net.pack(&grad(&loss, &net.params()))]
+        });
+        let x = numbers("input", answer.input.iter().product());
+        program.run(&mut states, &[("x", &x), ("step", &[0.0, 0.0])]);
+        let [y, g] = ["0", "1"].map(|n| program.output::<f64>(&mut states, n));
+        assert!(
+            y.iter().all(|v| v.abs() < 1e3),
+            "{name}: outputs up to {:?}",
+            y.iter().copied().reduce(f64::max)
+        );
+        assert!(g.iter().all(|v| v.is_finite()) && g.iter().any(|v| *v != 0.0), "{name}");
+    }
 }
