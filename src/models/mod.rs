@@ -1,40 +1,72 @@
 //! Networks: generators and discriminators, layer by layer as in their reference implementations, with the same keys.
 
+pub mod attention_unet;
 pub mod dcgan;
+pub mod deeplab;
 pub mod denoiser;
+pub mod densenet;
+pub mod googlenet;
+pub mod inception_v3;
 pub mod mlp_gan;
+pub mod mobilenet;
 pub mod multi_scale;
+pub mod mwcnn;
 pub mod network;
+pub mod nnunet;
+pub mod nnunet_residual;
 pub mod patchgan;
+pub mod r2_unet;
 pub mod r3gan;
 pub mod registry;
 pub mod residual_gan;
+pub mod resnet;
 pub mod resnet_generator;
+pub mod rrdb;
+pub mod sagan;
 pub mod segmentation_unet;
 pub mod srcnn;
+pub mod srgan;
+pub mod stylegan2;
 pub mod unet_generator;
 pub mod unet_plus_plus;
 pub mod vdsr;
 pub mod vgg;
 pub mod vox2vox;
+pub mod xception;
 
+pub use attention_unet::AttentionUnet;
 pub use dcgan::{DcganDiscriminator, DcganGenerator};
+pub use deeplab::DeeplabV3;
 pub use denoiser::Denoiser;
+pub use densenet::Densenet;
+pub use googlenet::Googlenet;
+pub use inception_v3::InceptionV3;
 pub use mlp_gan::{MlpDiscriminator, MlpGenerator};
+pub use mobilenet::MobilenetV2;
 pub use multi_scale::MultiScaleGan;
+pub use mwcnn::Mwcnn;
 pub use network::{Limits, Network, Signature, Wanted};
+pub use nnunet::Nnunet;
+pub use nnunet_residual::NnunetResidual;
 pub use patchgan::{PatchGan, PixelGan};
+pub use r2_unet::R2Unet;
 pub use r3gan::{R3Discriminator, R3Generator};
 pub use registry::{AnyNetwork, REGISTRY};
 pub use residual_gan::{ResidualCritic, ResidualGenerator};
+pub use resnet::Resnet;
 pub use resnet_generator::ResnetGenerator;
+pub use rrdb::Rrdb;
+pub use sagan::{SaganDiscriminator, SaganGenerator};
 pub use segmentation_unet::{SegmentationUnet, Widths};
 pub use srcnn::Srcnn;
+pub use srgan::{SrganDiscriminator, SrganGenerator};
+pub use stylegan2::{Stylegan2Discriminator, Stylegan2Generator};
 pub use unet_generator::UnetGenerator;
 pub use unet_plus_plus::UnetPlusPlus;
 pub use vdsr::Vdsr;
 pub use vgg::Vgg;
 pub use vox2vox::Vox2Vox;
+pub use xception::Xception;
 
 use crate::graph::Var;
 use crate::ops::resample::AxisMap;
@@ -57,6 +89,9 @@ pub fn padded(x: &Var, multiple: usize, f: impl FnOnce(&Var) -> Var) -> Var {
     crop.push((0, 0));
     y.pad_zero(&crop)
 }
+
+#[cfg(test)]
+mod reference;
 
 #[cfg(test)]
 mod tests {

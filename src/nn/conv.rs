@@ -53,6 +53,7 @@ pub struct ConvLayer {
     dilation: PerAxis,
     groups: usize,
     bias: bool,
+    spectral: bool,
     /// A transposed convolution's output padding; `None` for a plain one.
     transposed: Option<PerAxis>,
 }
@@ -69,6 +70,7 @@ impl ConvLayer {
             dilation: 1.into(),
             groups: 1,
             bias: true,
+            spectral: false,
             transposed: None,
         }
     }
@@ -113,6 +115,11 @@ impl ConvLayer {
         ConvLayer { bias, ..self }
     }
 
+    /// With its weight divided by the largest singular value (Miyato et al., ICLR 2018); not for transposed convolutions.
+    pub fn spectral(self) -> Self {
+        ConvLayer { spectral: true, ..self }
+    }
+
     /// Elements by which a transposed convolution's output is larger behind than the least that leads to its input.
     pub fn output_padding(self, amount: impl Into<PerAxis>) -> Self {
         ConvLayer { transposed: Some(amount.into()), ..self }
@@ -135,7 +142,11 @@ impl Ctx {
             };
             let fan_in = last * taps;
             let shape = [&[first], &kernel[..], &[last]].concat();
-            let w = cx.param("weight", &shape, Layout::ChannelsSecond, cx.scheme().weight(fan_in));
+            let (layout, init) = (Layout::ChannelsSecond, cx.scheme().weight(fan_in));
+            let w = match layer.spectral {
+                true => cx.spectral_weight(&shape, layout, init),
+                false => cx.param("weight", &shape, layout, init),
+            };
             let padding = layer.padding.of(dims);
             let mut spec = ConvSpec {
                 stride: layer.stride.of(dims),

@@ -69,8 +69,7 @@ impl Activation {
     }
 }
 
-/// PyTorch's defaults of its norms.
-const EPS: f64 = 1e-5;
+/// PyTorch's default.
 const MOMENTUM: f64 = 0.1;
 
 impl Ctx {
@@ -82,6 +81,16 @@ impl Ctx {
             let w = cx.param("weight", &[out, fan_in], Layout::Plain, cx.scheme().weight(fan_in));
             let y = x.linear(&w, None);
             if bias { cx.add_bias(y, out, fan_in) } else { y }
+        })
+    }
+
+    /// As [`Ctx::linear`], with a bias, its weight divided by the largest singular value (Miyato et al., ICLR 2018).
+    #[track_caller]
+    pub fn spectral_linear(&self, key: impl Display, x: &Var, out: usize) -> Var {
+        self.layer(key, |cx| {
+            let fan_in = x.channels();
+            let w = cx.spectral_weight(&[out, fan_in], Layout::Plain, cx.scheme().weight(fan_in));
+            cx.add_bias(x.linear(&w, None), out, fan_in)
         })
     }
 
@@ -100,7 +109,7 @@ impl Ctx {
     pub fn norm(&self, key: impl Display, x: &Var, norm: Norm) -> Var {
         match norm {
             Norm::None => x.clone(),
-            Norm::Instance => self.layer(key, |_| x.normalize(NormKind::Instance, EPS, None)),
+            Norm::Instance => self.layer(key, |cx| x.normalize(NormKind::Instance, cx.eps(), None)),
             Norm::InstanceAffine => self.layer(key, |cx| cx.affine_norm(x, NormKind::Instance)),
             Norm::Layer => self.layer(key, |cx| cx.affine_norm(x, NormKind::Group(1))),
             Norm::Group(groups) => self.layer(key, |cx| cx.affine_norm(x, NormKind::Group(groups))),
@@ -110,7 +119,7 @@ impl Ctx {
 
     fn affine_norm(&self, x: &Var, kind: NormKind) -> Var {
         let [gamma, beta] = self.affine(x.channels());
-        x.normalize(kind, EPS, Some((&gamma, &beta)))
+        x.normalize(kind, self.eps(), Some((&gamma, &beta)))
     }
 
     fn batch_norm(&self, x: &Var) -> Var {
@@ -121,7 +130,7 @@ impl Ctx {
         match self.buffers() {
             Some((buffers, _)) if !self.train() => {
                 let stats = buffers.stretch(offset, &[2, c]);
-                x.normalize_with(&stats, NormKind::Batch, EPS, affine, true)
+                x.normalize_with(&stats, NormKind::Batch, self.eps(), affine, true)
             }
             bound => {
                 let stats = x.norm_stats(NormKind::Batch);
@@ -133,7 +142,7 @@ impl Ctx {
                         RunningStats { offset, channels: c, momentum: MOMENTUM, unbiased_factor: unbiased };
                     self.graph().write(state, &buffers.apply(op, &[&stats.detach()]));
                 }
-                x.normalize_with(&stats, NormKind::Batch, EPS, affine, false)
+                x.normalize_with(&stats, NormKind::Batch, self.eps(), affine, false)
             }
         }
     }

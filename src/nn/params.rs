@@ -10,6 +10,7 @@ use crate::exec::States;
 use crate::graph::{Graph, StateId, Var};
 use crate::ops::concat::pack;
 use crate::ops::dropout::Dropout;
+use crate::ops::random::{Distribution, Random};
 use crate::rng::Philox;
 use crate::shape::Shape;
 use std::cell::{Cell, RefCell};
@@ -180,6 +181,7 @@ impl NetSpec {
             train: true,
             dropout: Rc::new(DropoutSource { seed: 0, step: Some(step), streams: Cell::new(0) }),
             scheme: Scheme::default(),
+            eps: EPS,
         };
         graph.scope(name, || trace(&ctx, &graph));
         graph.check()?;
@@ -386,6 +388,7 @@ impl Net {
             train,
             dropout: dropout.clone(),
             scheme: Scheme::default(),
+            eps: EPS,
         }
     }
 }
@@ -418,9 +421,24 @@ pub struct Ctx {
     train: bool,
     dropout: Rc<DropoutSource>,
     scheme: Scheme,
+    /// What norms add to variances.
+    eps: f64,
 }
 
+/// PyTorch's default.
+const EPS: f64 = 1e-5;
+
 impl Ctx {
+    /// The same context for layers whose norms add another number than 1e-5 to variances.
+    pub fn with_eps(&self, eps: f64) -> Ctx {
+        Ctx { eps, ..self.clone() }
+    }
+
+    /// What norms add to variances.
+    pub fn eps(&self) -> f64 {
+        self.eps
+    }
+
     /// The same context for layers whose weights begin another way.
     pub fn with_scheme(&self, scheme: Scheme) -> Ctx {
         Ctx { scheme, ..self.clone() }
@@ -494,26 +512,26 @@ impl Ctx {
     /// Declares running statistics of `channels` channels of this module and returns their offset in the buffers: means, then
     /// variances.
     pub fn running(&self, channels: usize) -> usize {
-        let [mean, var] = ["running_mean", "running_var"].map(|k| self.key(k));
+        let offset = self.buffer("running_mean", channels, Init::Constant(0.0));
+        self.buffer("running_var", channels, Init::Constant(1.0));
+        offset
+    }
+
+    /// Declares a buffer of this module, of so many elements, and returns its offset in the buffers.
+    pub fn buffer(&self, key: impl Display, elements: usize, init: Init) -> usize {
+        let key = self.key(key);
         match &self.tensors {
             Tensors::Listening(spec) => {
                 let mut spec = spec.borrow_mut();
                 let offset = spec.buffer_count();
-                if !spec.buffers.iter().any(|p| p.key == mean) {
-                    let tensor = |key: String, value: f64, offset: usize| TensorSpec {
-                        key,
-                        shape: [channels].into(),
-                        layout: Layout::Plain,
-                        init: Init::Constant(value),
-                        offset,
-                    };
-                    spec.buffers.push(tensor(mean, 0.0, offset));
-                    spec.buffers.push(tensor(var, 1.0, offset + channels));
+                if !spec.buffers.iter().any(|p| p.key == key) {
+                    let (shape, layout) = ([elements].into(), Layout::Plain);
+                    spec.buffers.push(TensorSpec { key, shape, layout, init, offset });
                 }
                 offset
             }
             Tensors::Bound(net) => {
-                net.spec.buffers.iter().find(|b| b.key == mean).expect("declared in the first trace").offset
+                net.spec.buffers.iter().find(|b| b.key == key).expect("declared in the first trace").offset
             }
         }
     }
@@ -536,5 +554,13 @@ impl Ctx {
             }
             _ => x.clone(),
         }
+    }
+
+    /// Standard normal numbers while training, drawn anew in every step and pass; none otherwise.
+    pub fn noise(&self, shape: &Shape) -> Option<Var> {
+        let step = self.dropout.step.as_ref().filter(|_| self.train)?;
+        let stream = self.dropout.streams.replace(self.dropout.streams.get() + 1);
+        let (distribution, seed) = (Distribution::Normal, self.dropout.seed);
+        Some(step.apply(Random { distribution, shape: shape.clone(), seed, stream }, &[]))
     }
 }
