@@ -95,13 +95,13 @@ fn what_is_left_out_is_listed() {
     for (name, more) in [("p/a.nii", 0.5), ("r/a.nii", 0.0), ("p/new.nii", 0.0), ("r/old.nii", 0.0)] {
         dir.image(name, more);
     }
-    dir.write("r/b.nrrd", b"NRRD");
+    dir.write("r/b.mnc", b"CDF");
     fs::create_dir(dir.path().join("p/deeper")).unwrap();
     let out = dir.compare(&[]).ok().stdout;
     for line in [
         "1 predictions have no reference and are left out: new",
         "1 references have no prediction and are left out: old",
-        "left out (convert them to .nii.gz): b.nrrd",
+        "left out (convert them to .nii.gz): b.mnc",
         "p has 1 subfolders, which are not searched",
         "1 cases",
     ] {

@@ -99,7 +99,7 @@ fn decompressed(path: &Path) -> Result<Box<dyn Read>> {
 
 /// What a file is that begins so, and the way out, where it is something that stands in the place of an image now and then.
 fn other_format(start: &[u8]) -> Option<&'static str> {
-    let kinds: [(&[u8], &str); 11] = [
+    let kinds: [(&[u8], &str); 8] = [
         (b"PK\x03\x04", "a zip archive (as PyTorch's files are: gan import); unpack it first"),
         (b"BZh", "compressed by bzip2; unpack it first (bunzip2), or compress it with gzip"),
         (b"\xfd7zXZ", "compressed by xz; unpack it first (unxz), or compress it with gzip"),
@@ -107,9 +107,6 @@ fn other_format(start: &[u8]) -> Option<&'static str> {
         (b"version https://git-lfs", "a pointer of Git LFS; fetch the image (git lfs pull)"),
         (b"/annex/objects/", "a pointer of git-annex; fetch the image (datalad get, or git annex get)"),
         (b"<", "a page of HTML or XML, as servers send in the place of a file; fetch the image again"),
-        (b"NRRD0", "an NRRD image; convert it to .nii.gz"),
-        (b"ObjectType", "a MetaImage; convert it to .nii.gz"),
-        (b"\x89PNG", "a PNG picture, which has no voxel size; convert it to .nii.gz"),
         (b"\x89HDF", "an HDF5 file (such as MINC 2); convert it to .nii.gz"),
     ];
     if start.get(128..132) == Some(b"DICM") {

@@ -14,8 +14,7 @@ const MADE: &str = "_desc-synth_";
 const SEGMENTED: [&str; 10] =
     ["seg", "segmentation", "dseg", "mask", "label", "labels", "lesion", "roi", "gt", "truth"];
 /// Formats that are not read, but could be meant.
-const OTHER_FORMATS: [&str; 12] =
-    ["mha", "mhd", "nrrd", "nhdr", "mgz", "mgh", "mnc", "dcm", "bz2", "xz", "zst", "zip"];
+const OTHER_FORMATS: [&str; 8] = ["mgz", "mgh", "mnc", "dcm", "bz2", "xz", "zst", "zip"];
 
 /// One case's files.
 pub(super) struct Case {
@@ -113,7 +112,7 @@ pub(super) fn list<S: AsRef<str>>(names: &[S]) -> String {
     }
 }
 
-/// NIfTI files of a folder by name, a pair of files once.
+/// Images of a folder by name, a pair of files once.
 fn images(dir: &Path, notes: &mut Vec<String>) -> Result<Images> {
     let entries = std::fs::read_dir(dir).map_err(Error::io("read the folder", dir))?;
     let (mut found, mut folders, mut others) = (Images::new(), 0, Vec::new());

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.nn.utils import spectral_norm
 from torchvision.models import densenet, mobilenetv2, resnet
 from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models import vgg
 from torchvision.models.googlenet import GoogLeNet
 from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead, DeepLabV3
 from torchvision.models.segmentation.fcn import FCNHead
@@ -254,6 +255,23 @@ answer("network", "densenet", {"growth": 4, "blocks": [2, 3, 2], "base": 8}, net
 
 
 answer("network", "mobilenet-v2", {"width": 0.25}, mobilenetv2.MobileNetV2(3, 0.25), [2, 64, 48, 3], 3)
+
+
+def thin_vgg(layout, width, hidden, pool, classes, norm):
+    features = [v if v == "M" else v * width // 64 for v in layout]
+    network = vgg.VGG(vgg.make_layers(features, batch_norm=norm), num_classes=classes, init_weights=False)
+    network.avgpool = nn.AdaptiveAvgPool2d(pool)
+    sizes = [(features[-2] * pool * pool, hidden), (hidden, hidden), (hidden, classes)]
+    for i, (inputs, outputs) in zip([0, 3, 6], sizes):
+        network.classifier[i] = nn.Linear(inputs, outputs)
+    return network
+
+
+# The last level has 3 x 2 pixels, of which 2 x 2 and 3 x 3 parts are taken.
+for depth, layout, pool, norm in [(16, "D", 2, False), (11, "A", 3, True)]:
+    network = thin_vgg(vgg.cfgs[layout], 4, 10, pool, 3, norm)
+    settings = {"depth": depth, "width": 4, "hidden": 10, "pool": pool, "batch_norm": norm}
+    answer("network", "vgg", settings, network, [2, 96, 64, 3], 3)
 network = GoogLeNet(3, aux_logits=False, init_weights=False)
 answer("network", "googlenet", {}, network, [1, 64, 96, 3], 3)
 
