@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each thin.
 
 mod bench;
+mod data;
 mod doctor;
 mod evaluate;
 mod export;
@@ -26,7 +27,8 @@ use crate::train::reporter::show_compilation;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
-/// Train GANs and U-Nets on medical images: image to image, images from noise, segmentation, super-resolution.
+/// Train GANs, U-Nets and classifiers on medical images: image to image, images from noise, segmentation, super-resolution,
+/// classification.
 ///
 /// A run is described by a recipe, a commented TOML file; `gan recipes` lists those that there are. The shortest way from nothing to a trained network:
 ///
@@ -50,6 +52,7 @@ enum Command {
     Sweep(sweep::Args),
     Predict(predict::Args),
     Evaluate(evaluate::Args),
+    Data(data::Args),
     Recipes(recipes::Args),
     Info(info::Args),
     Report(report::Args),
@@ -138,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(a) => sweep::run(&a),
         Command::Predict(a) => predict::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
+        Command::Data(a) => data::run(&a),
         Command::Recipes(a) => recipes::run(&a),
         Command::Info(a) => info::run(&a),
         Command::Report(a) => report::run(&a),

@@ -335,13 +335,13 @@ pub(super) fn fit(cases: &[Arc<CaseData>], config: &DataConfig, canvas: [usize; 
 }
 
 /// How a volume is brought into canonical order, and its grid then.
-fn canonical_grid(v: &Volume) -> (Orientation, [usize; 3], Affine) {
+pub(super) fn canonical_grid(v: &Volume) -> (Orientation, [usize; 3], Affine) {
     let orientation = Orientation::new(&v.affine(), v.dims);
     (orientation, orientation.canonical_dims(), orientation.canonical_affine(&v.affine()))
 }
 
 /// Checks that two images lie on one grid, in whatever order they are stored, and says how the second one is.
-fn same_grid(a: &Volume, b: &Volume) -> Result<Orientation> {
+pub(super) fn same_grid(a: &Volume, b: &Volume) -> Result<Orientation> {
     let (pa, pb) = (a.path.display(), b.path.display());
     let ((first, dims, affine), (own, dims_b, affine_b)) = (canonical_grid(a), canonical_grid(b));
     // Stored alike. (Of an image that lies askew by 45 degrees, rounding could choose other axes.)

@@ -11,6 +11,7 @@ pub mod affine;
 pub mod answers;
 pub mod augment;
 pub mod case;
+pub mod check;
 pub mod config;
 pub mod dataset;
 pub mod degrade;
