@@ -19,12 +19,16 @@ fn minimal(family: &str) -> String {
         "paired-wgan" => {
             ("", "network = { kind = \"unet\" }\ndiscriminator = { kind = \"patch\", norm = \"none\" }")
         }
+        "image-class" | "findings" | "numbers" => ("", "network = { kind = \"vgg\" }"),
         _ => ("", "network = { kind = \"unet\" }"),
     };
     let (labels, loss, kind) = match family {
         "regions" => (REGIONS, "[loss]\nkind = \"regions\"", "supervised"),
         "classes" => ("labels = { values = [0, 1] }", "[loss]\nkind = \"classes\"", "supervised"),
         "distance" => ("", "[loss]\nkind = \"distance\"", "supervised"),
+        "image-class" => ("classes = [\"a\", \"b\"]", "[loss]\nkind = \"image-class\"", "supervised"),
+        "findings" => ("findings = [\"a\"]", "[loss]\nkind = \"findings\"", "supervised"),
+        "numbers" => ("numbers = true", "[loss]\nkind = \"numbers\"", "supervised"),
         other => ("", "", other),
     };
     format!(
@@ -121,6 +125,9 @@ const KINDS: &[(&str, &str, &str, &[&str])] = &[
     ("### `[loss]` of `supervised` with kind `regions`", "loss", "regions", &[]),
     ("### `[loss]` of `supervised` with kind `classes`", "loss", "classes", &[]),
     ("### `[loss]` of `supervised` with kind `distance`", "loss", "distance", &[]),
+    ("### `[loss]` of `supervised` with kind `image-class`", "loss", "image-class", &[]),
+    ("### `[loss]` of `supervised` with kind `findings`", "loss", "findings", &[]),
+    ("### `[loss]` of `supervised` with kind `numbers`", "loss", "numbers", &[]),
     ("### `[data.labels]`", "data.labels", "regions", &[]),
     ("### `[data.degrade]`", "data.degrade", "distance", &["data.degrade={}"]),
     (

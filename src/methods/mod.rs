@@ -1,8 +1,8 @@
 //! What is trained, and by which losses: networks with roles, and updates by terms. Everything around it (sessions,
 //! checkpoints, predictions, scores) knows methods by [`Method`] alone, and no published method by name: those are presets.
 
+mod check;
 pub mod flow;
-mod further;
 pub mod keys;
 pub mod preset;
 mod read;

@@ -88,13 +88,12 @@ fn what_is_written_reads_as_it_was() {
         }
         command
     };
-    let mut checks = vec![
-        write(&["a.mha", "a.nrrd"], [2, 3, 4], straight, Stored::Float32),
-        write(&["l.mha", "l.nrrd"], [4, 3, 2], straight, Stored::Uint8),
-    ];
-    checks.push(write(&["p.png"], [6, 4, 1], straight, Stored::Float32));
-    for mut check in checks {
-        let out = check.output().unwrap();
+    for (names, dims, stored) in [
+        (&["a.mha", "a.nrrd"][..], [2, 3, 4], Stored::Float32),
+        (&["l.mha", "l.nrrd"], [4, 3, 2], Stored::Uint8),
+        (&["p.png"], [6, 4, 1], Stored::Float32),
+    ] {
+        let out = write(names, dims, straight, stored).output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
     let oblique = Volume::new([2, 3, 4], gan::data::affine::Affine(affine), values.clone()).unwrap();

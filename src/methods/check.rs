@@ -1,7 +1,7 @@
 //! What methods have beside networks that learn: frozen ones, layers of networks that terms look at, running means of terms,
 //! and weights that change from step to step.
 
-use super::spec::{Comparison, NetworkSpec, Role, Target, Term, TermKind};
+use super::spec::{Comparison, NetworkSpec, Role, Term, TermKind};
 use super::value::{Expr, Map, Source};
 use super::{Method, Run};
 use crate::error::{Error, Result};
@@ -81,6 +81,7 @@ impl Method {
     /// Whether a value is a vector for each image, and no image.
     fn is_vector(&self, value: &Expr) -> bool {
         match value {
+            Expr::Source(Source::Target) => self.spec.target.is_vector(),
             Expr::Source(source) => *source == Source::Noise,
             Expr::Apply(net, _) => self.spec.networks[*net].network.signature() == Signature::Vector,
             Expr::Map(_, inner) => self.is_vector(inner),
@@ -119,10 +120,8 @@ impl Method {
                 if matches!(by, Comparison::Image(d) if local.contains(d)) && self.is_vector(of) {
                     return spatial(of);
                 }
-                let labels = |e: &Expr| {
-                    *e == Expr::Source(Source::Target)
-                        && matches!(self.spec.target, Target::Regions | Target::Classes)
-                };
+                let labels =
+                    |e: &Expr| *e == Expr::Source(Source::Target) && self.spec.target.is_categorical();
                 if matches!(by, Comparison::Kl { .. }) && (labels(of) || labels(to)) {
                     return wrong(
                         "the divergence compares logits with logits; compare with labels by `cross_entropy`"
