@@ -139,6 +139,9 @@ fn split_of(folder: &str) -> Option<Split> {
     }
 }
 
+/// Finds a layout's cases; nothing where a folder is not of it.
+type Reader = fn(&Folder, &Notes) -> Result<Option<Found>>;
+
 /// Recognises a folder.
 pub fn find(path: &Path) -> Result<Found> {
     if !path.is_dir() {
@@ -152,7 +155,7 @@ pub fn find(path: &Path) -> Result<Found> {
     }
     let folder = Folder::read(path)?;
     let notes = Notes::default();
-    let readers: [fn(&Folder, &Notes) -> Result<Option<Found>>; 6] =
+    let readers: [Reader; 6] =
         [nnunet::find, bids::find, pictures::unpaired, pictures::pairs, cases::find, pictures::classes];
     for read in readers {
         if let Some(found) = read(&folder, &notes)? {
