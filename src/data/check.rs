@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// Most whole numbers that a label map has.
 const MOST_LABELS: usize = 64;
@@ -104,6 +105,9 @@ struct Seen {
     geometry: Volume,
 }
 
+/// An image of a case that others are compared with.
+type Shown<'a> = Option<(&'a PathBuf, Rc<Seen>)>;
+
 /// Collects findings of one kind.
 #[derive(Default)]
 struct Findings(BTreeMap<(Weight, String, String), BTreeSet<String>>);
@@ -156,7 +160,8 @@ pub fn check(manifest: &Manifest, wanted: &[String], frame: super::nifti_io::Fra
             .into_par_iter()
             .map(|(m, path)| (m, path, Volume::load_with(path, options).map(|v| look(&v))))
             .collect();
-        let mut first: Option<(&PathBuf, Seen)> = None;
+        // The first image, and the first that is no label map.
+        let (mut first, mut image): (Shown, Shown) = (None, None);
         for (modality, path, seen) in seen {
             let shown = path.display().to_string();
             let seen = match seen {
@@ -200,30 +205,23 @@ pub fn check(manifest: &Manifest, wanted: &[String], frame: super::nifti_io::Fra
                     None => drop(digests.insert(digest, (entry, modality.clone(), path.clone()))),
                 }
             }
-            match &first {
-                None => first = Some((path, seen)),
-                Some((other, reference)) => {
-                    if let Err(e) = same_grid(&reference.geometry, &seen.geometry) {
-                        findings.add(
-                            Weight::Error,
-                            &e.to_string(),
-                            "resample one on the other's grid",
-                            &entry.id,
-                        );
-                    } else if overlap(&reference.foreground, &seen.foreground).is_some_and(|d| d < FAINT)
-                        && seen.labels.is_none()
-                        && reference.labels.is_none()
-                    {
-                        let both = format!("{} and {shown}", other.display());
-                        findings.add(
-                            Weight::Warning,
-                            "two images of a case hardly overlap",
-                            "look at them: are they registered?",
-                            both,
-                        );
-                    }
-                }
+            if let Some((_, reference)) = &first
+                && let Err(e) = same_grid(&reference.geometry, &seen.geometry)
+            {
+                findings.add(Weight::Error, &e.to_string(), "resample one on the other's grid", &entry.id);
+            } else if let Some((other, under)) = &image
+                && seen.labels.is_none()
+                && overlap(&under.foreground, &seen.foreground).is_some_and(|d| d < FAINT)
+            {
+                let both = format!("{} and {shown}", other.display());
+                let way_out = "look at them: are they registered?";
+                findings.add(Weight::Warning, "two images of a case hardly overlap", way_out, both);
             }
+            let seen = Rc::new(seen);
+            if seen.labels.is_none() {
+                image.get_or_insert((path, seen.clone()));
+            }
+            first.get_or_insert((path, seen));
         }
     }
     let columns = columns.into_iter().map(|c| (c.clone(), values(manifest, &c))).collect();
