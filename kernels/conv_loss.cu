@@ -1,5 +1,5 @@
 // The last layer of a critic with its loss: what is left to do when the convolution's products are added up. A PatchGAN
-// judges a few thousand patches, so one block does all of it, and loss and gradient cost no pass of their own.
+// scores a few thousand patches, so one block does all of it, and loss and gradient cost no pass of their own.
 //
 // Versions
 //   1  one block of 512 threads.

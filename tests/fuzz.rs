@@ -4,6 +4,7 @@
 
 mod common;
 
+use base64::Engine;
 use gan::data::nifti_io::{Frame, LoadOptions, NanPolicy, inspect};
 use gan::data::orient::{Orientation, Plane};
 use gan::data::{DataConfig, DataFit, Volume};
@@ -65,6 +66,50 @@ fn change(bytes: &[u8], most: usize, changes: &[Change]) -> Vec<u8> {
     out
 }
 
+/// A JPEG of 16 x 16, as Pillow writes it.
+const JPEG: &str = "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtqeJmBanGQc1tdhbWGkJ6j\
+    q62rZ4C8ybqmx5moq6T/wAALCAAQABABAREA/8QAHwAAAQUBAQEBAQEAAAAAAAAAAAECAwQFBgcICQoL/8QAtRAAAgEDAwIEAwUF\
+    BAQAAAF9AQIDAAQRBRIhMUEGE1FhByJxFDKBkaEII0KxwRVS0fAkM2JyggkKFhcYGRolJicoKSo0NTY3ODk6Q0RFRkdISUpTVFVW\
+    V1hZWmNkZWZnaGlqc3R1dnd4eXqDhIWGh4iJipKTlJWWl5iZmqKjpKWmp6ipqrKztLW2t7i5usLDxMXGx8jJytLT1NXW19jZ2uHi\
+    4+Tl5ufo6erx8vP09fb3+Pn6/9oACAEBAAA/AMiK39qtxW/tVqK39quRW/tX/9k=";
+
+/// A good file of each format that is no NIfTI.
+fn other_format(which: usize) -> (&'static str, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let saved = |name: &str| {
+        let affine = gan::data::affine::Affine::centred([6, 5, 4], [1.0, 2.0, 3.0]);
+        let path = dir.path().join(name);
+        Volume::new([6, 5, 4], affine, (0..120).map(|i| i as f32).collect()).unwrap().save(&path).unwrap();
+        fs::read(path).unwrap()
+    };
+    let picture = |colour, depth, bytes: &[u8]| {
+        let mut out = Vec::new();
+        let mut encoder = png::Encoder::new(&mut out, 9, 4);
+        encoder.set_color(colour);
+        encoder.set_depth(depth);
+        if colour == png::ColorType::Indexed {
+            encoder.set_palette(vec![0, 0, 0, 255, 0, 0, 0, 255, 0]);
+        }
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(bytes).unwrap();
+        writer.finish().unwrap();
+        out
+    };
+    match which {
+        0 => ("x.nrrd", saved("x.nrrd")),
+        1 => ("x.mha", saved("x.mha")),
+        2 => ("x.png", picture(png::ColorType::Rgba, png::BitDepth::Sixteen, &[7; 9 * 4 * 8])),
+        3 => ("x.png", picture(png::ColorType::Indexed, png::BitDepth::Two, &[0b0110_0001; 3 * 4])),
+        4 => {
+            let mut out = std::io::Cursor::new(Vec::new());
+            let mut encoder = tiff::encoder::TiffEncoder::new(&mut out).unwrap();
+            encoder.write_image::<tiff::encoder::colortype::Gray16>(9, 4, &[300; 36]).unwrap();
+            ("x.tif", out.into_inner())
+        }
+        _ => ("x.jpg", base64::prelude::BASE64_STANDARD.decode(JPEG).unwrap()),
+    }
+}
+
 /// Everything that reads an image.
 fn read(path: &Path) {
     let _ = inspect(path);
@@ -98,6 +143,17 @@ proptest! {
         let good = common::nifti(&[6, 5, 4], 0.0, |i| i as f32);
         let path = dir.path().join("x.nii");
         fs::write(&path, change(&good, 352, &changes)).unwrap();
+        read(&path);
+    }
+
+    #[test]
+    fn images_of_other_formats(which in 0usize..6, changes in changes()) {
+        let dir = tempfile::tempdir().unwrap();
+        let (name, good) = other_format(which);
+        let path = dir.path().join(name);
+        fs::write(&path, &good).unwrap();
+        prop_assert!(Volume::load(&path).is_ok(), "{}", name);
+        fs::write(&path, change(&good, usize::MAX, &changes)).unwrap();
         read(&path);
     }
 

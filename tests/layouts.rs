@@ -211,7 +211,10 @@ fn brats_of_either_year() {
             (0..4).for_each(|k| image(&at(endings[k]), 10 * i + k));
             labels(&at(endings[4]), most);
         }
+        image(&dir.join("d/Training/other/brain1_t1.nii"), 99);
         let found = folder::find(&dir.join("d")).unwrap();
+        let said = found.notes.lines().join("\n");
+        assert!(said.contains("left out, as they are no case of BraTS") && said.contains("other"), "{said}");
         assert_eq!(found.layout, Layout::Brats);
         assert_eq!(found.modalities(), ["flair", "seg", "t1", "t1ce", "t2"]);
         let patient = if most == 4.0 { "BraTS20_Training_003" } else { "BraTS-GLI-00003" };
@@ -301,7 +304,9 @@ fn classes() {
         let class = if ill { "ill" } else { "healthy" };
         picture(&dir.join(format!("d/{part}/{class}/x{i}.png")), i, ill);
     }
+    picture(&dir.join("d/train/stray.png"), 99, true);
     let found = folder::find(&dir.join("d")).unwrap();
+    assert!(found.notes.lines().join("\n").contains("stray.png"));
     assert_eq!((found.layout, found.split), (Layout::Classes, true));
     assert_eq!(
         (found.classes.join(" "), found.modalities().join(" ")),

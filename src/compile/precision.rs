@@ -35,7 +35,7 @@ pub fn mix(nodes: &mut [Node], states: &[State], outputs: &[(String, NodeId)]) {
 }
 
 /// What only products multiply, and sums may look at, though it belongs to no layer: a pair that a discriminator is shown, the
-/// gradient of a loss by what it judged. It is stored as they multiply it, and not copied by each of them.
+/// gradient of a loss by its input. It is stored as they multiply it, and not copied by each of them.
 fn multiplied(nodes: &[Node], live: &[bool]) -> Vec<bool> {
     let (mut by_products, mut by_others) = (vec![false; nodes.len()], vec![false; nodes.len()]);
     for id in (0..nodes.len()).filter(|&id| live[id]) {

@@ -64,12 +64,12 @@ pub fn check_files(manifest: &Manifest, input: &[String], target: &[String], deg
         }
     }
     for places in uses.values().filter(|p| p.len() > 1) {
-        judge(manifest, input, degraded, places)?;
+        compare(manifest, input, degraded, places)?;
     }
     Ok(())
 }
 
-fn judge(manifest: &Manifest, input: &[String], degraded: bool, places: &[Place]) -> Result<()> {
+fn compare(manifest: &Manifest, input: &[String], degraded: bool, places: &[Place]) -> Result<()> {
     let first = &places[0];
     // An atlas that every case has beside its own images.
     let everywhere = places.len() == manifest.entries.len()
@@ -201,7 +201,7 @@ impl Seen {
                 held.first.insert(digest, (entry.clone(), print.path.clone()));
                 continue;
             };
-            // The same file under two names was judged before.
+            // The same file under two names was compared before.
             if other.id == entry.id || identity(path) == identity(&print.path) {
                 continue;
             }

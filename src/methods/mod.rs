@@ -168,7 +168,7 @@ impl Method {
         self.spec.networks.iter().all(|n| n.network.takes_volumes())
     }
 
-    /// Whether a network is trained to judge another's images, so that the two must be kept in balance.
+    /// Whether a network is trained against another's images, so that the two must be kept in balance.
     pub fn adversarial(&self) -> bool {
         self.spec.networks.iter().any(|n| n.role == Role::Discriminator)
     }
@@ -200,7 +200,7 @@ impl Method {
         }
     }
 
-    /// Whether a network judges others: it has the discriminator's learning rate and no running mean of its weights.
+    /// Whether a network is a discriminator: it has the discriminator's learning rate and no running mean of its weights.
     pub fn discriminates(&self, net: &str) -> bool {
         self.spec.networks.iter().any(|n| n.name == net && n.role == Role::Discriminator)
     }

@@ -49,7 +49,7 @@ enum First {
 /// A factor, or several whose product it is.
 type Weight = OneOrMore<f64>;
 
-/// A further factor of a term, which may change from step to step.
+/// Another factor of a term, which may change from step to step.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "invalid type, expected a number or { from = 0.0, to = 1.0, steps = 1000 }")]
 enum WrittenWeight {
@@ -239,8 +239,8 @@ pub(super) fn term(
             let at = format!("{place}.{name}");
             let f = w.perceptual.as_ref().or(w.style.as_ref()).expect("it names the term");
             let by = find(&f.by, &format!("{at}.by"))?;
-            let judges = networks[by].role == Role::Discriminator && !own.contains(&by);
-            if !judges && networks[by].role != Role::Frozen {
+            let scores = networks[by].role == Role::Discriminator && !own.contains(&by);
+            if !scores && networks[by].role != Role::Frozen {
                 return Err(Error::input(format!(
                     "`{}` must name a frozen network, or a discriminator that another update trains; {} is none",
                     keys.name(&format!("{at}.by")),
@@ -281,8 +281,8 @@ pub(super) fn term(
             compare(Comparison::Dice { smooth: w.smooth.unwrap_or(1.0), background })?
         }
     };
-    let (further, ramp) = match &w.weight {
-        Some(WrittenWeight::Number(further)) => (Some(further), None),
+    let (second, ramp) = match &w.weight {
+        Some(WrittenWeight::Number(second)) => (Some(second), None),
         Some(WrittenWeight::Ramp(ramp)) => (None, Some(*ramp)),
         None => (None, None),
     };
@@ -296,7 +296,7 @@ pub(super) fn term(
         }
     }
     let own_factor = if matches!(name, "perceptual" | "style") { ".weight" } else { "" };
-    let both = [(format!("{place}.{name}{own_factor}"), factor), (format!("{place}.weight"), further)];
+    let both = [(format!("{place}.{name}{own_factor}"), factor), (format!("{place}.weight"), second)];
     let mut weight = 1.0;
     let mut key = keys.name(&both[0].0);
     for (place, factors) in both {
@@ -337,7 +337,7 @@ fn adversarial(
     };
     if networks[by].role != Role::Discriminator {
         return Err(Error::input(format!(
-            "`{}` must name the discriminator that judges; {} is none",
+            "`{}` must name a discriminator; {} is none",
             keys.name(&format!("{place}.by")),
             networks[by].name
         )));

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Makes images that a discriminator judges.
+    /// Makes images that a discriminator scores.
     Generator,
     /// Gives an image, a label map, a class or numbers from an image, trained by its distance to the target.
     Network,
@@ -88,7 +88,7 @@ pub struct NetworkSpec {
     pub network: AnyNetwork,
     /// Where its settings stand in the recipe.
     pub key: String,
-    /// What goes in, concatenated; the last one is the candidate that a discriminator judges. Of a frozen network it may be
+    /// What goes in, concatenated; the last one is the candidate that a discriminator scores. Of a frozen network it may be
     /// empty: then it takes as many channels as the values that it is applied to have.
     pub takes: Vec<Source>,
     /// What comes out.
@@ -129,7 +129,7 @@ pub struct Term {
     pub kind: TermKind,
     /// Its factor. Terms of weight 0 are left out.
     pub weight: f64,
-    /// A further factor that changes from step to step.
+    /// Another factor that changes from step to step.
     pub ramp: Option<Ramp>,
     /// Its names in logs, as in `loss/<log>`: one for the whole, or of a discriminator's term one for real and one for
     /// generated images.
@@ -182,7 +182,7 @@ pub enum TermKind {
         fake: Expr,
         /// Where the discriminator is shown older ones.
         pool: Option<Pool>,
-        /// Whether real images are judged first.
+        /// Whether real images come first.
         real_first: bool,
     },
     /// WGAN-GP's penalty, between real and generated images.
@@ -464,11 +464,11 @@ impl Spec {
     }
 
     fn check_term(&self, update: &UpdateSpec, term: &Term) -> Result<()> {
-        let judges = "a discriminator";
+        let wanted = "a discriminator";
         let (what, role) = match term.kind {
-            TermKind::GradientPenalty { .. } | TermKind::Dragan { .. } => ("the gradient penalty", judges),
-            TermKind::Gradient { .. } => ("the penalty on its gradients", judges),
-            TermKind::LeCam { .. } => ("", judges),
+            TermKind::GradientPenalty { .. } | TermKind::Dragan { .. } => ("the gradient penalty", wanted),
+            TermKind::Gradient { .. } => ("the penalty on its gradients", wanted),
+            TermKind::LeCam { .. } => ("", wanted),
             TermKind::PathLength { .. } => ("the path length regularisation", "a generator"),
             _ => return Ok(()),
         };
@@ -480,7 +480,7 @@ impl Spec {
                 role.trim_start_matches("a ")
             )));
         };
-        if (net.role == Role::Discriminator) != (role == judges) {
+        if (net.role == Role::Discriminator) != (role == wanted) {
             return Err(Error::input(format!(
                 "`{}` belongs to the update of {role}, which {} is not",
                 term.key, net.name
@@ -497,7 +497,7 @@ impl Spec {
         }
         if term.weight > 0.0 && !what.is_empty() && net.network.mixes_batch() {
             return Err(Error::input(format!(
-                "`{}`: {what} judges every image by itself, but batch norm in {} mixes them; set `{}.norm` to \"none\", or to \"layer\" or \"instance\" where it knows them",
+                "`{}`: {what} takes every image by itself, but batch norm in {} mixes them; set `{}.norm` to \"none\", or to \"layer\" or \"instance\" where it knows them",
                 term.key, net.name, net.key
             )));
         }

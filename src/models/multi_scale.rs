@@ -19,7 +19,7 @@ pub struct MultiScaleGan {
     /// Number of resolutions.
     #[serde(default = "default_scales")]
     pub scales: usize,
-    /// What judges each; in a recipe `patch = { layers = 3 }`.
+    /// The discriminator at each resolution; in a recipe `patch = { layers = 3 }`.
     #[serde(default)]
     pub patch: PatchGan,
 }

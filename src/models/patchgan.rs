@@ -1,4 +1,4 @@
-//! Discriminators that judge patches (Isola et al., CVPR 2017, appendix 6.1.2; keys as in junyanz's
+//! Discriminators of patches (Isola et al., CVPR 2017, appendix 6.1.2; keys as in junyanz's
 //! `NLayerDiscriminator` and `PixelDiscriminator`).
 
 use super::network::{Limits, Network, Signature, Wanted};
@@ -24,7 +24,7 @@ pub struct PatchGan {
     pub norm: Norm,
 }
 
-/// 1x1 convolutions: judges every pixel by itself.
+/// 1x1 convolutions: every pixel by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PixelGan {

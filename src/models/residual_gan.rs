@@ -19,7 +19,7 @@ pub struct ResidualGenerator {
 
 /// From images to one number each: a 3x3 convolution, four residual blocks that halve the image, a linear layer.
 ///
-/// Layer norm stands where a discriminator would have batch norm: the penalty judges every image by itself, so images
+/// Layer norm stands where a discriminator would have batch norm: the penalty takes every image by itself, so images
 /// of a batch must not be mixed. Its scale and shift are per channel, as in the authors' code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -90,7 +90,7 @@ impl GanMode {
     }
 
     /// Whether its losses compare outputs on real images with those on generated ones ([`GanMode::d_pair`],
-    /// [`GanMode::g_pair`]), in place of judging each kind by itself.
+    /// [`GanMode::g_pair`]), in place of each kind by itself.
     pub fn is_relativistic(self) -> bool {
         matches!(self, GanMode::Relativistic | GanMode::RelativisticAverage)
     }

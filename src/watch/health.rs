@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Logged steps over which the balance is judged.
+/// Logged steps over which the balance is looked at.
 const WINDOW: usize = 20;
 /// A discriminator that is right this often leaves the generator little to learn from ...
 const TOO_GOOD: f64 = 0.98;
@@ -46,11 +46,11 @@ impl Health {
                 }
             }
         }
-        let judges: Vec<String> = values
+        let discriminators: Vec<String> = values
             .iter()
             .filter_map(|(n, _)| Some(n.strip_prefix("health/")?.strip_suffix("_acc_real")?.to_string()))
             .collect();
-        warnings.extend(judges.iter().filter_map(|d| self.balance(d)));
+        warnings.extend(discriminators.iter().filter_map(|d| self.balance(d)));
         warnings
     }
 

@@ -20,12 +20,12 @@ const NEW: [(&str, &str); 5] =
 const SYNTHRAD: [&str; 4] = ["mr", "cbct", "ct", "mask"];
 
 pub(super) fn find(folder: &Folder, notes: &Notes) -> Result<Option<Found>> {
-    let mut cases = Vec::new();
-    walk(folder, 0, &mut cases, notes)?;
+    let (mut cases, mut others) = (Vec::new(), Vec::new());
+    walk(folder, 0, &mut cases, &mut others, notes)?;
     let Some(first) = cases.first().map(|(layout, _)| *layout) else { return Ok(None) };
-    let (own, others): (Vec<_>, Vec<_>) = cases.into_iter().partition(|(layout, _)| *layout == first);
-    for (_, e) in &others {
-        notes.about(format!("left out, as they are no case of {}", first.name()), &e.id);
+    let (own, of_others): (Vec<_>, Vec<_>) = cases.into_iter().partition(|(layout, _)| *layout == first);
+    for left_out in of_others.into_iter().map(|(_, e)| e.id).chain(others) {
+        notes.about(format!("left out, as they are no case of {}", first.name()), left_out);
     }
     let entries: Vec<Entry> = own.into_iter().map(|(_, e)| e).collect();
     if first == Layout::Brats {
@@ -39,14 +39,24 @@ pub(super) fn find(folder: &Folder, notes: &Notes) -> Result<Option<Found>> {
     Ok(Some(Found { layout: first, entries, split: false, classes: Vec::new(), notes: notes.clone() }))
 }
 
-fn walk(folder: &Folder, depth: usize, cases: &mut Vec<(Layout, Entry)>, notes: &Notes) -> Result<()> {
+/// Collects cases, and folders with images that are none.
+fn walk(
+    folder: &Folder,
+    depth: usize,
+    cases: &mut Vec<(Layout, Entry)>,
+    others: &mut Vec<String>,
+    notes: &Notes,
+) -> Result<()> {
     if let Some(case) = brats(folder, notes).or_else(|| synthrad(folder)) {
         cases.push(case);
         return Ok(());
     }
+    if !folder.images().is_empty() {
+        others.push(folder.path.display().to_string());
+    }
     if depth < DEEPEST {
         for inner in &folder.folders {
-            walk(&folder.open(inner)?, depth + 1, cases, notes)?;
+            walk(&folder.open(inner)?, depth + 1, cases, others, notes)?;
         }
     }
     Ok(())

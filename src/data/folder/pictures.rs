@@ -22,6 +22,9 @@ pub(super) fn classes(folder: &Folder, notes: &Notes) -> Result<Option<Found>> {
     let (mut entries, mut classes, mut split) = (Vec::new(), BTreeSet::new(), false);
     for (own, part) in parts(folder)? {
         split |= own.is_some();
+        for (_, stray) in part.images() {
+            notes.about("images outside of class folders, left out", stray.display().to_string());
+        }
         for class in &part.folders {
             let inner = part.open(class)?;
             let images = inner.images();

@@ -61,6 +61,8 @@ pub fn png(path: &Path) -> Result<Decoded> {
     let palette = info.palette.as_ref().map(|p| p.to_vec());
     let animated = info.animation_control.is_some();
     count(path, &[w, h])?;
+    // No deflated byte unpacks to more than 1032: a header that claims more is not believed.
+    holds(path, w * h * colour.samples() * depth / 8, 1032)?;
     let size = reader.output_buffer_size().ok_or_else(|| damaged(path, "it is too large"))?;
     let mut bytes = vec![0; size];
     let frame = reader.next_frame(&mut bytes).map_err(broken)?;
@@ -97,6 +99,15 @@ pub fn png(path: &Path) -> Result<Decoded> {
     }
     let stored = if depth == 16 { "uint16" } else { "uint8" };
     grey(path, [w, h], &values, channels, stored, notes)
+}
+
+/// Refuses a file that is too short for the bytes that its header claims, before memory is taken for them.
+fn holds(path: &Path, bytes: usize, most_each: u64) -> Result<()> {
+    let length = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+    if bytes as u64 > length.saturating_mul(most_each) {
+        return Err(damaged(path, "it is too short for the size that it claims"));
+    }
+    Ok(())
 }
 
 /// Reads a JPEG.

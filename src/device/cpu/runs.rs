@@ -1,4 +1,4 @@
-//! Sums of products channel by channel ([`super::channels`]) on the instruction set of this processor.
+//! Sums of products channel by channel (`channels`) on the instruction set of this processor.
 
 #![allow(unsafe_code)]
 
