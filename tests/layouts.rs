@@ -342,6 +342,11 @@ fn folders_of_no_layout_are_refused_with_what_they_hold() {
     fs::remove_file(dir.join("d")).unwrap();
     fs::create_dir_all(dir.join("d/stuff")).unwrap();
     refused(&["no layout that is known", "`stuff`", "data.pattern"]);
+    // A folder for each patient is no class.
+    for i in 0..4 {
+        (0..2).for_each(|k| image(&dir.join(format!("d/patient{i}/m{k}.nii")), 10 * i + k));
+    }
+    refused(&["no layout that is known", "`patient0`"]);
     fs::create_dir_all(dir.join("d/A")).unwrap();
     fs::create_dir_all(dir.join("d/B")).unwrap();
     refused(&["looks like paired folders A and B, but holds no case"]);

@@ -74,7 +74,7 @@ fn collect(folder: &Folder, pipeline: Option<&str>, images: &mut Vec<Image>, not
         for session in sessions {
             places.push((Some(session), own.open(session)?));
         }
-        places.push((None, Folder::read(&own.path)?));
+        places.push((None, Folder::read(&own.path, notes)?));
         for (session, place) in places {
             let inner = place.folders.iter().filter(|f| !f.starts_with("ses-"));
             let mut kinds: Vec<Folder> = inner.map(|f| place.open(f)).collect::<Result<_>>()?;

@@ -77,10 +77,12 @@ struct Folder {
     folders: Vec<String>,
     /// Names of the files in it, in order.
     files: Vec<String>,
+    /// Where to say what is left out.
+    notes: Notes,
 }
 
 impl Folder {
-    fn read(path: &Path) -> Result<Folder> {
+    fn read(path: &Path, notes: &Notes) -> Result<Folder> {
         let (mut folders, mut files) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(path).map_err(Error::io("read the folder", path))? {
             let entry = entry.map_err(Error::io("read the folder", path))?;
@@ -88,15 +90,17 @@ impl Folder {
             if names::foreign(&name) {
                 continue;
             }
-            // Names that are no Unicode are of no layout.
-            let Ok(name) = name.into_string() else { continue };
+            let Ok(name) = name.into_string() else {
+                notes.about("left out, as their names are no Unicode", fsio::text(entry.path()));
+                continue;
+            };
             // Links count as what they lead to.
             let list = if entry.path().is_dir() { &mut folders } else { &mut files };
             list.push(name);
         }
         folders.sort();
         files.sort();
-        Ok(Folder { path: path.to_path_buf(), folders, files })
+        Ok(Folder { path: path.to_path_buf(), folders, files, notes: notes.clone() })
     }
 
     fn has(&self, folder: &str) -> bool {
@@ -104,7 +108,7 @@ impl Folder {
     }
 
     fn open(&self, folder: &str) -> Result<Folder> {
-        Folder::read(&self.path.join(folder))
+        Folder::read(&self.path.join(folder), &self.notes)
     }
 
     /// The images in it: name without extension, and file.
@@ -153,8 +157,8 @@ pub fn find(path: &Path) -> Result<Found> {
             false => Error::missing(path),
         });
     }
-    let folder = Folder::read(path)?;
     let notes = Notes::default();
+    let folder = Folder::read(path, &notes)?;
     let readers: [Reader; 6] =
         [nnunet::find, bids::find, pictures::unpaired, pictures::pairs, cases::find, pictures::classes];
     for read in readers {

@@ -12,10 +12,13 @@ fn parts(folder: &Folder) -> Result<Vec<(Option<Split>, Folder)>> {
     let splits: Vec<(Split, &String)> =
         folder.folders.iter().filter_map(|f| Some((split_of(f)?, f))).collect();
     if splits.is_empty() {
-        return Ok(vec![(None, Folder::read(&folder.path)?)]);
+        return Ok(vec![(None, Folder::read(&folder.path, &folder.notes)?)]);
     }
     splits.into_iter().map(|(split, f)| Ok((Some(split), folder.open(f)?))).collect()
 }
+
+/// Images of a class, on average, below which folders are taken for something else.
+const LEAST: usize = 4;
 
 /// `[train/]CLASS/*.png`: at least two folders that hold images and no folders.
 pub(super) fn classes(folder: &Folder, notes: &Notes) -> Result<Option<Found>> {
@@ -45,7 +48,8 @@ pub(super) fn classes(folder: &Folder, notes: &Notes) -> Result<Option<Found>> {
             }
         }
     }
-    if classes.len() < 2 {
+    // Folders with an image or two each are patients.
+    if classes.len() < 2 || entries.len() < LEAST * classes.len() {
         return Ok(None);
     }
     notes.add("every image counts as a patient of its own, as class folders don't say whose it is: where a patient has several, list them in a table with a column `subject`");
