@@ -1,74 +1,25 @@
-//! What methods have beside networks that learn: frozen ones, layers of networks that terms look at, running means of terms,
-//! and weights that change from step to step.
+//! Whether a method makes sense: its networks in their roles, the values that its terms look at, and the data that it is to
+//! learn from.
 
-use super::spec::{Comparison, NetworkSpec, Role, Term, TermKind};
+use super::spec::{Comparison, NetworkSpec, Role, Target, Term, TermKind};
 use super::value::{Expr, Map, Source};
-use super::{Method, Run};
+use super::{Method, Task};
+use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::models::{Network, Signature};
 use crate::objectives::pixel::Distance;
-use crate::objectives::ssim::MsSsim;
 use crate::shape::Shape;
-use std::cmp::Ordering;
-use std::path::Path;
 
 /// Extent of the window of the structural similarity.
-const WINDOW: usize = 11;
+pub(super) const WINDOW: usize = 11;
 
 impl Method {
-    fn terms(&self) -> impl Iterator<Item = &Term> {
+    pub(super) fn terms(&self) -> impl Iterator<Item = &Term> {
         self.spec.updates.iter().flat_map(|u| &u.terms).filter(|t| t.weight > 0.0)
     }
 
-    /// Whether a network learns nothing.
-    pub fn frozen(&self, net: &str) -> bool {
-        self.spec.networks.iter().any(|n| n.name == net && n.role == Role::Frozen)
-    }
-
-    /// Whether a running mean of a network's weights is kept, where the recipe asks for one.
-    pub fn averages(&self, net: &str) -> bool {
-        !self.discriminates(net) && !self.frozen(net)
-    }
-
-    /// Slots of a network's store, with an optimiser that has `slots`: a frozen network has no moments.
-    pub fn slots(&self, net: &str, slots: usize) -> usize {
-        if self.frozen(net) { 1 } else { slots }
-    }
-
-    /// Whether a program runs in every step.
-    pub fn always(&self, part: usize) -> bool {
-        let times = &self.spec.updates[self.program(part)[0]].times;
-        times.every == 1 && times.from == 0 && times.until.is_none()
-    }
-
-    /// The frozen networks that come from a file, with the file and the key that names it.
-    pub fn files(&self) -> impl Iterator<Item = (&str, &Path, String)> {
-        let frozen = self.spec.networks.iter().filter(|n| n.role == Role::Frozen);
-        frozen.filter_map(|n| {
-            Some((n.name.as_str(), n.weights.as_deref()?, format!("networks.{}.weights", n.name)))
-        })
-    }
-
-    /// Channels of what a frozen network is first applied to, where it is not said what it takes.
-    pub(super) fn frozen_inputs(&self, net: &NetworkSpec) -> usize {
-        fn applied(e: &Expr, net: usize) -> Option<&Expr> {
-            match e {
-                Expr::Source(_) => None,
-                Expr::Apply(i, inner) => applied(inner, net).or((*i == net).then_some(inner)),
-                Expr::Map(_, inner) => applied(inner, net),
-            }
-        }
-        let index = self.spec.networks.iter().position(|n| n.name == net.name).unwrap_or_default();
-        let all = self.spec.updates.iter().flat_map(|u| &u.terms);
-        let first = all.clone().find_map(|t| match &t.kind {
-            TermKind::Features { by, of, .. } if *by == index => Some(of),
-            kind => kind.values().into_iter().find_map(|e| applied(e, index)),
-        });
-        first.map_or(1, |e| self.channels_made(e))
-    }
-
     /// Channels of a value, without a look at what its networks take.
-    fn channels_made(&self, value: &Expr) -> usize {
+    pub(super) fn channels_made(&self, value: &Expr) -> usize {
         match value {
             Expr::Source(source) => self.channels(*source),
             Expr::Apply(net, _) => self.outputs_of(&self.spec.networks[*net]),
@@ -234,77 +185,146 @@ impl Method {
         Ok(())
     }
 
-    /// What a person should know of a training on images of `size`.
-    pub fn notes(&self, size: &[usize]) -> Vec<String> {
-        let mut notes = Vec::new();
-        for net in self.spec.networks.iter().filter(|n| n.role == Role::Frozen && n.weights.is_none()) {
-            notes.push(format!(
-                "{} is frozen with random weights out of the seed, as `networks.{0}.weights` names no file",
-                net.name
+    /// Whether the settings make sense, as far as that can be said without knowing the images' size.
+    pub(super) fn check(&self) -> Result<()> {
+        for net in &self.spec.networks {
+            self.check_role(net)?;
+            net.network.check(&self.limits(net, None))?;
+        }
+        let Expr::Apply(_, of) = &self.spec.predict else {
+            return Err(Error::input("`method.predict` must be what a network makes, such as \"G(input)\""));
+        };
+        if **of != Expr::Source(of.source()) || of.source() == Source::Target {
+            return Err(Error::input("`method.predict` must apply one network to input or to noise"));
+        }
+        if matches!(self.spec.target, Target::Classes | Target::Class) && self.outputs < 2 {
+            return Err(Error::input(
+                "classes that exclude each other are at least two; use `regions` for one mask",
             ));
         }
-        for term in self.terms() {
-            if let TermKind::Compare { by: Comparison::Image(Distance::MsSsim), .. } = term.kind {
-                let (scales, all) = (MsSsim::scales(size), MsSsim::WEIGHTS.len());
-                if scales < all {
-                    notes.push(format!(
-                        "`{}` takes the first {scales} of its {all} scales, as images of {size:?} are too small for more ({} pixels a side for all)",
+        for term in self.spec.updates.iter().flat_map(|u| &u.terms).filter(|t| t.weight > 0.0) {
+            let named = |e: Error| Error::input(format!("`{}`: {e}", term.key));
+            if let TermKind::Compare { of, to, by } = &term.kind {
+                let (a, b) = (self.channels_of(of).map_err(named)?, self.channels_of(to).map_err(named)?);
+                let alike = a == b || matches!(by, Comparison::CrossEntropy { .. } | Comparison::Dice { .. });
+                if !alike {
+                    return Err(Error::input(format!(
+                        "`{}` compares `{}` with `{}`, which have {a} and {b} channels; set it to 0, or make `data.input` and `data.target` equally long",
                         term.key,
-                        WINDOW << (all - 1)
-                    ));
+                        self.text(of),
+                        self.text(to)
+                    )));
+                }
+                let flat = !matches!(by, Comparison::Image(Distance::Ssim | Distance::GradientDifference));
+                if self.spec.target.is_vector() && !flat && matches!(to, Expr::Source(Source::Target)) {
+                    return Err(Error::input(format!(
+                        "`{}` compares images, but the target is none; take \"l1\", \"l2\", \"charbonnier\" or \"huber\"",
+                        term.key
+                    )));
+                }
+                let labels = matches!(by, Comparison::Image(_)) == self.spec.target.is_categorical();
+                if labels && matches!(to, Expr::Source(Source::Target)) {
+                    return Err(Error::input(format!(
+                        "`{}` does not suit the target: images and numbers are compared by l1, l2 and their like, label maps and classes by bce, cross_entropy and dice (`method.target`)",
+                        term.key
+                    )));
                 }
             }
-        }
-        notes
-    }
-
-    /// States that terms keep from step to step, by name; they begin with zeros.
-    pub fn memories(&self) -> Vec<(String, Shape)> {
-        let numbers = |t: &Term| if matches!(t.kind, TermKind::LeCam { .. }) { 3 } else { 1 };
-        self.terms().filter_map(|t| Some((memory(t)?, Shape::from([numbers(t)])))).collect()
-    }
-
-    /// The number, from 1, of a network's first update in a run: over all programs that update it.
-    pub(super) fn update_number(&self, net: &str, run: Run) -> u64 {
-        let updates = |part: usize| {
-            let own = |u: &&usize| {
-                self.spec.updates[**u].networks.iter().any(|&n| self.spec.networks[n].name == net)
-            };
-            self.programs[part].iter().filter(own).count() as u64
-        };
-        let ran = |part: usize| {
-            // A step runs its programs in order.
-            let times = &self.spec.updates[self.programs[part][0]].times;
-            match part.cmp(&run.part) {
-                Ordering::Less => times.before(run.step + 1),
-                Ordering::Equal => run.number,
-                Ordering::Greater => times.before(run.step),
+            for value in term.kind.values() {
+                self.channels_of(value).map_err(named)?;
             }
+            self.check_values(term)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a network's signature fits its role.
+    fn check_role(&self, net: &NetworkSpec) -> Result<()> {
+        let signature = net.network.signature();
+        let from_noise = net.takes == [Source::Noise];
+        let predicts = net.name == self.predictor();
+        let segments = self.task() == Task::Segment && predicts;
+        let vector = self.spec.target.is_vector() && predicts;
+        let (fits, wanted) = match net.role {
+            Role::Discriminator => {
+                (matches!(signature, Signature::Patches | Signature::Vector), "image -> logits")
+            }
+            Role::Frozen => (true, ""),
+            _ if from_noise => (signature == Signature::Noise, "noise -> image"),
+            _ if net.gives == Source::Noise => (signature == Signature::Vector, "image -> vector"),
+            _ if segments => (signature == Signature::Dense, "image -> values per pixel"),
+            _ if vector => (signature == Signature::Vector, "image -> vector"),
+            _ => (matches!(signature, Signature::Image | Signature::Dense), "image -> image"),
         };
-        1 + match updates(run.part) {
-            0 => run.number,
-            _ => (0..self.parts()).map(|part| updates(part) * ran(part)).sum(),
+        if !fits {
+            return Err(Error::input(format!(
+                "`{}.kind` can't be \"{}\": it is {signature}, and the {} {} must be {wanted}; `gan recipes --networks` lists what there is",
+                net.key,
+                net.network.kind(),
+                net.role.name(),
+                net.name
+            )));
+        }
+        let alike = self.inputs_of(net) == self.outputs_of(net) && !segments && !from_noise && !vector;
+        if net.residual && !alike {
+            return Err(Error::input(format!(
+                "`{}` adds the input to an image of as many channels; set it to false, or make `data.input` and `data.target` equally long",
+                net.residual_key
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether `data` gives what the method learns from.
+    pub(super) fn check_data(&self, data: &DataConfig) -> Result<()> {
+        let wrong = |why: &str| Err(Error::input(why.to_string()));
+        let regions = data.labels.as_ref().map(|l| !l.regions.is_empty());
+        match self.spec.target {
+            Target::Nothing if !data.target.is_empty() => wrong(
+                "`data.target` names what an image is turned into, but this model makes images from noise; set it to []",
+            ),
+            _ if data.unpaired && !self.spec.unpaired => wrong(
+                "`data.unpaired` gives two sets of images without pairs, which only CycleGAN learns from; remove it",
+            ),
+            Target::Image if data.target.is_empty() => {
+                wrong("`data.target` lists no modality; name at least one")
+            }
+            Target::Regions | Target::Classes if regions.is_none() => {
+                wrong("this loss compares label maps; say in `data.labels` what the target's labels mean")
+            }
+            Target::Regions if regions == Some(false) => wrong(
+                "`loss.kind` is \"regions\", but `data.labels.regions` names none; add some, or use \"classes\"",
+            ),
+            Target::Classes if regions == Some(true) => wrong(
+                "`loss.kind` is \"classes\", but `data.labels.regions` may overlap; remove them, or use \"regions\"",
+            ),
+            _ if self.spec.target.is_vector() => self.check_answers(data),
+            _ if data.answers().is_some() => wrong(&format!(
+                "`data.{}` says that the target is no image, which is for `loss.kind` = \"image-class\", \"findings\" or \"numbers\" of `model.kind` = \"supervised\"; take that one, or remove the key",
+                data.answers().map_or("", crate::data::Answers::key)
+            )),
+            Target::Image | Target::Nothing if regions.is_some() => {
+                wrong("`data.labels` belongs to segmentation, which this model does not do; remove it")
+            }
+            _ if data.patch.is_some() && !self.takes_volumes() => {
+                wrong("`data.patch` cuts volumes, but a network of this model takes slices only; remove it")
+            }
+            _ => Ok(()),
         }
     }
 
-    /// The factors of terms in a run of a program, where they change from step to step.
-    pub(super) fn ramps(&self, run: Run) -> impl Iterator<Item = (String, Vec<f32>)> {
-        let ramped = self.terms().filter_map(|t| Some((ramp(t)?, t.ramp?)));
-        ramped.map(move |(name, ramp)| (name, vec![ramp.at(run.step) as f32]))
+    /// Whether `data` says what a target that is no image holds.
+    fn check_answers(&self, data: &DataConfig) -> Result<()> {
+        let (wanted, example) = match self.spec.target {
+            Target::Class => ("classes", "[\"healthy\", \"ill\"]"),
+            Target::Findings => ("findings", "[\"effusion\", \"mass\"]"),
+            _ => ("numbers", "true"),
+        };
+        match data.answers() {
+            Some(answers) if answers.key() == wanted => Ok(()),
+            _ => Err(Error::input(format!(
+                "this loss learns what `data.{wanted}` says of the column `data.target`; set it, for example to {example}"
+            ))),
+        }
     }
-}
-
-/// The state in which a term keeps running means, if it has some. Its name in logs is its own.
-pub(super) fn memory(term: &Term) -> Option<String> {
-    let kind = match term.kind {
-        TermKind::LeCam { .. } => "lecam",
-        TermKind::PathLength { .. } => "path_length",
-        _ => return None,
-    };
-    Some(format!("{kind}.{}", term.log[0]))
-}
-
-/// The input that is a term's changing factor, if it has one.
-pub(super) fn ramp(term: &Term) -> Option<String> {
-    term.ramp.map(|_| format!("weight.{}", term.log[0]))
 }

@@ -3,6 +3,7 @@
 
 mod check;
 pub mod flow;
+mod kept;
 pub mod keys;
 pub mod preset;
 mod read;
@@ -24,10 +25,9 @@ use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::models::{Limits, Network, Signature};
 use crate::nn::{Net, NetSpec};
-use crate::objectives::pixel::Distance;
 use crate::rng::step_input;
 use crate::shape::Shape;
-use spec::{Comparison, NetworkSpec, Term, TermKind, UpdateSpec};
+use spec::{NetworkSpec, Term, TermKind, UpdateSpec};
 use step::StepBuilder;
 use value::Expr;
 
@@ -272,149 +272,6 @@ impl Method {
 
     fn limits<'a>(&self, net: &'a NetworkSpec, size: Option<&'a [usize]>) -> Limits<'a> {
         Limits { key: &net.key, inputs: self.inputs_of(net), outputs: self.outputs_of(net), size }
-    }
-
-    /// Whether the settings make sense, as far as that can be said without knowing the images' size.
-    fn check(&self) -> Result<()> {
-        for net in &self.spec.networks {
-            self.check_role(net)?;
-            net.network.check(&self.limits(net, None))?;
-        }
-        let Expr::Apply(_, of) = &self.spec.predict else {
-            return Err(Error::input("`method.predict` must be what a network makes, such as \"G(input)\""));
-        };
-        if **of != Expr::Source(of.source()) || of.source() == Source::Target {
-            return Err(Error::input("`method.predict` must apply one network to input or to noise"));
-        }
-        if matches!(self.spec.target, Target::Classes | Target::Class) && self.outputs < 2 {
-            return Err(Error::input(
-                "classes that exclude each other are at least two; use `regions` for one mask",
-            ));
-        }
-        for term in self.spec.updates.iter().flat_map(|u| &u.terms).filter(|t| t.weight > 0.0) {
-            let named = |e: Error| Error::input(format!("`{}`: {e}", term.key));
-            if let TermKind::Compare { of, to, by } = &term.kind {
-                let (a, b) = (self.channels_of(of).map_err(named)?, self.channels_of(to).map_err(named)?);
-                let alike = a == b || matches!(by, Comparison::CrossEntropy { .. } | Comparison::Dice { .. });
-                if !alike {
-                    return Err(Error::input(format!(
-                        "`{}` compares `{}` with `{}`, which have {a} and {b} channels; set it to 0, or make `data.input` and `data.target` equally long",
-                        term.key,
-                        self.text(of),
-                        self.text(to)
-                    )));
-                }
-                let flat = !matches!(by, Comparison::Image(Distance::Ssim | Distance::GradientDifference));
-                if self.spec.target.is_vector() && !flat && matches!(to, Expr::Source(Source::Target)) {
-                    return Err(Error::input(format!(
-                        "`{}` compares images, but the target is none; take \"l1\", \"l2\", \"charbonnier\" or \"huber\"",
-                        term.key
-                    )));
-                }
-                let labels = matches!(by, Comparison::Image(_)) == self.spec.target.is_categorical();
-                if labels && matches!(to, Expr::Source(Source::Target)) {
-                    return Err(Error::input(format!(
-                        "`{}` does not suit the target: images and numbers are compared by l1, l2 and their like, label maps and classes by bce, cross_entropy and dice (`method.target`)",
-                        term.key
-                    )));
-                }
-            }
-            for value in term.kind.values() {
-                self.channels_of(value).map_err(named)?;
-            }
-            self.check_values(term)?;
-        }
-        Ok(())
-    }
-
-    /// Whether a network's signature fits its role.
-    fn check_role(&self, net: &NetworkSpec) -> Result<()> {
-        let signature = net.network.signature();
-        let from_noise = net.takes == [Source::Noise];
-        let predicts = net.name == self.predictor();
-        let segments = self.task() == Task::Segment && predicts;
-        let vector = self.spec.target.is_vector() && predicts;
-        let (fits, wanted) = match net.role {
-            Role::Discriminator => {
-                (matches!(signature, Signature::Patches | Signature::Vector), "image -> logits")
-            }
-            Role::Frozen => (true, ""),
-            _ if from_noise => (signature == Signature::Noise, "noise -> image"),
-            _ if net.gives == Source::Noise => (signature == Signature::Vector, "image -> vector"),
-            _ if segments => (signature == Signature::Dense, "image -> values per pixel"),
-            _ if vector => (signature == Signature::Vector, "image -> vector"),
-            _ => (matches!(signature, Signature::Image | Signature::Dense), "image -> image"),
-        };
-        if !fits {
-            return Err(Error::input(format!(
-                "`{}.kind` can't be \"{}\": it is {signature}, and the {} {} must be {wanted}; `gan recipes --networks` lists what there is",
-                net.key,
-                net.network.kind(),
-                net.role.name(),
-                net.name
-            )));
-        }
-        let alike = self.inputs_of(net) == self.outputs_of(net) && !segments && !from_noise && !vector;
-        if net.residual && !alike {
-            return Err(Error::input(format!(
-                "`{}` adds the input to an image of as many channels; set it to false, or make `data.input` and `data.target` equally long",
-                net.residual_key
-            )));
-        }
-        Ok(())
-    }
-
-    /// Whether `data` gives what the method learns from.
-    fn check_data(&self, data: &DataConfig) -> Result<()> {
-        let wrong = |why: &str| Err(Error::input(why.to_string()));
-        let regions = data.labels.as_ref().map(|l| !l.regions.is_empty());
-        match self.spec.target {
-            Target::Nothing if !data.target.is_empty() => wrong(
-                "`data.target` names what an image is turned into, but this model makes images from noise; set it to []",
-            ),
-            _ if data.unpaired && !self.spec.unpaired => wrong(
-                "`data.unpaired` gives two sets of images without pairs, which only CycleGAN learns from; remove it",
-            ),
-            Target::Image if data.target.is_empty() => {
-                wrong("`data.target` lists no modality; name at least one")
-            }
-            Target::Regions | Target::Classes if regions.is_none() => {
-                wrong("this loss compares label maps; say in `data.labels` what the target's labels mean")
-            }
-            Target::Regions if regions == Some(false) => wrong(
-                "`loss.kind` is \"regions\", but `data.labels.regions` names none; add some, or use \"classes\"",
-            ),
-            Target::Classes if regions == Some(true) => wrong(
-                "`loss.kind` is \"classes\", but `data.labels.regions` may overlap; remove them, or use \"regions\"",
-            ),
-            _ if self.spec.target.is_vector() => self.check_answers(data),
-            _ if data.answers().is_some() => wrong(&format!(
-                "`data.{}` says that the target is no image, which is for `loss.kind` = \"image-class\", \"findings\" or \"numbers\" of `model.kind` = \"supervised\"; take that one, or remove the key",
-                data.answers().map_or("", crate::data::Answers::key)
-            )),
-            Target::Image | Target::Nothing if regions.is_some() => {
-                wrong("`data.labels` belongs to segmentation, which this model does not do; remove it")
-            }
-            _ if data.patch.is_some() && !self.takes_volumes() => {
-                wrong("`data.patch` cuts volumes, but a network of this model takes slices only; remove it")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether `data` says what a target that is no image holds.
-    fn check_answers(&self, data: &DataConfig) -> Result<()> {
-        let (wanted, example) = match self.spec.target {
-            Target::Class => ("classes", "[\"healthy\", \"ill\"]"),
-            Target::Findings => ("findings", "[\"effusion\", \"mass\"]"),
-            _ => ("numbers", "true"),
-        };
-        match data.answers() {
-            Some(answers) if answers.key() == wanted => Ok(()),
-            _ => Err(Error::input(format!(
-                "this loss learns what `data.{wanted}` says of the column `data.target`; set it, for example to {example}"
-            ))),
-        }
     }
 
     /// Which tensors the networks keep, for images of `size` (two or three spatial extents). Fails when the images are too

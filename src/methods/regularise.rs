@@ -1,7 +1,7 @@
 //! What regularises networks: penalties on gradients, and what keeps a discriminator's logits or a generator's steps within
 //! bounds. And the terms that look into networks.
 
-use super::check::memory;
+use super::kept::memory;
 use super::spec::{FeatureMeasure, Term};
 use super::trace::{Terms, scaled, sum, total_of};
 use super::value::{Expr, Source};

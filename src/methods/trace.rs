@@ -1,7 +1,7 @@
 //! Tracing a program of a training step: the updates of a method, term by term.
 
-use super::check::ramp;
 use super::flow::{Flow, Given};
+use super::kept::ramp;
 use super::spec::{Comparison, Pool, Role, Term, TermKind, UpdateSpec};
 use super::step::{StepBuilder, Update};
 use super::value::Expr;
