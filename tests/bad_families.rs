@@ -200,7 +200,7 @@ fn methods_in_full() {
         ("network = \"D\"\n", "network = \"E\"\n", &["`train.update[0].network`", "no network E"]),
         ("adversarial = \"lsgan\", real", "adversarial = \"wgan\", real", &["Lipschitz"]),
         ("real = \"target\", fake", "fake", &["`train.update[0].terms[0].real` is missing"]),
-        ("by = \"D\", ", "by = \"G\", ", &["must name the discriminator"]),
+        ("by = \"D\", ", "by = \"G\", ", &["must name a discriminator"]),
         ("fake = \"G(input)\", log = \"D\"", "fake = \"G(noise)\", log = \"D\"", &["`noise`"]),
     ];
     for (from, to, words) in cases {
@@ -219,7 +219,7 @@ fn methods_in_full() {
     let looks = |term: &str| format!("{}, of = \"G(input)\", to = \"target\" }}]", term);
     let with_f = |rest: &str| format!("{frozen}{rest}\n[[train.update]]\nnetwork = \"D\"");
     let perceptual = looks("to = \"target\" }, { perceptual = { by = \"F\" }");
-    // Another term of the discriminator, another of the generator; a frozen network with further keys, and what looks into it.
+    // Another term of the discriminator, another of the generator; a frozen network with keys of its own, and what looks into it.
     let of_d = |term: &str| [(d.to_string(), format!("{d}, {{ {term} }}"))];
     let of_g = |term: &str| [(g.to_string(), format!("to = \"target\" }}, {{ {term} }}]"))];
     let of_f = |keys: &str, term: &str| {
