@@ -141,27 +141,12 @@ impl Validator {
                 let panel = if rows == 0 { None } else { Some(("images/fake", sheet(rows)?)) };
                 Ok(Seen { scores, panel, tiles: Vec::new(), text: None, curves: Vec::new() })
             }
-            Subjects::Cases(cases) if recipe.data.answers().is_some() => {
-                let mut predicted = Vec::new();
-                let mut known = Vec::new();
-                for case in cases {
-                    predicted.push(predictor::predict_answers(forward, method, net, case, recipe)?);
-                    known.push((case.id.clone(), answers::known(case)?));
-                }
-                let kind = recipe.data.answers().unwrap_or(Answers::Numbers(&[]));
-                let found = Found::of(kind, &known, &predicted)?;
-                let all = found.quick();
-                let value = |n: &str| all.iter().find(|(name, _)| name == n).map_or(f64::NAN, |(_, v)| *v);
-                let scores = self.names.iter().map(|n| (format!("val/{n}"), value(n))).collect();
-                let middles: Vec<_> = cases.iter().map(|c| answers::middle(c, &recipe.data)).collect();
-                let panel = match rows {
-                    0 => None,
-                    rows => Some(("images/right_green_wrong_red", answers::picture(&found, &middles, rows)?)),
-                };
-                let text = found.confusion().map(|text| ("confusion", text));
-                Ok(Seen { scores, panel, tiles: Vec::new(), text, curves: found.curves() })
-            }
             Subjects::Cases(cases) => {
+                if let Some(kind) = recipe.data.answers() {
+                    return said(cases, kind, &self.names, recipe, |case| {
+                        predictor::predict_answers(forward, method, net, case, recipe)
+                    });
+                }
                 let mut scored = Vec::new();
                 let mut outputs = Vec::new();
                 for case in cases {
@@ -190,6 +175,31 @@ impl Validator {
             }
         }
     }
+}
+
+/// A look at subjects whose target is no image.
+fn said(
+    cases: &[Case],
+    kind: Answers,
+    names: &[String],
+    recipe: &Recipe,
+    predict: impl FnMut(&Case) -> Result<Vec<f64>>,
+) -> Result<Seen> {
+    let predicted = cases.iter().map(predict).collect::<Result<Vec<_>>>()?;
+    let known = cases.iter().map(|c| Ok((c.id.clone(), answers::known(c)?))).collect::<Result<Vec<_>>>()?;
+    let found = Found::of(kind, &known, &predicted)?;
+    let all = found.quick();
+    let value = |n: &str| all.iter().find(|(name, _)| name == n).map_or(f64::NAN, |(_, v)| *v);
+    let scores = names.iter().map(|n| (format!("val/{n}"), value(n))).collect();
+    let panel = match recipe.log.samples {
+        0 => None,
+        rows => {
+            let middles: Vec<_> = cases.iter().map(|c| answers::middle(c, &recipe.data)).collect();
+            Some(("images/right_green_wrong_red", answers::picture(&found, &middles, rows)?))
+        }
+    };
+    let text = found.confusion().map(|text| ("confusion", text));
+    Ok(Seen { scores, panel, tiles: Vec::new(), text, curves: found.curves() })
 }
 
 /// The names under which diversity is logged.

@@ -215,13 +215,6 @@ impl Method {
                         self.text(to)
                     )));
                 }
-                let flat = !matches!(by, Comparison::Image(Distance::Ssim | Distance::GradientDifference));
-                if self.spec.target.is_vector() && !flat && matches!(to, Expr::Source(Source::Target)) {
-                    return Err(Error::input(format!(
-                        "`{}` compares images, but the target is none; take \"l1\", \"l2\", \"charbonnier\" or \"huber\"",
-                        term.key
-                    )));
-                }
                 let labels = matches!(by, Comparison::Image(_)) == self.spec.target.is_categorical();
                 if labels && matches!(to, Expr::Source(Source::Target)) {
                     return Err(Error::input(format!(

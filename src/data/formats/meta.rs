@@ -153,10 +153,7 @@ pub fn write(path: &Path, image: &Decoded, labels: bool) -> Result<()> {
     let axis =
         |c: usize| (0..3).map(|r| (lps(r, a[r][c]) / spacing[c]).to_string()).collect::<Vec<_>>().join(" ");
     let origin = (0..3).map(|r| lps(r, a[r][3]).to_string()).collect::<Vec<_>>().join(" ");
-    let bytes: Vec<u8> = match labels {
-        true => image.voxels.iter().map(|v| *v as u8).collect(),
-        false => image.voxels.iter().flat_map(|v| v.to_le_bytes()).collect(),
-    };
+    let bytes = raw::encode(image, labels);
     let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());
     packed.write_all(&bytes).and_then(|()| packed.flush()).map_err(Error::io("write", path))?;
     let packed = packed.finish().map_err(Error::io("write", path))?;

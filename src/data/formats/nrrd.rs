@@ -223,10 +223,7 @@ pub fn write(path: &Path, image: &Decoded, labels: bool) -> Result<()> {
         vector(2),
         vector(3)
     );
-    let bytes: Vec<u8> = match labels {
-        true => image.voxels.iter().map(|v| *v as u8).collect(),
-        false => image.voxels.iter().flat_map(|v| v.to_le_bytes()).collect(),
-    };
+    let bytes = raw::encode(image, labels);
     fsio::write_atomic(path, |out| {
         out.write_all(header.as_bytes())?;
         let mut z = GzEncoder::new(out, Compression::fast());

@@ -1,7 +1,9 @@
 //! Voxels as NRRD and MetaImage store them: numbers of a type in an order of bytes, compressed or not, in the file of their header
 //! or in one beside it.
 
-use super::{count, damaged};
+use super::{Decoded, count, damaged};
+use crate::data::nifti_header::Endian;
+use crate::data::nifti_values::{self, Stored};
 use crate::error::{Error, Result};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use std::fs::File;
@@ -96,6 +98,12 @@ pub struct Layout<'a> {
     pub kind: Type,
     pub big: bool,
     pub packing: Packing,
+}
+
+/// The voxels as they are written: uint8 for label maps, else float32, little-endian.
+pub fn encode(image: &Decoded, labels: bool) -> Vec<u8> {
+    let stored = if labels { Stored::Uint8 } else { Stored::Float32 };
+    nifti_values::encode(&image.voxels, stored, Endian::Little)
 }
 
 /// Reads that many voxels; the buffer grows with what is there, not with what a header promises.
